@@ -1,0 +1,58 @@
+"""Where to compute: the device, the precision there, and accelerate's driver for it."""
+
+from __future__ import annotations
+
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState, PartialState
+
+from realfill.config import Precision
+
+
+def resolve_device(device: str | torch.device | None = None) -> torch.device:
+    """Choose the device: the one that is named, else CUDA, else MPS, else the CPU.
+
+    Under ``accelerate launch`` each process takes its own.
+
+    Raises:
+        ValueError: the device isn't known to torch or not on this machine.
+    """
+    if device is None:
+        if torch.cuda.is_available():
+            launched = torch.distributed.is_torchelastic_launched()
+            return torch.device(PartialState().device or "cuda") if launched else torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+        torch.empty(0, device=chosen)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"the device {str(device)!r} can't be used: {str(error).splitlines()[0]}") from error
+    return chosen
+
+
+def resolve_dtype(device: torch.device, dtype: torch.dtype | None = None) -> torch.dtype:
+    """Choose the precision of frozen weights: half on a CUDA device, single elsewhere."""
+    if dtype is not None:
+        return dtype
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+    return torch.float32
+
+
+def resolve_precision(device: torch.device, mixed_precision: Precision | None) -> Precision:
+    """Choose the precision to compute in: bf16 where the processor has it, else fp16 on CUDA, else single."""
+    if mixed_precision is not None:
+        return mixed_precision
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported() else "fp16"
+    if device.type == "cpu" and hasattr(torch.cpu, "get_capabilities"):
+        return "bf16" if torch.cpu.get_capabilities().get("avx512_bf16") else "no"
+    return "no"
+
+
+def make_accelerator(device: torch.device, mixed_precision: Precision | None) -> Accelerator:
+    """Make accelerate's driver for a device; for one process, without what an earlier fit in this process set."""
+    precision = resolve_precision(device, mixed_precision)
+    if not PartialState._shared_state or PartialState().num_processes == 1:  # noqa: SLF001 - no public way to ask
+        AcceleratorState._reset_state(reset_partial_state=True)  # noqa: SLF001 - else it can't change precision
+    return Accelerator(mixed_precision=precision, cpu=device.type == "cpu", gradient_accumulation_steps=1)

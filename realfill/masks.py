@@ -1,0 +1,97 @@
+"""Masks and what goes under them: random training masks, growing, and the smooth filler of a hole.
+
+A ``MaskArray`` is (H, W) bool; True = fill.
+"""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from realfill.images import MaskArray, resize
+
+
+def random_mask(
+    size: tuple[int, int],
+    rng: np.random.Generator,
+    *,
+    num_rectangles: tuple[int, int],
+    rectangle_size: tuple[float, float],
+) -> MaskArray:
+    """Draw a training mask: the union of random rectangles or, half the time, its complement (paper, section 3.2).
+
+    Args:
+        size: (height, width) in pixels.
+        rng: where the randomness comes from.
+        num_rectangles: fewest and most rectangles.
+        rectangle_size: range of a rectangle's sides, as shares of the image's.
+
+    Returns:
+        (height, width) bool, True = hidden.
+    """
+    union = np.zeros(size, bool)
+    for _ in range(rng.integers(num_rectangles[0], num_rectangles[1] + 1)):
+        height, width = (max(1, round(n * rng.uniform(*rectangle_size))) for n in size)
+        y, x = rng.integers(size[0] - height + 1), rng.integers(size[1] - width + 1)
+        union[y : y + height, x : x + width] = True
+    return union if rng.random() < 0.5 else ~union
+
+
+def dilate(mask: MaskArray, radius_px: int) -> MaskArray:
+    """Grow a mask by ``radius_px`` pixels in every direction (a disc)."""
+    if radius_px <= 0:
+        return mask
+    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius_px + 1, 2 * radius_px + 1))
+    return cv2.dilate(mask.astype(np.uint8), kernel) > 0
+
+
+def resize_mask(mask: MaskArray, size: tuple[int, int]) -> MaskArray:
+    """Resize a mask along with its image: True where ``images.resize`` mixes in any masked pixel.
+
+    Args:
+        mask: (H, W) bool.
+        size: (height, width).
+    """
+    return np.abs(resize(mask.astype(np.float32), size)) > 1e-6  # cubic weights can be negative
+
+
+def bounding_box(mask: MaskArray) -> tuple[int, int, int, int]:
+    """Find the smallest box that holds every True pixel: (top, left, bottom, right), the last two exclusive."""
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    if not rows.size:
+        raise ValueError("the mask is empty; legal: one with at least one True pixel")
+    return int(rows[0]), int(columns[0]), int(rows[-1]) + 1, int(columns[-1]) + 1
+
+
+def fill_smooth(images: torch.Tensor, hole: torch.Tensor, *, empty: float = 0.5) -> torch.Tensor:
+    """Continue the known pixels smoothly into the hole, by a push-pull pyramid.
+
+    What lies under the hole has no influence on the result, whatever the hole's shape.
+
+    Args:
+        images: (B, C, H, W) float; what ``hole`` covers is not read.
+        hole: (B, 1, H, W) bool, True = fill.
+        empty: the value where nothing at all is known.
+
+    Returns:
+        (B, C, H, W): ``images`` outside the hole, exactly.
+    """
+    known = (~hole).to(images.dtype)
+    values, weights = (images - empty).masked_fill(hole, 0), known
+    levels = [(values, weights)]
+    while max(weights.shape[-2:]) > 1:
+        values, weights = (_halve(x) for x in (values, weights))
+        levels.append((values, weights))
+    filled = torch.zeros_like(values)
+    for values, weights in reversed(levels):
+        beyond = F.interpolate(filled, size=values.shape[-2:], mode="bilinear", align_corners=False)
+        filled = torch.where(weights > 0, values / weights.clamp(min=1e-12), beyond)
+    return torch.where(hole, filled + empty, images)
+
+
+def _halve(x: torch.Tensor) -> torch.Tensor:
+    height, width = x.shape[-2:]
+    kernel = (min(2, height), min(2, width))
+    return F.avg_pool2d(x, kernel, ceil_mode=True, count_include_pad=False)

@@ -1,0 +1,328 @@
+"""Inpainter: a latent inpainting model behind the few questions that training and sampling ask.
+
+What is Stable Diffusion's own stays here: nine-channel input, CLIP text, noise schedule, parametrisation, [-1, 1].
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from diffusers import (
+    DDPMScheduler,
+    DPMSolverMultistepScheduler,
+    EulerDiscreteScheduler,
+    StableDiffusionInpaintPipeline,
+    UNet2DConditionModel,
+    UniPCMultistepScheduler,
+)
+from safetensors import SafetensorError
+from torch import nn
+
+from realfill.config import Scheduler
+from realfill.errors import BaseModelError
+from realfill.masks import fill_smooth
+from realfill.models._quiet import quiet
+from realfill.models.bases import BASES, Card, locate
+from realfill.models.mini.autoencoder import PatchAutoencoder
+
+_DPM = {"algorithm_type": "dpmsolver++", "final_sigmas_type": "zero"}
+_SCHEDULERS: dict[Scheduler, tuple[Any, dict[str, Any]]] = {
+    "ddpm": (DDPMScheduler, {"clip_sample": False, "variance_type": "fixed_small"}),
+    # first-order DPM-Solver++ is DDIM; diffusers' own DDIM misses timesteps where their number doesn't divide 1000
+    "ddim": (DPMSolverMultistepScheduler, {**_DPM, "solver_order": 1}),
+    "dpm++": (DPMSolverMultistepScheduler, _DPM),
+    "unipc": (UniPCMultistepScheduler, {"final_sigmas_type": "zero"}),
+    "euler": (EulerDiscreteScheduler, {"final_sigmas_type": "zero"}),
+}
+_SCHEDULE_KEYS = ("prediction_type", "beta_schedule", "beta_start", "beta_end", "rescale_betas_zero_snr")
+_BYTES_PER_PIXEL = 4000  # of a window, at the U-Net's and the decoder's widest; Stable Diffusion at 512 px: 1 GB
+_CPU_BUDGET = 8e9
+_MAX_BATCH = 16
+
+
+@dataclass(slots=True, eq=False)
+class Inpainter:
+    """A loaded base model on a device.
+
+    Attributes:
+        base: the name it was asked for by; of a directory, its absolute path.
+        card: what it declares about itself.
+        pipeline: diffusers' pipeline, which holds the parts.
+        fingerprint: of its weights and noise schedule; the same at any precision that the files come in.
+        device: where it computes.
+        dtype: of its weights.
+    """
+
+    base: str
+    card: Card
+    pipeline: StableDiffusionInpaintPipeline
+    fingerprint: str
+    device: torch.device
+    dtype: torch.dtype
+
+    @classmethod
+    def load(cls, base: str, *, local_files_only: bool = False) -> Inpainter:
+        """Load a base model in single precision on the CPU; ``to`` brings it elsewhere.
+
+        Args:
+            base: ``sd2``, ``sd15``, ``mini``, a hub id, or a directory.
+            local_files_only: don't touch the network.
+
+        Raises:
+            BaseModelError: it can't be had, or is no inpainting model.
+        """
+        directory = locate(base, local_files_only=local_files_only)
+        name = base if base in BASES or not Path(base).is_dir() else str(directory.resolve())
+        try:
+            return cls.from_pipeline(_load_pipeline(directory), base=name, card=Card.load(directory))
+        except (OSError, ValueError, KeyError, RuntimeError, TypeError, SafetensorError) as error:
+            raise BaseModelError(
+                f"the base model {base!r} ({directory}) can't be loaded: {error}. Are its files whole? Get it again"
+            ) from error
+
+    @classmethod
+    def from_pipeline(cls, pipeline: StableDiffusionInpaintPipeline, *, base: str, card: Card) -> Inpainter:
+        """Take over the parts of a pipeline.
+
+        Raises:
+            BaseModelError: its U-Net doesn't take an image, a mask and a masked image.
+        """
+        unet, vae = pipeline.unet, pipeline.vae
+        latent_channels = vae.config.latent_channels
+        if unet.config.in_channels != 2 * latent_channels + 1:
+            raise BaseModelError(
+                f"{base!r} is not an inpainting model: its U-Net takes {unet.config.in_channels} channels; legal: "
+                f"{2 * latent_channels + 1} (latents, mask, masked latents). Take its inpainting variant"
+            )
+        if unet.config.addition_embed_type is not None:
+            raise BaseModelError(
+                f"{base!r} is of another family (SD XL); legal: inpainting models like SD 1.5 and SD 2"
+            )
+        with quiet():
+            for part in (unet, vae, pipeline.text_encoder):
+                part.requires_grad_(requires_grad=False).eval().float()  # transformers keeps the files' precision
+        fingerprint = _fingerprint(pipeline)
+        return cls(base, card, pipeline, fingerprint, torch.device("cpu"), torch.float32)
+
+    def save(self, directory: Path, card: Card) -> None:
+        """Write the base with a card in diffusers' layout, the U-Net in half precision; it stays as it is itself."""
+        unet = UNet2DConditionModel.from_config(self.unet.config)
+        unet.load_state_dict(self.unet.state_dict())  # type: ignore[attr-defined]
+        parts = {**self.pipeline.components, "requires_safety_checker": False}
+        with quiet():
+            parts["unet"] = unet.half()  # type: ignore[attr-defined]
+            StableDiffusionInpaintPipeline(**parts).save_pretrained(directory)  # type: ignore[arg-type]
+        card.save(directory)
+
+    def to(self, device: torch.device, dtype: torch.dtype) -> Inpainter:
+        """Move to a device and precision, in place."""
+        with quiet():  # diffusers warns of parts to be kept in single precision, of which there are none
+            for part in (self.unet, self.pipeline.vae, self.text_encoder):
+                part.to(device=device, dtype=dtype)
+        self.device, self.dtype = device, dtype
+        return self
+
+    @property
+    def unet(self) -> Any:
+        """The denoising U-Net."""
+        return self.pipeline.unet
+
+    @property
+    def text_encoder(self) -> Any:
+        """The CLIP text encoder."""
+        return self.pipeline.text_encoder
+
+    @property
+    def parts(self) -> dict[str, nn.Module]:
+        """What a prediction runs through, and so what a fit may change, by name."""
+        return {"unet": self.unet, "text_encoder": self.text_encoder}
+
+    @property
+    def latent_px(self) -> int:
+        """Side of a latent in pixels; image sizes have to be multiples of it."""
+        return 2 ** (len(self.pipeline.vae.config.block_out_channels) - 1)
+
+    @property
+    def resolution(self) -> int:
+        """Side in pixels of the square images that the base was trained on."""
+        return self.card.resolution or self.unet.config.sample_size * self.latent_px
+
+    def latent_shape(self, size: tuple[int, int]) -> tuple[int, int, int]:
+        """Tell the shape (C, h, w) of the latents of an image of a size (height, width)."""
+        return self.pipeline.vae.config.latent_channels, size[0] // self.latent_px, size[1] // self.latent_px
+
+    def prepare_training(self, *, gradient_checkpointing: bool) -> None:
+        """Switch the U-Net to training, on request with activations computed anew in the backward pass."""
+        self.unet.train()
+        if gradient_checkpointing:
+            self.unet.enable_gradient_checkpointing()
+
+    def lora_layers(self, targets: Sequence[str]) -> dict[str, nn.Linear | nn.Conv2d]:
+        """Find the U-Net's layers that get a LoRA: name to linear layer or convolution.
+
+        Args:
+            targets: ends of names, such as ``to_q``; ``*``: all of them.
+
+        Raises:
+            ValueError: no layer matches one of the targets.
+        """
+        layers = {name: layer for name, layer in self.unet.named_modules() if isinstance(layer, nn.Linear | nn.Conv2d)}
+        ends = tuple(f".{t}" for t in targets)
+        for target, end in zip(targets, ends, strict=True):
+            if target != "*" and not any(f".{name}".endswith(end) for name in layers):
+                raise ValueError(
+                    f"lora_targets names {target!r}, which no layer of {self.base!r} is called; legal:"
+                    " '*' or ends of names"
+                )
+        return layers if "*" in targets else {n: layer for n, layer in layers.items() if f".{n}".endswith(ends)}
+
+    def encode(self, images: torch.Tensor, noise: torch.Tensor | None = None) -> torch.Tensor:
+        """Encode images.
+
+        Args:
+            images: (B, 3, H, W) in [0, 1].
+            noise: (B, C, h, w) standard normal, to draw from the VAE's posterior; ``None``: its mode.
+
+        Returns:
+            Latents (B, C, h, w), scaled for the U-Net, float32.
+        """
+        vae = self.pipeline.vae
+        with torch.no_grad():
+            posterior = vae.encode((images * 2 - 1).to(self.device, self.dtype)).latent_dist
+        latents = posterior.mode().float()
+        if noise is not None:
+            latents = latents + posterior.std.float() * noise.to(self.device)
+        return (latents - (getattr(vae.config, "shift_factor", None) or 0)) * vae.config.scaling_factor
+
+    def decode(self, latents: torch.Tensor) -> torch.Tensor:
+        """Decode latents (B, C, h, w) to images (B, 3, H, W) in [0, 1], float32."""
+        vae = self.pipeline.vae
+        latents = latents / vae.config.scaling_factor + (getattr(vae.config, "shift_factor", None) or 0)
+        with torch.no_grad():
+            images = vae.decode(latents.to(self.device, self.dtype)).sample
+        return (images.float() / 2 + 0.5).clamp(0, 1)
+
+    def condition(self, images: torch.Tensor, hole: torch.Tensor) -> torch.Tensor:
+        """Prepare what the U-Net is told about the known pixels: the mask and the encoded masked image.
+
+        What lies under the hole is blanked before anything sees it.
+
+        Args:
+            images: (B, 3, H, W) in [0, 1].
+            hole: (B, 1, H, W) bool, True = hidden.
+
+        Returns:
+            (B, C + 1, h, w) float32.
+        """
+        images, hole = images.to(self.device), hole.to(self.device)
+        masked = fill_smooth(images, hole) if self.card.masked_image == "smooth" else images.masked_fill(hole, 0.5)
+        return torch.cat([self._mask_channel(hole), self.encode(masked)], dim=1)
+
+    def known_latents(self, known: torch.Tensor) -> torch.Tensor:
+        """Tell which latents hold known pixels only: (B, 1, H, W) bool to (B, 1, h, w) bool."""
+        return F.max_pool2d((~known).float(), self.latent_px) == 0
+
+    def embed(self, prompts: Sequence[str]) -> torch.Tensor:
+        """Encode prompts to (B, L, D)."""
+        tokenizer = self.pipeline.tokenizer
+        tokens = tokenizer(
+            list(prompts),
+            padding="max_length",
+            max_length=tokenizer.model_max_length,
+            truncation=True,
+            return_tensors="pt",
+        )
+        return self.text_encoder(tokens.input_ids.to(self.device))[0]
+
+    def diffuse(
+        self, latents: torch.Tensor, noise: torch.Tensor, quantiles: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Add noise for a training step.
+
+        Args:
+            latents: (B, C, h, w).
+            noise: the same shape, standard normal.
+            quantiles: (B,) in [0, 1]: how far up the noise schedule.
+
+        Returns:
+            Noisy latents; timesteps (B,); and what the model shall predict from them (noise, velocity or the latents
+            themselves, as the base was trained).
+        """
+        schedule = self._training_schedule()
+        steps = schedule.config.num_train_timesteps
+        timesteps = (quantiles * steps).long().clamp(0, steps - 1).to(latents.device)
+        noisy = schedule.add_noise(latents, noise, timesteps)
+        kind = schedule.config.prediction_type
+        if kind == "v_prediction":
+            return noisy, timesteps, schedule.get_velocity(latents, noise, timesteps)
+        return noisy, timesteps, latents if kind == "sample" else noise
+
+    def predict(
+        self, noisy: torch.Tensor, timesteps: torch.Tensor, condition: torch.Tensor, embeddings: torch.Tensor
+    ) -> torch.Tensor:
+        """Run the U-Net: (B, C, h, w), (B,), ``condition``'s and ``embed``'s results to (B, C, h, w) float32."""
+        inputs = torch.cat([noisy, condition], dim=1).to(self.dtype)
+        return self.unet(inputs, timesteps, encoder_hidden_states=embeddings.to(self.dtype)).sample.float()
+
+    def make_scheduler(self, name: Scheduler, num_inference_steps: int) -> Any:
+        """Build a sampler by name for the base's own noise schedule, its timesteps set."""
+        kind, options = _SCHEDULERS[name]
+        config = dict(self.pipeline.scheduler.config)
+        for key in ("clip_sample", "thresholding", "skip_prk_steps"):
+            config.pop(key, None)
+        if config.get("rescale_betas_zero_snr"):
+            options = {**options, "timestep_spacing": "trailing"}
+        scheduler = kind.from_config(config, **options)
+        scheduler.set_timesteps(num_inference_steps, device=self.device)
+        return scheduler
+
+    def guess_batch_size(self, size: tuple[int, int], *, guided: bool) -> int:
+        """Guess how many windows of a size (height, width) can be sampled at a time, from the memory that is free."""
+        free = torch.cuda.mem_get_info(self.device)[0] if self.device.type == "cuda" else _CPU_BUDGET
+        return max(1, min(_MAX_BATCH, int(free * 0.6 / (size[0] * size[1] * _BYTES_PER_PIXEL * (1 + guided)))))
+
+    def _training_schedule(self) -> Any:
+        scheduler = self.pipeline.scheduler
+        if not isinstance(scheduler, DDPMScheduler):
+            scheduler = DDPMScheduler.from_config(scheduler.config, clip_sample=False)
+            self.pipeline.scheduler = scheduler
+        return scheduler
+
+    def _mask_channel(self, hole: torch.Tensor) -> torch.Tensor:
+        if self.card.masked_latent == "any":
+            return F.max_pool2d(hole.float(), self.latent_px)
+        return hole[..., :: self.latent_px, :: self.latent_px].float()
+
+
+def _load_pipeline(directory: Path) -> StableDiffusionInpaintPipeline:
+    parts: dict[str, Any] = {"safety_checker": None, "feature_extractor": None, "image_encoder": None}
+    config = PatchAutoencoder.load_config(directory / "vae")
+    if isinstance(config, dict) and config.get("_class_name") == "PatchAutoencoder":
+        parts["vae"] = PatchAutoencoder.from_pretrained(directory / "vae")
+    variant = "fp16" if any((directory / "unet").glob("*.fp16.safetensors")) else None
+    with quiet():
+        pipeline = StableDiffusionInpaintPipeline.from_pretrained(
+            directory, variant=variant, requires_safety_checker=False, local_files_only=True, **parts
+        )
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def _fingerprint(pipeline: StableDiffusionInpaintPipeline) -> str:
+    """Hash names, shapes and a few values of each tensor, rounded to half precision, and the noise schedule."""
+    schedule = {k: pipeline.scheduler.config.get(k) for k in _SCHEDULE_KEYS}
+    digest = hashlib.sha256(json.dumps(schedule, sort_keys=True, default=str).encode())
+    for model in (pipeline.unet, pipeline.text_encoder, pipeline.vae):
+        for name, tensor in sorted(model.state_dict().items()):
+            values = tensor.detach().flatten()
+            values = values[:: max(1, len(values) // 64)].to("cpu", torch.float16)
+            digest.update(f"{name} {tuple(tensor.shape)}".encode())
+            digest.update(values.numpy().tobytes())
+    return digest.hexdigest()[:32]

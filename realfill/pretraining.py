@@ -1,0 +1,267 @@
+"""Pre-training the packaged base on a folder of photos: ``python -m realfill.pretraining PHOTOS -o OUT``.
+
+The masks, the loss and the loop are ``training``'s; only what may change and the photos differ. It can be stopped at
+any time and goes on where it stood; in pieces of ``--minutes`` it fits into any schedule.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+import re
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import matplotlib.figure
+import numpy as np
+import torch
+import tyro
+from torch import nn
+
+from realfill.batches import TrainingImage
+from realfill.config import FitConfig, Precision
+from realfill.devices import make_accelerator, resolve_device
+from realfill.errors import OutputError, RealFillError, SceneError
+from realfill.images import IMAGE_SUFFIXES, ImageArray, read_image, resize, to_array, to_tensor, write_png
+from realfill.masks import random_mask
+from realfill.models.adapter import Trainable
+from realfill.models.bases import Card
+from realfill.models.inpainter import Inpainter
+from realfill.models.mini.building import build_pipeline, principal_components
+from realfill.sampling import sample
+from realfill.training import CHECKPOINT_NAME, Progress, Trainer, train
+
+_PREVIEWS = 12
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PretrainConfig:
+    """How a small base is pre-trained."""
+
+    photos: tyro.conf.Positional[Path]
+    """Folder of photos."""
+    output: Annotated[Path, tyro.conf.arg(aliases=("-o",))]
+    """Folder for the base, its checkpoint, its pictures; an unfinished run there is gone on with."""
+    init: Path | None = None
+    """A base to start from, instead of from scratch."""
+    num_steps: int = 60_000
+    """Optimizer steps in all; the learning rate falls to zero over them."""
+    batch_size: int = 32
+    """Crops in a step."""
+    learning_rate: float = 5e-4
+    """AdamW's, at its peak."""
+    num_warmup_steps: int = 200
+    """Steps over which it rises."""
+    minutes: float | None = None
+    """Stop after this long, to go on another time."""
+    resolution: int = 128
+    """Side of the crops in pixels."""
+    patch_size: int = 8
+    """Side of a latent in pixels."""
+    latent_channels: int = 20
+    """Principal components kept of a patch."""
+    num_patches: int = 400_000
+    """Random patches that the principal components are computed from."""
+    widths: tuple[int, int, int] = (64, 128, 192)
+    """Channels of the U-Net's levels."""
+    min_crop_share: float = 0.4
+    """Smallest crop's side, as a share of the photo's shorter one, where that isn't below the resolution."""
+    num_holdout: int = 100
+    """Photos kept out, for the pictures and for judging."""
+    preview_every: int = 1000
+    """Steps between pictures of what the base does on photos kept out."""
+    mixed_precision: Precision | None = None
+    """``no``, ``fp16``, ``bf16``; None: by the device."""
+    device: str | None = None
+    """``cpu``, ``cuda``, ``mps``; None: the best there is."""
+    seed: int = 0
+    """Of everything random."""
+
+    def fit_config(self) -> FitConfig:
+        """State the same in training's terms."""
+        return FitConfig(
+            base=str(self.output),
+            num_steps=self.num_steps,
+            batch_size=self.batch_size,
+            learning_rate=self.learning_rate,
+            num_warmup_steps=self.num_warmup_steps,
+            lr_scheduler="cosine",
+            weight_decay=0.01,
+            adam_beta2=0.99,
+            ema_decay=0.999,
+            prompt="a photo",
+            mask_dropout=0.05,
+            num_rectangles=(1, 3),
+            rectangle_size=(0.2, 0.8),
+            hole_margin_px=0,
+            visible_weight=0.1,
+            noise_bias=1.5,
+            mixed_precision=self.mixed_precision,
+            seed=self.seed,
+            checkpoint_every=500,
+        ).resolve({})
+
+
+def pretrain(config: PretrainConfig, *, progress: bool = True) -> Path:
+    """Pre-train a base, from scratch, from another, or from where an earlier run stopped.
+
+    Args:
+        config: all of it.
+        progress: show a progress bar.
+
+    Returns:
+        The folder of the base, loadable by ``FitConfig(base=...)``.
+
+    Raises:
+        SceneError: the folder holds too few photos.
+        OutputError: the output folder holds something else.
+    """
+    identity = hashlib.sha256(json.dumps(asdict(config) | {"minutes": None}, default=str).encode()).hexdigest()
+    checkpoint = config.output / CHECKPOINT_NAME
+    if config.output.exists() and any(config.output.iterdir()) and not checkpoint.exists():
+        raise OutputError(f"{str(config.output)!r} isn't empty and holds no unfinished run; choose another folder")
+    kept, held_out = load_photos(config.photos, config.num_holdout)
+    inpainter = _start(config, kept)
+    device = resolve_device(config.device)
+    inpainter.to(device, torch.float32)
+    fit_config = config.fit_config()
+    trainer = Trainer(
+        inpainter, _all_weights(inpainter.unet), fit_config, make_accelerator(device, config.mixed_precision)
+    )
+    start = time.monotonic()
+
+    def on_step(report: Progress) -> bool:
+        if report.step % config.preview_every == 0 or report.step == report.num_steps:
+            _write_state(trainer, config, held_out)
+        return config.minutes is None or time.monotonic() - start < 60 * config.minutes
+
+    images = [_training_image(photo, config) for photo in kept]
+    train(trainer, images, checkpoint=checkpoint, identity=identity, on_step=on_step, progress=progress)
+    _write_state(trainer, config, held_out)
+    return config.output
+
+
+def load_photos(folder: Path, num_holdout: int) -> tuple[list[ImageArray], list[ImageArray]]:
+    """Read a folder of photos and keep some out, chosen by their names' hashes.
+
+    Files whose names differ in a last ``-0``, ``-1`` ... only are crops of one photo and stay together.
+
+    Raises:
+        SceneError: there are no more photos than shall be kept out.
+    """
+    paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
+    names = {p: re.sub(r"-\d{1,2}$", "", p.stem) for p in paths}
+    if len(set(names.values())) <= num_holdout:
+        raise SceneError(f"{str(folder)!r} holds {len(set(names.values()))} photos; legal: more than {num_holdout}")
+    by_hash = sorted(set(names.values()), key=lambda n: hashlib.sha256(n.encode()).hexdigest())
+    held = set(by_hash[:num_holdout])
+    first = {name: p for p, name in reversed(names.items()) if name in held}
+    kept = [read_image(p, p.name)[0] for p in paths if names[p] not in held]
+    return kept, [read_image(first[name], name)[0] for name in by_hash[:num_holdout]]
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run from the command line; returns the exit status."""
+    config = tyro.cli(PretrainConfig, args=args, prog="python -m realfill.pretraining", description=__doc__)
+    try:
+        print(f"base written to {pretrain(config)}")
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on", file=sys.stderr)
+        return 130
+    except RealFillError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _start(config: PretrainConfig, photos: Sequence[ImageArray]) -> Inpainter:
+    if config.init is not None:
+        return Inpainter.load(str(config.init))
+    card = Card(resolution=config.resolution, masked_image="smooth", masked_latent="any")
+    autoencoder = principal_components(
+        photos, config.patch_size, config.latent_channels, seed=config.seed, num_patches=config.num_patches
+    )
+    pipeline = build_pipeline(autoencoder, resolution=config.resolution, widths=config.widths, seed=config.seed)
+    return Inpainter.from_pipeline(pipeline, base=str(config.output), card=card)
+
+
+def _all_weights(unet: nn.Module) -> Trainable:
+    unet.requires_grad_(requires_grad=True)
+    return Trainable(groups={"unet": dict(unet.named_parameters())}, lora_layers=(), export=dict)
+
+
+def _training_image(photo: ImageArray, config: PretrainConfig) -> TrainingImage:
+    short = min(photo.shape[:2])
+    least = min(short, max(config.resolution, config.min_crop_share * short))
+    return TrainingImage(image=photo, crop_sides_px=(least, short), mirror=True)
+
+
+def _write_state(trainer: Trainer, config: PretrainConfig, held_out: Sequence[ImageArray]) -> None:
+    """Write the base with the averaged weights, the loss curve, and a picture of what it does on photos kept out."""
+    if not trainer.accelerator.is_main_process:
+        return
+    unet = trainer.inpainter.unet
+    present = {n: p.detach().clone() for n, p in unet.named_parameters()}
+    averaged = {n.removeprefix("unet."): p for n, p in trainer.average.items()}
+    unet.load_state_dict(averaged, strict=False)
+    try:
+        _save_base(trainer, config)
+        size = config.resolution
+        if held_out:
+            write_png(config.output / "previews.png", _previews(trainer.inpainter, held_out[:_PREVIEWS], size))
+        _loss_curve(trainer.losses, config.output / "losses.png")
+    finally:
+        unet.load_state_dict(present, strict=False)
+        unet.train()
+
+
+def _save_base(trainer: Trainer, config: PretrainConfig) -> None:
+    inpainter = trainer.inpainter
+    trained = {
+        "steps": trainer.step,
+        "batch_size": config.batch_size,
+        "samples": trainer.step * config.batch_size,
+        "loss_of_last_500_steps": round(float(np.mean(trainer.losses[-500:])), 4),
+    }
+    about = {**inpainter.card.about, "pretraining": trained}
+    inpainter.save(config.output, dataclasses.replace(inpainter.card, about=about))
+
+
+def _previews(inpainter: Inpainter, photos: Sequence[ImageArray], size: int) -> ImageArray:
+    """Draw a row for each photo: the photo, the hole, two samples."""
+    inpainter.unet.eval()
+    rows = []
+    for i, photo in enumerate(photos):
+        side = min(photo.shape[:2])
+        truth = resize(photo[:side, :side], (size, size))
+        rng = np.random.default_rng(i)
+        hole = torch.from_numpy(random_mask((size, size), rng, num_rectangles=(1, 2), rectangle_size=(0.3, 0.6)))[
+            None, None
+        ]
+        image = to_tensor(truth)
+        samples = sample(inpainter, image, hole, seeds=(0, 1), scheduler="ddpm", num_inference_steps=20)
+        shown = [image[0], image[0].masked_fill(hole[0], 0), *(torch.where(hole[0], s, image[0]) for s in samples)]
+        rows.append(np.concatenate([to_array(x) for x in shown], axis=1))
+    half = math.ceil(len(rows) / 2)
+    rows += [np.zeros_like(rows[0])] * (2 * half - len(rows))
+    return np.concatenate([np.concatenate(rows[:half]), np.concatenate(rows[half:])], axis=1)
+
+
+def _loss_curve(losses: Sequence[float], path: Path) -> None:
+    window = max(1, len(losses) // 200)
+    means = [np.mean(losses[i : i + window]) for i in range(0, len(losses), window)]
+    figure = matplotlib.figure.Figure(figsize=(6, 3.5), layout="constrained")
+    axes: Any = figure.subplots()
+    axes.plot(np.arange(len(means)) * window, means)
+    axes.set(xlabel="step", ylabel=f"loss, mean of {window} steps")
+    figure.savefig(path)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

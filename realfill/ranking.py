@@ -1,0 +1,99 @@
+"""Ranking: completions ordered by the keypoints that their filled region shares with references (section 3.4)."""
+
+from __future__ import annotations
+
+import dataclasses
+import warnings
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from realfill.config import RankConfig
+from realfill.devices import resolve_device
+from realfill.errors import RealFillWarning, SceneError
+from realfill.images import ImageArray, MaskArray
+from realfill.models.matcher import Matcher, Matches, load_matcher
+from realfill.results import Completion, Completions
+
+
+def rank(
+    completions: Completions,
+    references: Sequence[ImageArray] | None = None,
+    config: RankConfig | None = None,
+    *,
+    matcher: Matcher | None = None,
+    device: str | torch.device | None = None,
+    progress: bool = True,
+) -> Completions:
+    """Order completions by authenticity: matched keypoints between each reference and the filled region.
+
+    Whole images are matched, so that the context helps; only matches that end in the hole count. The score is their
+    number over all references; equal numbers are told apart by the matches' confidence, then by the seed.
+
+    Args:
+        completions: what ``complete`` returned.
+        references: photos to compare with, each (H, W, 3) uint8; ``None``: the scene's own.
+        config: which matcher, and how strict; ``None``: as the completions' base asks for, else LoFTR.
+        matcher: the config's, loaded; ``None``: it is loaded here.
+        device: for LoFTR; ``None``: the best there is.
+        progress: show a progress bar.
+
+    Returns:
+        The same completions, best first, each with ``score``, ``num_matches`` and both for each reference.
+
+    Raises:
+        SceneError: there are no references.
+        BaseModelError: LoFTR's weights can't be had.
+    """
+    photos = completions.scene.references if references is None else tuple(references)
+    if not photos:
+        raise SceneError("there are no references to rank by; legal: one to five photos of the scene")
+    made_with = completions.best.provenance.get("rank", {}).get("matcher")
+    resolved = (config or RankConfig()).resolve({"matcher": made_with} if made_with else {})
+    matcher = matcher or load_matcher(resolved, resolve_device(device))
+    features = [matcher.extract(photo) for photo in photos]
+    scored = []
+    for completion in tqdm(completions, desc="rank", unit="sample", disable=not progress):
+        own = matcher.extract(completion.image)
+        found = [matches_in_hole(matcher.match(f, own), completions.scene.mask) for f in features]
+        counts = tuple(len(m.confidence) for m in found)
+        certainty = float(sum(m.confidence.sum() for m in found))
+        scored.append((_scored(completion, counts, resolved), certainty))
+    if not any(c.num_matches for c, _ in scored):
+        warnings.warn(
+            "no keypoint of any filled region matches any reference: the order says nothing. Either the references "
+            "don't show what the hole hides, or the matcher finds too little to hold on to there",
+            RealFillWarning,
+            stacklevel=2,
+        )
+    scored.sort(key=lambda pair: (-(pair[0].score or 0), -pair[1], pair[0].seed))
+    return dataclasses.replace(completions, items=tuple(c for c, _ in scored))
+
+
+def matches_in_hole(matches: Matches, mask: MaskArray) -> Matches:
+    """Keep the matches whose second keypoint lies in the hole.
+
+    Args:
+        matches: between a reference and a completion.
+        mask: (H, W) bool of the completion, True = filled.
+    """
+    x, y = np.rint(matches.keypoints1).astype(int).reshape(-1, 2).T
+    inside = mask[y.clip(0, mask.shape[0] - 1), x.clip(0, mask.shape[1] - 1)]
+    return Matches(
+        keypoints0=matches.keypoints0[inside],
+        keypoints1=matches.keypoints1[inside],
+        confidence=matches.confidence[inside],
+    )
+
+
+def _scored(completion: Completion, counts: tuple[int, ...], config: RankConfig) -> Completion:
+    return dataclasses.replace(
+        completion,
+        score=float(sum(counts)),
+        num_matches=sum(counts),
+        scores_per_reference=tuple(float(c) for c in counts),
+        num_matches_per_reference=counts,
+        provenance={**completion.provenance, "rank": config.to_dict()},
+    )

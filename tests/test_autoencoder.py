@@ -1,0 +1,218 @@
+"""The packaged base's parts: the linear autoencoder, the spelling tokenizer, and a base built around them."""
+
+import numpy as np
+import pytest
+import skimage.data
+import torch
+from diffusers import AutoencoderKL, StableDiffusionInpaintPipeline
+from transformers import CLIPTokenizer
+
+from realfill.images import resize, to_tensor
+from realfill.models._quiet import quiet
+from realfill.models.bases import MINI_DIRECTORY, Card
+from realfill.models.inpainter import Inpainter
+from realfill.models.mini.autoencoder import PatchAutoencoder
+from realfill.models.mini.building import build_pipeline, principal_components, spelling_tokenizer
+
+
+@pytest.fixture(scope="module")
+def photos():
+    return [resize(p, (256, 256)) for p in (skimage.data.astronaut(), skimage.data.coffee())]
+
+
+@pytest.fixture(scope="module")
+def unseen():
+    """A photo that no autoencoder here was made from, (1, 3, 256, 256) in [-1, 1]."""
+    return to_tensor(resize(skimage.data.chelsea(), (256, 256))) * 2 - 1
+
+
+@pytest.fixture(scope="module")
+def autoencoder(photos):
+    return principal_components(photos, 8, 20, num_patches=3000)
+
+
+@torch.no_grad()
+def encode(model, images):
+    return model.encode(images).latent_dist.mode()
+
+
+@torch.no_grad()
+def decode(model, latents):
+    return model.decode(latents).sample
+
+
+def psnr(a, b):
+    return -10 * ((a - b) ** 2).mean().div(4).log10().item()
+
+
+def test_an_unseen_photo_survives(autoencoder, unseen):
+    assert psnr(decode(autoencoder, encode(autoencoder, unseen)), unseen) > 26
+
+
+def test_the_packaged_one_keeps_an_unseen_photo(unseen):
+    packaged = PatchAutoencoder.from_pretrained(MINI_DIRECTORY / "vae")
+    assert psnr(decode(packaged, encode(packaged, unseen)), unseen) > 26
+
+
+def test_more_components_keep_more(photos, unseen):
+    quality = []
+    for channels in (4, 20, 192):
+        model = principal_components(photos, 8, channels, num_patches=1000)
+        quality.append(psnr(decode(model, encode(model, unseen)), unseen))
+    assert quality[0] + 2 < quality[1] < quality[2] - 20
+
+
+@pytest.mark.parametrize("contrast", [1, 4])
+def test_latents_have_a_mean_of_0_and_a_mean_variance_of_1(photos, contrast):
+    dim = [p // contrast for p in photos]
+    latents = encode(principal_components(dim, 8, 20, num_patches=1000), to_tensor(np.stack(dim)) * 2 - 1)
+    latents = latents.transpose(0, 1).flatten(1)
+    assert latents.var(dim=1).mean() == pytest.approx(1, abs=0.3)
+    assert latents.mean(dim=1).abs().max() < 0.5
+    assert latents[0].var() > latents[-1].var() * 3
+
+
+def test_encoding_is_linear(autoencoder, unseen):
+    other, blank = unseen.flip(-1), torch.zeros_like(unseen)
+    mixed = encode(autoencoder, 0.3 * unseen + 0.7 * other)
+    wanted = 0.3 * encode(autoencoder, unseen) + 0.7 * encode(autoencoder, other)
+    torch.testing.assert_close(mixed, wanted, rtol=0, atol=1e-4)
+    assert encode(autoencoder, blank).abs().max() > 0.01
+
+
+def test_a_latent_sees_its_own_patch_only(autoencoder, unseen):
+    changed = unseen.clone()
+    changed[..., 16:24, 32:40] = 0
+    moved = (encode(autoencoder, changed) != encode(autoencoder, unseen)).any(dim=1)[0]
+    assert moved.nonzero().tolist() == [[2, 4]]
+
+
+def test_what_was_decoded_is_encoded_to_the_same_latents(autoencoder):
+    latents = torch.randn((1, 20, 3, 4), generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(encode(autoencoder, decode(autoencoder, latents)), latents, rtol=0, atol=1e-3)
+
+
+def test_the_posterior_has_no_variance(autoencoder, unseen):
+    with torch.no_grad():
+        posterior = autoencoder.encode(unseen).latent_dist
+    drawn = posterior.sample(torch.Generator().manual_seed(0))
+    torch.testing.assert_close(drawn, posterior.mode(), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(("patch", "channels"), [(2, 3), (4, 7), (8, 20)])
+def test_from_components_takes_its_sizes_from_them(patch, channels):
+    generator = torch.Generator().manual_seed(0)
+    components = torch.linalg.qr(torch.randn((3 * patch**2, channels), generator=generator))[0].T
+    components = components.reshape(channels, 3, patch, patch)
+    mean, scale = torch.tensor([0.1, -0.2, 0.3]), torch.linspace(2, 0.5, channels)
+    model = PatchAutoencoder.from_components(mean, components, scale)
+    assert (model.config["patch_size"], model.config["latent_channels"]) == (patch, channels)
+    image = mean.view(1, 3, 1, 1) + components[1:2]
+    wanted = torch.zeros(channels)
+    wanted[1] = 1 / scale[1]
+    torch.testing.assert_close(encode(model, image).flatten(), wanted, rtol=0, atol=1e-5)
+    torch.testing.assert_close(decode(model, wanted.view(1, -1, 1, 1)), image, rtol=0, atol=1e-5)
+
+
+def test_the_seed_decides_the_components(photos):
+    weights = [principal_components(photos, 4, 5, seed=s, num_patches=200).encoder.weight for s in (0, 0, 1)]
+    assert torch.equal(weights[0], weights[1])
+    assert not torch.equal(weights[0], weights[2])
+
+
+def test_a_saved_autoencoder_is_loaded_as_it_was(autoencoder, unseen, tmp_path):
+    autoencoder.save_pretrained(tmp_path)
+    loaded = PatchAutoencoder.from_pretrained(tmp_path)
+    assert loaded.config["latent_channels"] == 20
+    assert torch.equal(encode(loaded, unseen), encode(autoencoder, unseen))
+
+
+def test_block_out_channels_that_tell_another_patch_size_are_refused():
+    with pytest.raises(ValueError, match="block_out_channels has 3 entries"):
+        PatchAutoencoder(patch_size=8, block_out_channels=(1, 1, 1))
+
+
+def test_results_come_as_autoencoder_kls_do(autoencoder, unseen):
+    other = AutoencoderKL(block_out_channels=(32,), latent_channels=20)
+    image = unseen[..., :16, :16]
+    with torch.no_grad():
+        for model in (autoencoder, other):
+            (posterior,) = model.encode(image, return_dict=False)
+            assert posterior.mode().shape[1] == 20
+            (decoded,) = model.decode(posterior.mode(), return_dict=False, generator=torch.Generator())
+            assert decoded.shape == image.shape
+
+
+@pytest.fixture(scope="module")
+def built(photos):
+    """An untrained base with 4 latent channels, as stock pipelines ask for."""
+    return build_pipeline(principal_components(photos, 8, 4, num_patches=1000), resolution=64, widths=(32, 64, 64))
+
+
+def test_a_stock_pipeline_runs_with_the_autoencoder(built, photos):
+    mask = np.zeros((64, 64), np.float32)
+    mask[20:40, 20:40] = 1
+    with quiet():
+        stock = StableDiffusionInpaintPipeline(**built.components, requires_safety_checker=False)
+    stock.set_progress_bar_config(disable=True)
+    image = to_tensor(resize(photos[0], (64, 64)))
+    images = stock(
+        "sks", image=image, mask_image=torch.from_numpy(mask)[None, None], height=64, width=64, strength=1.0,
+        num_inference_steps=2, output_type="np", generator=torch.Generator().manual_seed(0),
+    ).images  # fmt: skip
+    assert stock.vae_scale_factor == 8
+    assert images.shape == (1, 64, 64, 3)
+    assert np.isfinite(images).all() and images.std() > 0
+
+
+def test_a_built_base_is_an_inpainting_model_and_is_loaded_as_it_was_saved(built, tmp_path):
+    card = Card(resolution=64, masked_image="smooth", masked_latent="any")
+    made = Inpainter.from_pipeline(built, base="new", card=card)
+    made.save(tmp_path, card)
+    loaded = Inpainter.load(str(tmp_path))
+    assert isinstance(loaded.pipeline.vae, PatchAutoencoder)
+    assert (loaded.fingerprint, loaded.card) == (made.fingerprint, card)
+    assert (loaded.resolution, loaded.latent_px, loaded.latent_shape((64, 32))) == (64, 8, (4, 8, 4))
+    image = torch.rand((1, 3, 64, 64), generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(loaded.encode(image), made.encode(image))
+
+
+def test_a_base_is_built_from_its_seed_alone(photos):
+    autoencoder = principal_components(photos, 8, 4, num_patches=200)
+    state = torch.get_rng_state()
+    made = [build_pipeline(autoencoder, resolution=64, widths=(32, 32, 32), seed=s) for s in (0, 0, 1)]
+    assert torch.equal(torch.get_rng_state(), state)
+    weights = [p.unet.conv_in.weight for p in made]
+    assert torch.equal(weights[0], weights[1])
+    assert not torch.equal(weights[0], weights[2])
+
+
+def test_the_tokenizer_spells_a_prompt():
+    tokenizer = spelling_tokenizer()
+    ids = tokenizer("a photo of sks").input_ids
+    assert len(ids) == 2 + len("aphotoofsks") <= 16
+    assert (ids[0], ids[-1]) == (tokenizer.bos_token_id, tokenizer.eos_token_id)
+    assert tokenizer.decode(ids, skip_special_tokens=True).strip() == "a photo of sks"
+
+
+def test_every_prompt_fits_into_16_tokens():
+    tokenizer = spelling_tokenizer()
+    for prompt in ("", "sks", "a photo of sks " * 20):
+        ids = tokenizer(prompt, padding="max_length", max_length=tokenizer.model_max_length, truncation=True).input_ids
+        assert len(ids) == 16
+        assert max(ids) < len(tokenizer)
+
+
+@pytest.mark.parametrize("prompt", ["a cat", "a dog", "Café ☕ 東京", "naïve"])
+def test_the_tokenizer_is_loaded_as_it_was_saved_and_knows_every_byte(prompt, tmp_path):
+    tokenizer = spelling_tokenizer()
+    tokenizer.save_pretrained(tmp_path)
+    ids = tokenizer(prompt).input_ids
+    assert CLIPTokenizer.from_pretrained(tmp_path)(prompt).input_ids == ids
+    assert ids.count(tokenizer.unk_token_id) == 1  # the end, which is the same token
+    assert tokenizer.decode(ids, skip_special_tokens=True).strip() == prompt.lower()
+
+
+def test_prompts_that_differ_are_spelled_differently():
+    tokenizer = spelling_tokenizer()
+    assert len({tuple(tokenizer(p).input_ids) for p in ("ab", "a b", "ba", "aab", "")}) == 5

@@ -1,0 +1,110 @@
+"""Blending: only the hole changes, and the sample meets the known pixels at its border."""
+
+import cv2
+import numpy as np
+import pytest
+from conftest import make_photo
+
+from realfill.blending import blend
+
+PHOTO = make_photo(61, 83)
+
+
+def holes():
+    blob, edge, scattered, pixel, row = (np.zeros((61, 83), bool) for _ in range(5))
+    blob[20:40, 30:60] = True
+    edge[:, :33] = True
+    scattered[:] = np.random.default_rng(0).random((61, 83)) < 0.5
+    pixel[60, 0] = True
+    row[30] = True
+    return {"blob": blob, "edge": edge, "scattered": scattered, "pixel": pixel, "row": row}
+
+
+HOLES = holes()
+
+
+def sample(seed=1):
+    return make_photo(61, 83, seed).astype(np.float32) * 1.3 - 30.4
+
+
+@pytest.mark.parametrize("method", ["membrane", "cut"])
+@pytest.mark.parametrize("shape", HOLES)
+def test_only_hole_pixels_change(shape, method):
+    hole, patch = HOLES[shape], sample()
+    known, before = PHOTO.copy(), patch.copy()
+    image = blend(known, hole, patch, method=method, scale=1.7)
+    assert image.dtype == np.uint8 and np.array_equal(image[~hole], PHOTO[~hole])
+    assert (image[hole] != PHOTO[hole]).mean() > 0.5
+    assert np.array_equal(known, PHOTO) and np.array_equal(patch, before)
+
+
+@pytest.mark.parametrize("method", ["membrane", "cut"])
+@pytest.mark.parametrize("shape", HOLES)
+def test_what_lies_under_the_hole_has_no_influence(shape, method):
+    hole = HOLES[shape]
+    unders = (np.zeros_like(PHOTO), np.full_like(PHOTO, 255), make_photo(61, 83, 5), PHOTO)
+    images = [blend(np.where(hole[:, :, None], u, PHOTO), hole, sample(), method=method, scale=1.0) for u in unders]
+    assert all(np.array_equal(image, images[0]) for image in images)
+
+
+def offset_error(shape, method, scale, offset=25.0):
+    """Return what is left of a constant offset in the hole, and how deep in the hole each pixel is."""
+    smooth = cv2.GaussianBlur(PHOTO, (0, 0), 6)
+    smooth = (smooth * 0.5 + 50).astype(np.uint8)
+    hole = HOLES[shape]
+    image = blend(smooth, hole, smooth + np.float32(offset), method=method, scale=scale)
+    depth = cv2.distanceTransform(np.pad(hole, 1, mode="edge").astype(np.uint8), cv2.DIST_L2, 5)[1:-1, 1:-1]
+    return (image.astype(float) - smooth).mean(axis=2), depth
+
+
+@pytest.mark.parametrize("offset", [25.0, -25.0])
+@pytest.mark.parametrize("shape", ["blob", "edge", "scattered", "row"])
+def test_membrane_removes_a_constant_offset_at_the_border(shape, offset):
+    error, depth = offset_error(shape, "membrane", 1.0, offset)
+    border = (depth > 0) & (depth < 1.5)
+    assert np.abs(error[border]).max() <= 0.1 * abs(offset)
+
+
+def test_cut_leaves_the_offset():
+    error, depth = offset_error("blob", "cut", 1.0)
+    assert (error[depth > 0] == 25).all()
+
+
+def test_the_correction_fades_with_depth_and_reaches_further_where_the_sample_is_blurred():
+    sharp, depth = offset_error("edge", "membrane", 1.0)
+    blurred, _ = offset_error("edge", "membrane", 4.0)
+    left = [sharp[(depth > d) & (depth <= d + 4)].mean() for d in (0, 8, 16, 24)]
+    assert left == sorted(left) and left[0] < 5 and left[-1] > 17
+    assert blurred[depth > 20].mean() < 0.6 * sharp[depth > 20].mean()
+
+
+def test_membrane_adds_nothing_where_the_sample_agrees():
+    image = blend(PHOTO, HOLES["blob"], PHOTO.astype(np.float32), method="membrane", scale=1.0)
+    assert np.array_equal(image, PHOTO)
+
+
+def test_cut_is_the_patch_rounded_and_clipped():
+    patch = sample()
+    patch[25, 35] = (99.6, -3.0, 300.0)
+    hole = HOLES["blob"]
+    image = blend(PHOTO, hole, patch, method="cut", scale=1.0)
+    assert image[25, 35].tolist() == [100, 0, 255]
+    assert np.array_equal(image[hole], np.clip(np.round(patch), 0, 255)[hole])
+
+
+@pytest.mark.parametrize("method", ["membrane", "cut"])
+def test_a_hole_over_everything_is_the_patch_and_no_hole_is_the_photo(method):
+    everything = np.ones((61, 83), bool)
+    patch = make_photo(61, 83, 1).astype(np.float32)
+    assert np.array_equal(blend(PHOTO, everything, patch, method=method, scale=1.0), patch)
+    assert np.array_equal(blend(PHOTO, ~everything, patch, method=method, scale=1.0), PHOTO)
+
+
+@pytest.mark.parametrize("size", [(1, 40), (40, 1)])
+def test_images_of_one_row_or_column_are_blended(size):
+    photo, hole = make_photo(*size), np.zeros(size, bool)
+    hole.flat[10:20] = True
+    image = blend(photo, hole, photo + np.float32(20), method="membrane", scale=1.0)
+    assert np.array_equal(image[~hole], photo[~hole])
+    edge = image.reshape(40, 3).astype(int) - photo.reshape(40, 3)
+    assert np.abs(edge[[10, 19]]).max() <= 4

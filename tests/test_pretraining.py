@@ -1,0 +1,95 @@
+"""Pre-training: a base from photos, resumed to the same result."""
+
+import dataclasses
+
+import pytest
+import torch
+from conftest import make_photo
+from PIL import Image
+from safetensors.torch import load_file
+
+from realfill import SampleConfig, Scene, complete
+from realfill.errors import OutputError, SceneError
+from realfill.images import read_image
+from realfill.models.inpainter import Inpainter
+from realfill.pretraining import PretrainConfig, load_photos, main, pretrain
+
+
+@pytest.fixture
+def photos(tmp_path):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for i in range(6):
+        Image.fromarray(make_photo(40, 48, i)).save(folder / f"photo{i}.png")
+    for i in range(3):
+        Image.fromarray(make_photo(40, 48, 20 + i)).save(folder / f"crops-of-one-{i}.png")
+    return folder
+
+
+@pytest.fixture
+def config(photos, tmp_path):
+    return PretrainConfig(
+        photos=photos, output=tmp_path / "base", num_steps=4, batch_size=2, resolution=32, widths=(32, 32, 64),
+        num_holdout=2, preview_every=2, num_patches=2000, mixed_precision="no", num_warmup_steps=1,
+    )  # fmt: skip
+
+
+def test_a_base_from_nothing_loads_and_completes(config, scene):
+    pretrain(config, progress=False)
+    sampling = SampleConfig(num_samples=1, num_inference_steps=2)
+    completions = complete(Scene([], scene.target, scene.mask), str(config.output), sampling, progress=False)
+    assert completions.best.image.shape == scene.target.shape
+    assert Inpainter.load(str(config.output)).card.about["pretraining"]["samples"] == 8
+    for name in ("previews.png", "losses.png"):
+        assert read_image(config.output / name)[0].shape[1] > 32
+
+
+def test_pieces_give_the_same_base_as_one_run(config, tmp_path):
+    pretrain(config, progress=False)
+    in_pieces = dataclasses.replace(config, output=tmp_path / "pieces", minutes=1e-9)
+    pieces = 0
+    while pieces < 4:
+        pretrain(in_pieces, progress=False)
+        pieces += 1
+    name = "unet/diffusion_pytorch_model.safetensors"
+    one, other = (load_file(c.output / name) for c in (config, in_pieces))
+    assert all(torch.equal(one[k], other[k]) for k in one)
+
+
+def test_another_base_can_be_started_from(config, tmp_path):
+    first = pretrain(config, progress=False)
+    before = (first / "vae" / "diffusion_pytorch_model.safetensors").read_bytes()
+    second = pretrain(dataclasses.replace(config, init=first, output=tmp_path / "second"), progress=False)
+    assert (second / "vae" / "diffusion_pytorch_model.safetensors").read_bytes() == before
+
+
+def test_photos_are_kept_out_whole(photos):
+    everything = {p.tobytes() for p in load_photos(photos, 0)[0]}
+    assert len(everything) == 9
+    for num_holdout in range(1, 6):
+        kept, held = load_photos(photos, num_holdout)
+        assert len(held) == num_holdout
+        crops = {read_image(photos / f"crops-of-one-{i}.png")[0].tobytes() for i in range(3)}
+        assert len(crops & {k.tobytes() for k in kept}) in (0, 3)
+        assert not {k.tobytes() for k in kept} & {h.tobytes() for h in held}
+
+
+def test_too_few_photos_are_an_error(config):
+    with pytest.raises(SceneError, match="more than 50"):
+        pretrain(dataclasses.replace(config, num_holdout=50), progress=False)
+
+
+def test_a_folder_with_something_else_in_it_is_left_alone(config):
+    config.output.mkdir()
+    (config.output / "thesis.txt").write_text("years of work")
+    with pytest.raises(OutputError, match="isn't empty"):
+        pretrain(config, progress=False)
+
+
+def test_the_command_line_says_where_the_base_is(photos, tmp_path, capsys):
+    words = [str(photos), "-o", str(tmp_path / "cli"), "--num-steps", "1", "--batch-size", "1", "--resolution", "32",
+             "--num-holdout", "1", "--num-patches", "2000",
+             "--mixed-precision", "no", "--widths", "32", "32", "32"]  # fmt: skip
+    assert main(words) == 0
+    assert "base written to" in capsys.readouterr().out
+    assert main([str(tmp_path / "nowhere"), "-o", str(tmp_path / "x")]) == 1

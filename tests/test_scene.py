@@ -1,0 +1,253 @@
+"""Scene: reading, checking, saving; what a mask means; what is refused and what only warned about."""
+
+import warnings
+
+import numpy as np
+import pytest
+from conftest import make_photo
+from PIL import Image
+
+from realfill import Scene
+from realfill.errors import OutputError, RealFillError, RealFillWarning, SceneError
+from realfill.masks import dilate
+from realfill.scene import read_mask
+
+PHOTO = make_photo(64, 80)
+HOLE = np.zeros((64, 80), bool)
+HOLE[20:40, 30:60] = True
+
+
+def write(path, array, **options):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(array).save(path, **options)
+
+
+def transparent_where(mask, image=PHOTO):
+    return np.dstack([image, np.where(mask, 0, 255).astype(np.uint8)])
+
+
+def equal(a, b):
+    pairs = zip([*a.references, a.target, a.mask], [*b.references, b.target, b.mask], strict=True)
+    return all(np.array_equal(x, y) for x, y in pairs)
+
+
+def test_realbench_layout_is_read_with_references_in_natural_order(tmp_path):
+    for i in (1, 2, 10):
+        write(tmp_path / "ref" / f"{i}.{'png' if i == 2 else 'jpg'}", np.full((40, 50, 3), 20 * i, np.uint8))
+    (tmp_path / "ref" / "notes.txt").write_text("no photo")
+    (tmp_path / "ref" / ".3.png").write_text("no photo")
+    write(tmp_path / "target" / "target.png", PHOTO)
+    write(tmp_path / "target" / "gt.png", 255 - PHOTO)
+    write(tmp_path / "target" / "mask.png", HOLE.astype(np.uint8) * 255)
+    scene = Scene.load(tmp_path)
+    assert [int(r[0, 0, 0]) for r in scene.references] == [20, 40, 200]
+    assert np.array_equal(scene.target, PHOTO) and np.array_equal(scene.mask, HOLE)
+
+
+def test_other_formats_will_do_and_png_goes_first(tmp_path):
+    write(tmp_path / "target" / "target.bmp", 255 - PHOTO)
+    write(tmp_path / "target" / "target.png", PHOTO)
+    write(tmp_path / "target" / "mask.bmp", HOLE.astype(np.uint8) * 255)
+    scene = Scene.load(str(tmp_path))
+    assert scene.references == () and np.array_equal(scene.target, PHOTO) and np.array_equal(scene.mask, HOLE)
+
+
+def test_a_file_with_another_name_is_not_the_target(tmp_path):
+    write(tmp_path / "target" / "target.old.png", 255 - PHOTO)
+    write(tmp_path / "target" / "target.png", transparent_where(HOLE))
+    assert np.array_equal(Scene.load(tmp_path).target, PHOTO)
+
+
+def test_saved_scene_is_read_back_exactly(tmp_path, scene):
+    scene.save(tmp_path / "a" / "b")
+    assert equal(Scene.load(tmp_path / "a" / "b"), scene)
+
+
+def test_saving_over_a_scene_is_refused(tmp_path, scene):
+    scene.save(tmp_path)
+    with pytest.raises(OutputError, match="already holds a scene"):
+        Scene([], PHOTO, HOLE).save(tmp_path)
+    assert equal(Scene.load(tmp_path), scene)
+
+
+def test_transparent_pixels_are_the_mask(tmp_path):
+    write(tmp_path / "target" / "target.png", transparent_where(HOLE))
+    for scene in (Scene.load(tmp_path), Scene([], transparent_where(HOLE))):
+        assert np.array_equal(scene.mask, HOLE) and np.array_equal(scene.target, PHOTO)
+
+
+def test_a_given_mask_wins_over_transparency():
+    assert np.array_equal(Scene([], transparent_where(HOLE), HOLE[::-1]).mask, HOLE[::-1])
+
+
+@pytest.mark.parametrize(
+    "mask",
+    [
+        HOLE,
+        HOLE.astype(np.uint8),
+        HOLE.astype(np.uint8) * 255,
+        HOLE.astype(np.uint16) * 65535,
+        HOLE.astype(np.int64),
+        HOLE.astype(np.float32),
+        HOLE[:, :, None].astype(np.uint8) * 200,
+        np.dstack([HOLE * np.uint8(255)] * 3),
+        np.dstack([HOLE * np.uint8(255)] * 3 + [np.full(HOLE.shape, 255, np.uint8)]),
+        Image.fromarray(HOLE),
+    ],
+    ids=["bool", "0/1", "0/255", "uint16", "int64", "float", "one channel", "rgb", "rgba", "pil"],
+)
+def test_white_means_fill(mask):
+    assert np.array_equal(Scene([], PHOTO, mask).mask, HOLE)
+
+
+def test_only_more_than_half_white_means_fill():
+    assert read_mask(np.uint8([[0, 127, 128, 255]])).tolist() == [[False, False, True, True]]
+    assert read_mask(np.array([[0.0, 0.4, 0.6, 1.0]])).tolist() == [[False, False, True, True]]
+
+
+@pytest.mark.parametrize("colour", [0, 255])
+def test_in_a_mask_of_one_colour_transparent_means_fill(colour):
+    mask = transparent_where(HOLE, np.full_like(PHOTO, colour))
+    assert np.array_equal(read_mask(mask), HOLE)
+
+
+@pytest.mark.parametrize("top_left", [(20, 30), (0, 0)])
+def test_where_the_hole_lies_does_not_change_how_a_mask_is_read(top_left):
+    hole = np.zeros((64, 80), bool)
+    hole[top_left[0] :, top_left[1] :][:10, :10] = True
+    rgba = np.where(hole[:, :, None], np.uint8(0), np.uint8(255)).repeat(4, axis=2)  # opaque white with a cleared hole
+    assert np.array_equal(read_mask(rgba), hole)
+
+
+def test_paths_pil_images_and_arrays_are_the_same(tmp_path):
+    write(tmp_path / "a.png", PHOTO)
+    by_array = Scene([PHOTO], PHOTO, HOLE)
+    for photo in (tmp_path / "a.png", str(tmp_path / "a.png"), Image.fromarray(PHOTO)):
+        assert equal(Scene([photo], photo, HOLE), by_array)
+
+
+def test_changing_what_was_given_does_not_change_the_scene():
+    photo, mask = PHOTO.copy(), HOLE.copy()
+    scene = Scene([photo], photo, mask)
+    photo[:], mask[:] = 0, False
+    assert equal(scene, Scene([PHOTO], PHOTO, HOLE))
+
+
+def test_known_is_blank_in_the_hole_and_the_target_stays():
+    scene = Scene([], PHOTO, HOLE)
+    known = scene.known
+    assert not known[HOLE].any() and np.array_equal(known[~HOLE], PHOTO[~HOLE]) and known.dtype == np.uint8
+    known[:] = 7
+    assert np.array_equal(scene.target, PHOTO)
+
+
+def test_canvas_is_all_hole():
+    scene = Scene.canvas((40, 50), [PHOTO])
+    assert scene.mask.shape == (40, 50) and scene.mask.all()
+    assert scene.known.shape == (40, 50, 3) and not scene.known.any()
+    assert np.array_equal(scene.references[0], PHOTO)
+
+
+@pytest.mark.parametrize("size", [(31, 40), (40, 0), (-5, 40)])
+def test_canvas_of_an_impossible_size_is_refused(size):
+    with pytest.raises(SceneError, match="legal: "):
+        Scene.canvas(size)
+
+
+def test_a_dilated_scene_has_a_larger_hole_and_the_same_photos():
+    scene = Scene([PHOTO], PHOTO, HOLE)
+    assert np.array_equal(scene.dilated(3).mask, dilate(HOLE, 3)) and scene.dilated(3).mask.sum() > HOLE.sum()
+    assert np.array_equal(scene.dilated(3).target, PHOTO) and np.array_equal(scene.mask, HOLE)
+    assert equal(scene.dilated(0), scene)
+    with pytest.raises(SceneError, match="grown by 60 pixels, covers the whole target"):
+        scene.dilated(60)
+    assert Scene.canvas((40, 50)).dilated(2).mask.all()
+
+
+def test_repr_tells_the_sizes():
+    assert repr(Scene([PHOTO, PHOTO], PHOTO, HOLE)) == "Scene(2 references, target 80 x 64, hole 11.7% of the pixels)"
+
+
+SMALL = make_photo(31, 80)
+REFUSED = [
+    ("single photo", lambda: Scene("a.png", PHOTO, HOLE), ["references is a single photo", "legal: a list"]),
+    ("single array", lambda: Scene(PHOTO, PHOTO, HOLE), ["references is a single photo", "legal: a list"]),
+    ("six references", lambda: Scene([PHOTO] * 6, PHOTO, HOLE), ["there are 6 references", "legal: up to 5"]),
+    ("no file", lambda: Scene([PHOTO, "nowhere.png"], PHOTO, HOLE), ["reference 1", "nowhere.png"]),
+    ("no mask", lambda: Scene([], PHOTO), ["there is no mask", "white = fill"]),
+    ("opaque", lambda: Scene([], transparent_where(HOLE & False)), ["there is no mask", "white = fill"]),
+    ("small target", lambda: Scene([], SMALL, HOLE[:31]), ["the target is 80 x 31 pixels", "legal: at least 32"]),
+    ("small reference", lambda: Scene([PHOTO, SMALL], PHOTO, HOLE), ["reference 1 is 80 x 31", "legal: at least 32"]),
+    ("other size", lambda: Scene([], PHOTO, HOLE[:50]), ["mask is 80 x 50", "target 80 x 64", "legal: ", "resize"]),
+    ("turned", lambda: Scene([], PHOTO, HOLE.T), ["mask is 64 x 80", "target 80 x 64", "legal: ", "EXIF"]),
+    ("empty mask", lambda: Scene([], PHOTO, ~HOLE & HOLE), ["mask is empty", "white (True)"]),
+    ("full mask", lambda: Scene([], PHOTO, HOLE | True), ["mask covers the whole target", "leave some black"]),
+    ("mask of text", lambda: Scene([], PHOTO, np.array([["a"]])), ["the mask is an array of <U1", "legal: uint8"]),
+    ("number", lambda: Scene([], 7, HOLE), ["the target is a int", "legal: a path"]),
+]
+
+
+@pytest.mark.parametrize(("make", "words"), [case[1:] for case in REFUSED], ids=[case[0] for case in REFUSED])
+def test_what_cannot_be_used_is_refused_with_what_is_legal(make, words):
+    with pytest.raises(SceneError) as caught:
+        make()
+    assert [word for word in words if word not in str(caught.value)] == []
+    assert isinstance(caught.value, ValueError) and isinstance(caught.value, RealFillError)
+
+
+def test_a_folder_without_a_scene_is_refused(tmp_path):
+    with pytest.raises(SceneError, match=r"there is no folder '.*nowhere'"):
+        Scene.load(tmp_path / "nowhere")
+    write(tmp_path / "ref" / "0.png", PHOTO)
+    with pytest.raises(SceneError, match=r"has no target/target\.png; legal: ref/\*"):
+        Scene.load(tmp_path)
+    write(tmp_path / "target" / "target.jpg", PHOTO)
+    with pytest.raises(SceneError, match="there is no mask"):
+        Scene.load(tmp_path)
+
+
+def test_more_than_five_references_in_a_folder_are_refused(tmp_path):
+    for i in range(6):
+        write(tmp_path / "ref" / f"{i}.png", PHOTO)
+    write(tmp_path / "target" / "target.png", transparent_where(HOLE))
+    with pytest.raises(SceneError, match="there are 6 references"):
+        Scene.load(tmp_path)
+
+
+def blanked(mask, value=255):
+    return np.where(mask[:, :, None], np.uint8(value), PHOTO)
+
+
+def test_an_inverted_mask_is_warned_about_where_the_scene_was_made():
+    with pytest.warns(RealFillWarning, match="hides 88% of the target.*inverted") as caught:
+        Scene([], PHOTO, ~HOLE)
+    assert caught[0].filename == __file__
+
+
+def test_an_inverted_mask_in_a_folder_is_warned_about(tmp_path):
+    write(tmp_path / "target" / "target.png", PHOTO)
+    write(tmp_path / "target" / "mask.png", ~HOLE)
+    with pytest.warns(RealFillWarning, match="inverted") as caught:
+        Scene.load(tmp_path)
+    assert caught[0].filename == __file__
+
+
+def test_a_mask_on_the_photo_instead_of_the_blank_is_warned_about():
+    photo = np.zeros((64, 80), bool)
+    photo[:, 25:55] = True
+    with pytest.warns(RealFillWarning, match="inverted"):
+        Scene([], blanked(~photo), photo)
+
+
+@pytest.mark.parametrize("value", [0, 255])
+def test_masks_as_they_should_be_pass_without_a_warning(value):
+    border = np.ones((64, 80), bool)
+    border[12:52, 20:58] = False
+    assert 0.69 < border.mean() < 0.72
+    half = np.indices((64, 80))[1] < 40
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        Scene([], blanked(border, value), border)
+        Scene([], PHOTO, HOLE)
+        Scene([], blanked(HOLE, value), HOLE)
+        Scene([], PHOTO, half)

@@ -1,0 +1,266 @@
+"""Training: batches, the loss, the schedule, checkpoints."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from conftest import TINY_FIT, make_photo
+
+from realfill import FitConfig, fit
+from realfill.batches import TrainingImage, draw_batch, step_rng
+from realfill.devices import make_accelerator
+from realfill.errors import AdapterError, SceneError, TrainingError
+from realfill.models.adapter import trainable_lora
+from realfill.models.inpainter import Inpainter
+from realfill.training import (
+    CHECKPOINT_NAME,
+    Trainer,
+    denoising_loss,
+    learning_rate_factor,
+    loss_weights,
+)
+
+PAPER = FitConfig().resolve({})
+
+
+def half_known(share=1.0):
+    known = np.zeros((64, 64), bool)
+    known[:, :32] = True
+    image = np.where(known[:, :, None], make_photo(64, 64), 0).astype(np.uint8)
+    return TrainingImage(image=image, known=known, crop_sides_px=(64, 64), share=share)
+
+
+def whole(seed=0, share=1.0):
+    return TrainingImage(image=make_photo(64, 96, seed), crop_sides_px=(20, 60), share=share)
+
+
+def make_trainer(base, **changes):
+    config = FitConfig(base=base, **{**TINY_FIT, **changes}).resolve({})
+    inpainter = Inpainter.load(base)
+    return Trainer(inpainter, trainable_lora(inpainter, config), config, make_accelerator(torch.device("cpu"), "no"))
+
+
+def equal(a, b):
+    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+
+
+def test_a_batch_holds_16_independent_crops():
+    batch = draw_batch([whole()], PAPER, 32, np.random.default_rng(0))
+    assert batch.images.shape == (16, 3, 32, 32)
+    flat = batch.images.flatten(1)
+    assert torch.cdist(flat, flat).fill_diagonal_(9).min() > 0.1
+
+
+def test_the_target_is_conditioned_on_the_random_mask_and_the_hole_and_learns_from_known_pixels_only():
+    config = dataclasses.replace(PAPER, hole_margin_px=4, mask_dropout=0.0)
+    batch = draw_batch([half_known()], config, 64, np.random.default_rng(0))
+    assert batch.hidden[..., 32:].all()
+    assert batch.hidden[..., :32].float().mean() > 0.1
+    assert not batch.hidden[..., :32].flatten(1).all(dim=1).all()
+    assert not batch.learnt[..., 28:].any()
+    assert batch.learnt[..., :28].all()
+
+
+def test_references_are_learnt_everywhere():
+    assert draw_batch([whole()], PAPER, 32, np.random.default_rng(0)).learnt.all()
+
+
+def test_crops_are_drawn_by_share():
+    config = dataclasses.replace(PAPER, batch_size=400)
+    batch = draw_batch([half_known(0.25), whole(share=0.75)], config, 16, np.random.default_rng(0))
+    assert (~batch.learnt.flatten(1).all(dim=1)).float().mean() == pytest.approx(0.25, abs=0.07)
+
+
+def test_prompt_and_mask_are_dropped_at_their_rates():
+    config = dataclasses.replace(PAPER, batch_size=1000, prompt_dropout=0.3, mask_dropout=0.2)
+    batch = draw_batch([whole()], config, 8, np.random.default_rng(0))
+    assert batch.prompted.float().mean() == pytest.approx(0.7, abs=0.05)
+    rare = dataclasses.replace(config, mask_dropout=0.0)
+    without = draw_batch([whole()], rare, 8, np.random.default_rng(0))
+    shares = [float(b.hidden.flatten(1).all(dim=1).float().mean()) for b in (batch, without)]
+    assert shares[0] - shares[1] == pytest.approx(0.2 * (1 - shares[1]), abs=0.04)
+
+
+def test_noise_bias_favours_much_noise():
+    flat, biased = (
+        draw_batch([whole()], dataclasses.replace(PAPER, batch_size=500, noise_bias=b), 8, np.random.default_rng(0))
+        for b in (1.0, 2.0)
+    )
+    assert flat.quantiles.mean() == pytest.approx(0.5, abs=0.05)
+    assert biased.quantiles.mean() == pytest.approx(2 / 3, abs=0.05)
+
+
+def test_mirrored_photos_are_mirrored_half_the_time():
+    image = np.zeros((16, 16, 3), np.uint8)
+    image[:, :4] = 255
+    photo = TrainingImage(image=image, crop_sides_px=(16, 16), mirror=True)
+    batch = draw_batch([photo], dataclasses.replace(PAPER, batch_size=200), 16, np.random.default_rng(0))
+    assert batch.images[:, 0, 0, 0].mean() == pytest.approx(0.5, abs=0.12)
+
+
+def test_a_step_draws_the_same_whatever_came_before():
+    first, second = (step_rng(3, 7) for _ in range(2))
+    assert first[0].random() == second[0].random()
+    assert torch.equal(torch.rand(4, generator=first[1]), torch.rand(4, generator=second[1]))
+    assert step_rng(3, 8)[0].random() != step_rng(3, 7)[0].random()
+
+
+def test_loss_is_the_mean_squared_error_over_latents_that_count(tiny_sd):
+    inpainter = Inpainter.load(tiny_sd)
+    config = dataclasses.replace(PAPER, batch_size=4, hole_margin_px=3)
+    batch = draw_batch([half_known(), whole()], config, 32, np.random.default_rng(1))
+    weights = loss_weights(inpainter, batch, 1.0)
+    noise = torch.randn(2, 4, 4, 16, 16, generator=torch.Generator().manual_seed(0))
+    loss = denoising_loss(inpainter, batch, weights, noise, lambda noisy, t, c: torch.zeros_like(noisy))
+    expected = sum(
+        float(noise[1, i, :, y, x] @ noise[1, i, :, y, x])
+        for i in range(4) for y in range(16) for x in range(16)
+        if batch.learnt[i, 0, 2 * y : 2 * y + 2, 2 * x : 2 * x + 2].all()
+    )  # fmt: skip
+    assert float(loss) == pytest.approx(expected, rel=1e-4)
+
+
+def test_latents_that_the_model_is_shown_weigh_less_where_asked(tiny_sd):
+    inpainter = Inpainter.load(tiny_sd)
+    batch = draw_batch([whole()], dataclasses.replace(PAPER, mask_dropout=0.0), 32, np.random.default_rng(1))
+    weights = loss_weights(inpainter, batch, 0.25)
+    shown = inpainter.known_latents(~batch.hidden)
+    assert (weights[shown] == 0.25).all()
+    assert (weights[~shown] == 1).all()
+    assert 0 < shown.float().mean() < 1
+
+
+@pytest.mark.parametrize(("schedule", "end"), [("constant", 1), ("linear", 0.1), ("cosine", 0.024)])
+def test_learning_rate_warms_up_whatever_the_schedule(schedule, end):
+    config = dataclasses.replace(PAPER, lr_scheduler=schedule, num_warmup_steps=10, num_steps=20)
+    rates = [learning_rate_factor(config, step) for step in range(20)]
+    assert rates[:10] == pytest.approx(np.arange(1, 11) / 10)
+    assert rates[10] == 1
+    assert rates[-1] == pytest.approx(end, abs=0.001)
+
+
+def test_learning_rates_reach_the_optimizer(tiny_sd):
+    trainer = make_trainer(tiny_sd, learning_rate=0.1, text_encoder_learning_rate=0.02, num_warmup_steps=4)
+    trainer.train_step([whole()])
+    assert [g["lr"] for g in trainer.optimizer.param_groups] == pytest.approx([0.025, 0.005])
+
+
+def test_lora_layers_are_dropped_whole_and_the_others_scaled_up(tiny_sd):
+    trainer = make_trainer(tiny_sd, lora_dropout=0.5, num_steps=100)
+    trainer.train_step([whole()])
+    scales = [layer.scaling["default"] for layer in trainer.trainable.lora_layers]
+    assert set(scales) == {0.0, 4 / 2 / 0.5}
+    trainer.train_step([whole()])
+    assert scales != [layer.scaling["default"] for layer in trainer.trainable.lora_layers]
+
+
+def test_text_encoder_learns_too_and_can_be_left_alone(scene, tiny_fit):
+    assert any(k.startswith("text_encoder.") for k in fit(scene, tiny_fit, progress=False).tensors)
+    alone = dataclasses.replace(tiny_fit, text_encoder_learning_rate=0.0)
+    assert not any(k.startswith("text_encoder.") for k in fit(scene, alone, progress=False).tensors)
+
+
+def test_pieces_of_a_batch_give_the_same_result(scene, tiny_fit):
+    whole_batch = dataclasses.replace(tiny_fit, batch_size=4, learning_rate=1e-3)
+    pieces = dataclasses.replace(whole_batch, gradient_accumulation_steps=4, gradient_checkpointing=True)
+    one, four = (fit(scene, c, progress=False) for c in (whole_batch, pieces))
+    assert one.losses == pytest.approx(four.losses, rel=1e-4)
+    for name, tensor in one.tensors.items():
+        torch.testing.assert_close(four.tensors[name].float(), tensor.float(), atol=2e-4, rtol=1e-2)
+
+
+@pytest.mark.parametrize("changes", [{}, {"trainable": "all", "ema_decay": 0.9, "lora_targets": ("*",)}])
+def test_a_killed_fit_resumes_to_the_same_result(scene, tiny_sd, tmp_path, changes):
+    config = FitConfig(base=tiny_sd, **{**TINY_FIT, "num_steps": 6}, checkpoint_every=2, **changes)
+    straight = fit(scene, config, progress=False)
+
+    def die(report):
+        if report.step == 5:
+            raise RuntimeError("killed")
+
+    with pytest.raises(RuntimeError, match="killed"):
+        fit(scene, config, checkpoint_dir=tmp_path, on_step=die, progress=False)
+    seen = []
+    resumed = fit(scene, config, checkpoint_dir=tmp_path, on_step=lambda r: seen.append(r.step), progress=False)
+    assert seen == [6]
+    assert resumed.losses == straight.losses
+    assert equal(dict(resumed.tensors), dict(straight.tensors))
+
+
+def test_an_interruption_within_a_step_leaves_the_last_whole_checkpoint(scene, tiny_sd, tmp_path, monkeypatch):
+    config = FitConfig(base=tiny_sd, **{**TINY_FIT, "num_steps": 6}, checkpoint_every=2)
+    straight = fit(scene, config, progress=False)
+    update = Trainer._update_average
+
+    def interrupt(self):
+        if self.step == 3:
+            raise KeyboardInterrupt
+        update(self)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "_update_average", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            fit(scene, config, checkpoint_dir=tmp_path, progress=False)
+    seen = []
+    resumed = fit(scene, config, checkpoint_dir=tmp_path, on_step=lambda r: seen.append(r.step), progress=False)
+    assert seen[0] == 3
+    assert equal(dict(resumed.tensors), dict(straight.tensors))
+
+
+def test_on_step_is_told_and_can_stop(scene, tiny_fit):
+    seen = []
+
+    def stop_at_two(report):
+        seen.append(report)
+        return report.step < 2
+
+    adapter = fit(scene, tiny_fit, on_step=stop_at_two, progress=False)
+    assert [r.step for r in seen] == [1, 2]
+    assert seen[0].num_steps == 3
+    assert seen[1].loss == adapter.losses[1]
+    assert len(adapter.losses) == adapter.manifest["num_steps_done"] == 2
+
+
+def test_a_checkpoint_of_another_fit_is_refused(scene, tiny_fit, tmp_path):
+    fit(scene, tiny_fit, checkpoint_dir=tmp_path, progress=False)
+    with pytest.raises(AdapterError, match="another config, scene or base"):
+        fit(scene, dataclasses.replace(tiny_fit, seed=1), checkpoint_dir=tmp_path, progress=False)
+
+
+def test_a_damaged_checkpoint_is_named(scene, tiny_fit, tmp_path):
+    (tmp_path / CHECKPOINT_NAME).write_bytes(b"not a checkpoint")
+    with pytest.raises(AdapterError, match="damaged"):
+        fit(scene, tiny_fit, checkpoint_dir=tmp_path, progress=False)
+
+
+def test_a_fit_that_diverges_is_an_error_and_leaves_no_file(scene, tiny_fit, tmp_path):
+    wild = dataclasses.replace(tiny_fit, learning_rate=1e30, num_steps=8, checkpoint_every=1000)
+    with pytest.raises(TrainingError, match="learning_rate"):
+        fit(scene, wild, checkpoint_dir=tmp_path, progress=False)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_seed_decides(scene, tiny_fit):
+    again, other = (fit(scene, dataclasses.replace(tiny_fit, seed=s), progress=False) for s in (0, 1))
+    assert equal(dict(fit(scene, tiny_fit, progress=False).tensors), dict(again.tensors))
+    assert not equal(dict(again.tensors), dict(other.tensors))
+
+
+def test_the_loss_falls(scene, tiny_sd):
+    config = FitConfig(base=tiny_sd, **{**TINY_FIT, "num_steps": 60, "batch_size": 8, "learning_rate": 3e-3},
+                       trainable="all", lora_targets=("*",))  # fmt: skip
+    losses = fit(scene, config, progress=False).losses
+    assert np.mean(losses[-10:]) < 0.97 * np.mean(losses[:10])
+
+
+def test_fit_leaves_global_random_state_alone(scene, tiny_fit):
+    state, numpy_state = torch.get_rng_state(), np.random.get_state()[1].copy()
+    fit(scene, tiny_fit, progress=False)
+    assert torch.equal(state, torch.get_rng_state())
+    assert (numpy_state == np.random.get_state()[1]).all()
+
+
+def test_a_scene_without_references_is_not_fitted(scene, tiny_fit):
+    with pytest.raises(SceneError, match="no references"):
+        fit(type(scene)([], scene.target, scene.mask), tiny_fit)

@@ -1,0 +1,166 @@
+"""Windows: where they lie, how large they are, and that nothing moves on the way there and back."""
+
+import math
+
+import numpy as np
+import pytest
+from conftest import make_photo
+
+from realfill.masks import bounding_box
+from realfill.windows import Window, choose_window
+
+CASES = [  # target, hole (top, left, bottom, right), resolution, multiple, context
+    ((600, 400), (300, 200, 301, 201), 128, 8, 1.7),
+    ((600, 400), (0, 0, 30, 20), 128, 8, 1.7),
+    ((600, 400), (560, 100, 600, 400), 128, 8, 1.7),
+    ((600, 400), (0, 0, 600, 400), 128, 8, 1.0),
+    ((200, 1200), (50, 300, 90, 1100), 512, 8, 1.7),
+    ((1200, 200), (0, 0, 1200, 200), 512, 8, 1.3),
+    ((64, 80), (20, 30, 40, 60), 128, 8, 1.7),
+    ((64, 80), (20, 30, 40, 60), 32, 2, 1.7),
+    ((33, 200), (0, 0, 33, 1), 512, 64, 3.0),
+]
+
+
+def box_of(size, box):
+    mask = np.zeros(size, bool)
+    mask[box[0] : box[2], box[1] : box[3]] = True
+    return mask
+
+
+def random_cases(count):
+    rng = np.random.default_rng(0)
+    for _ in range(count):
+        height = int(np.exp(rng.uniform(np.log(32), np.log(700))))
+        width = int(np.clip(height * 6 ** rng.uniform(-1, 1), 32, 900))
+        top, left = int(rng.integers(height)), int(rng.integers(width))
+        bottom, right = int(rng.integers(top, height)) + 1, int(rng.integers(left, width)) + 1
+        resolution, multiple = ((512, 8), (128, 8), (256, 16), (32, 2))[rng.integers(4)]
+        yield (height, width), (top, left, bottom, right), resolution, multiple, float(rng.uniform(1, 3))
+
+
+def check(size, hole, resolution, multiple, context):
+    mask = box_of(size, hole)
+    window = choose_window(mask, resolution=resolution, multiple=multiple, context=context)
+    top, left, bottom, right = window.box
+    assert 0 <= top <= hole[0] < hole[2] <= bottom <= size[0] and 0 <= left <= hole[1] < hole[3] <= right <= size[1]
+    assert all(n > 0 and n % multiple == 0 for n in window.size)
+    share, rounding = math.prod(window.size) / resolution**2, multiple / min(window.size)
+    assert 1 / (1 + rounding) <= share <= 1 + rounding
+    zoom = [a / b for a, b in zip(window.size, window.box_size, strict=True)]
+    assert max(zoom) / min(zoom) <= 1 + rounding
+    wanted = max(context * max(hole[2] - hole[0], hole[3] - hole[1]), resolution)
+    for n, whole in zip(window.box_size, size, strict=True):
+        assert n <= whole and n >= min(whole, wanted) * (1 - rounding) - 1
+        assert n <= (wanted + 1) * (1 + rounding) + 1
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_window_holds_the_hole_and_suits_the_model(case):
+    check(*case)
+
+
+def test_window_holds_the_hole_and_suits_the_model_for_many_holes():
+    for case in random_cases(400):
+        check(*case)
+
+
+def test_window_is_around_the_hole_where_there_is_room():
+    window = choose_window(box_of((600, 600), (280, 300, 320, 330)), resolution=128, multiple=8, context=2)
+    assert window.box == (300 - 64, 315 - 64, 300 + 64, 315 + 64) and window.size == (128, 128) and window.scale == 1
+
+
+def test_small_hole_gets_the_models_resolution_and_a_large_one_its_context():
+    small, large = (
+        choose_window(box_of((900, 900), (400, 400, 400 + n, 400 + n)), resolution=128, multiple=8, context=2)
+        for n in (3, 200)
+    )
+    assert small.box_size == (128, 128) and large.box_size == (400, 400)
+    assert (small.scale, large.scale) == (1, 400 / 128)
+
+
+def test_window_moves_inside_at_a_corner():
+    window = choose_window(box_of((300, 300), (295, 0, 300, 4)), resolution=128, multiple=8, context=2)
+    assert window.box == (172, 0, 300, 128)
+
+
+def test_aspect_is_exact_where_the_box_can_give_way():
+    window = choose_window(box_of((500, 900), (200, 100, 210, 660)), resolution=128, multiple=8, context=1.7)
+    assert window.size == (96, 168) and window.box_size == (500, 875)
+
+
+def test_a_sliver_gets_at_least_one_multiple():
+    window = choose_window(box_of((32, 4000), (0, 0, 32, 4000)), resolution=256, multiple=64, context=1)
+    assert window.size[0] == 64 and window.box == (0, 0, 32, 4000)
+
+
+def test_an_empty_mask_is_refused():
+    with pytest.raises(ValueError, match="empty"):
+        choose_window(np.zeros((64, 64), bool), resolution=32, multiple=8, context=2)
+
+
+WINDOWS = [
+    Window(box=(10, 20, 74, 84), size=(32, 32)),
+    Window(box=(10, 20, 74, 84), size=(128, 128)),
+    Window(box=(3, 5, 63, 95), size=(48, 72)),
+    Window(box=(10, 20, 74, 84), size=(64, 64)),
+]
+
+
+def centroid(image):
+    rows, columns = np.indices(image.shape)
+    return (rows * image).sum() / image.sum(), (columns * image).sum() / image.sum()
+
+
+@pytest.mark.parametrize("window", WINDOWS)
+def test_crop_and_restore_keep_positions(window):
+    rows, columns = np.indices((100, 120))
+    blob = np.exp(-((rows - 38.3) ** 2 + (columns - 55.6) ** 2) / 50).astype(np.float32)
+    inside = 38.3 - window.box[0], 55.6 - window.box[1]
+    there = [(x + 0.5) * n / b - 0.5 for x, n, b in zip(inside, window.size, window.box_size, strict=True)]
+    crop = window.crop(blob)
+    back = window.restore(np.dstack([crop] * 3))
+    assert crop.shape == window.size and centroid(crop.astype(float)) == pytest.approx(there, abs=0.05)
+    assert back.shape == (*window.box_size, 3)
+    assert centroid(back[:, :, 0].astype(float)) == pytest.approx(inside, abs=0.05)
+    assert np.abs(back[:, :, 0] - blob[window.slices]).max() < 0.05
+
+
+def test_a_window_of_the_models_size_changes_no_pixel():
+    photo, window = make_photo(100, 120), WINDOWS[3]
+    assert np.array_equal(window.crop(photo), photo[10:74, 20:84])
+    assert np.array_equal(window.restore(window.crop(photo)), photo[10:74, 20:84])
+
+
+def masks():
+    scattered = np.random.default_rng(0).random((100, 120)) < 0.05
+    return {"compact": box_of((100, 120), (30, 40, 50, 70)), "scattered": scattered}
+
+
+@pytest.mark.parametrize("window", WINDOWS)
+@pytest.mark.parametrize("kind", ["compact", "scattered"])
+def test_cropped_mask_covers_every_masked_pixel(window, kind):
+    mask = masks()[kind]
+    cropped = window.crop_mask(mask)
+    assert cropped.shape == window.size and cropped.dtype == bool
+    rows, columns = np.nonzero(mask[window.slices])
+    zoom = [a / b for a, b in zip(window.size, window.box_size, strict=True)]
+    assert cropped[((rows + 0.5) * zoom[0]).astype(int), ((columns + 0.5) * zoom[1]).astype(int)].all()
+
+
+@pytest.mark.parametrize("window", WINDOWS)
+@pytest.mark.parametrize("kind", ["compact", "scattered"])
+def test_what_lies_under_the_mask_reaches_no_pixel_outside_the_cropped_mask(window, kind):
+    mask, photo = masks()[kind], make_photo(100, 120)
+    black, white = (window.crop(np.where(mask[:, :, None], np.uint8(under), photo)) for under in (0, 255))
+    outside = ~window.crop_mask(mask)
+    assert outside.any() and np.array_equal(black[outside], white[outside])
+
+
+def test_cropped_mask_is_not_much_larger_than_the_mask():
+    mask = masks()["compact"]
+    for window in WINDOWS:
+        top, left, bottom, right = bounding_box(window.crop_mask(mask))
+        zoom = [a / b for a, b in zip(window.size, window.box_size, strict=True)]
+        margin = [2 * max(1, z) + 1 for z in zoom]
+        assert bottom - top <= 20 * zoom[0] + 2 * margin[0] and right - left <= 30 * zoom[1] + 2 * margin[1]
