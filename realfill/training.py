@@ -332,6 +332,8 @@ def train(
                 break
     except TrainingError:
         diverged = True
+        if checkpoint is not None:  # it would only lead to the same end
+            checkpoint.unlink(missing_ok=True)
         raise
     finally:
         bar.close()

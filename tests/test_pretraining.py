@@ -58,8 +58,10 @@ def test_pieces_give_the_same_base_as_one_run(config, tmp_path):
 
 def test_another_base_can_be_started_from(config, tmp_path):
     first = pretrain(config, progress=False)
+    assert "_name_or_path" not in (first / "unet" / "config.json").read_text()
     before = (first / "vae" / "diffusion_pytorch_model.safetensors").read_bytes()
     second = pretrain(dataclasses.replace(config, init=first, output=tmp_path / "second"), progress=False)
+    assert str(first) not in (second / "vae" / "config.json").read_text()
     assert (second / "vae" / "diffusion_pytorch_model.safetensors").read_bytes() == before
 
 

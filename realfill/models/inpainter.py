@@ -119,6 +119,12 @@ class Inpainter:
         with quiet():
             parts["unet"] = unet.half()  # type: ignore[attr-defined]
             StableDiffusionInpaintPipeline(**parts).save_pretrained(directory)  # type: ignore[arg-type]
+        for part in self.pipeline.components:
+            config = directory / part / "config.json"
+            if config.is_file():  # the libraries write down where they once read it, which is nobody's business
+                values = json.loads(config.read_text(encoding="utf-8"))
+                values.pop("_name_or_path", None)
+                config.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
         card.save(directory)
 
     def to(self, device: torch.device, dtype: torch.dtype) -> Inpainter:
