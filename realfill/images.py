@@ -6,6 +6,7 @@ An ``ImageArray`` is (H, W, 3) uint8 sRGB. A tensor is (B, 3, H, W) float in [0,
 from __future__ import annotations
 
 import io
+import re
 import warnings
 from os import PathLike
 from pathlib import Path
@@ -219,3 +220,8 @@ def _register_heif(path: Path) -> None:
             f"{str(path)!r} is a HEIC photo, which needs an extra: pip install 'realfill[heic]'; or save it as JPEG"
         ) from None
     pillow_heif.register_heif_opener()
+
+
+def natural_key(path: Path) -> list[tuple[int, int | str]]:
+    """Sort names as people do: 2 before 10."""
+    return [(0, int(part)) if part.isdigit() else (1, part.lower()) for part in re.split(r"(\d+)", path.name) if part]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from PIL import Image
 
 from realfill.config import MAX_REFERENCES
 from realfill.errors import OutputError, RealFillWarning, SceneError
-from realfill.images import IMAGE_SUFFIXES, ImageArray, ImageLike, MaskArray, read_image, write_png
+from realfill.images import IMAGE_SUFFIXES, ImageArray, ImageLike, MaskArray, natural_key, read_image, write_png
 from realfill.masks import dilate
 
 MIN_SIDE_PX = 32
@@ -68,6 +67,10 @@ class Scene:
         """The target with the hole blanked to zero: all that any method may see of it, (H, W, 3) uint8."""
         return np.where(self.mask[:, :, None], np.uint8(0), self.target)
 
+    def blanked(self) -> Scene:
+        """Blank what lies under the mask for good."""
+        return self._made(self.references, self.known, self.mask)
+
     def dilated(self, radius_px: int) -> Scene:
         """Grow the mask by ``radius_px`` pixels in every direction.
 
@@ -111,13 +114,13 @@ class Scene:
             raise SceneError(
                 f"there is no folder {str(folder)!r}; a scene is a folder with ref/, target/target.png ..."
             )
-        target = _find(folder / "target", "target")
+        target = find_image(folder / "target", "target")
         if target is None:
             raise SceneError(
                 f"{str(folder)!r} has no target/target.png; legal: ref/*, target/target.png, target/mask.png"
             )
-        references = sorted((p for p in (folder / "ref").glob("*") if _is_image(p)), key=_natural)
-        return cls._made(*_read_parts(references, target, _find(folder / "target", "mask")))
+        references = sorted((p for p in (folder / "ref").glob("*") if _is_image(p)), key=natural_key)
+        return cls._made(*_read_parts(references, target, find_image(folder / "target", "mask")))
 
     def save(self, directory: str | PathLike[str]) -> None:
         """Write the scene in RealBench's layout, losslessly.
@@ -227,10 +230,7 @@ def _is_image(path: Path) -> bool:
     return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
 
 
-def _find(folder: Path, stem: str) -> Path | None:
+def find_image(folder: Path, stem: str) -> Path | None:
+    """Find an image by its name without suffix, a PNG before others; ``None``: there is none."""
     found = sorted(p for p in folder.glob(f"{stem}.*") if _is_image(p) and p.stem == stem)
     return next((p for p in found if p.suffix.lower() == ".png"), found[0] if found else None)
-
-
-def _natural(path: Path) -> list[tuple[int, int | str]]:
-    return [(0, int(part)) if part.isdigit() else (1, part.lower()) for part in re.split(r"(\d+)", path.name) if part]

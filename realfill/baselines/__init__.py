@@ -1,0 +1,1 @@
+"""Methods to compare with: each prepared once for a scene, then sampled for any number of seeds."""

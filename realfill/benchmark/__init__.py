@@ -1,0 +1,1 @@
+"""The benchmark: every method on every case, measured in one way."""

@@ -1,0 +1,75 @@
+"""Cases: scenes with their ground truth, which metrics see and no method does."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+
+from realfill.errors import SceneError
+from realfill.images import ImageArray, natural_key, read_image
+from realfill.scene import Scene, find_image
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Case:
+    """A scene and what its hole really shows.
+
+    Attributes:
+        name: its folder's name.
+        scene: references, target and mask; the hole is blank, whatever the file held there.
+        truth: (H, W, 3) uint8, the true photo, of the target's size.
+        prompt: what the scene shows, in words, where somebody wrote it down.
+    """
+
+    name: str
+    scene: Scene
+    truth: ImageArray
+    prompt: str | None = None
+
+    @classmethod
+    def load(cls, directory: str | PathLike[str]) -> Case:
+        """Read a folder in RealBench's layout: a scene, ``target/gt.png`` and, if there is one, ``prompt.txt``.
+
+        Raises:
+            SceneError: the scene can't be used, or has no ground truth of its target's size.
+        """
+        folder = Path(directory)
+        scene = Scene.load(folder).blanked()
+        path = find_image(folder / "target", "gt")
+        if path is None:
+            raise SceneError(f"{str(folder)!r} has no ground truth; legal: target/gt.png beside target/target.png")
+        truth = read_image(path, "gt")[0]
+        if truth.shape != scene.target.shape:
+            raise SceneError(
+                f"the ground truth of {str(folder)!r} is {truth.shape[1]} x {truth.shape[0]} pixels and the target "
+                f"{scene.target.shape[1]} x {scene.target.shape[0]}; legal: the same size"
+            )
+        prompt = folder / "prompt.txt"
+        text = prompt.read_text(encoding="utf-8").strip() if prompt.is_file() else ""
+        return cls(name=folder.name, scene=scene, truth=truth, prompt=text or None)
+
+
+def case_folders(directory: str | PathLike[str]) -> list[Path]:
+    """List the scene folders of a benchmark in natural order: 2 before 10.
+
+    Raises:
+        SceneError: there are none.
+    """
+    folder = Path(directory)
+    found = sorted((p for p in folder.glob("*") if (p / "target").is_dir()), key=natural_key)
+    if not found:
+        raise SceneError(f"{str(folder)!r} holds no scenes; legal: a folder of folders with ref/ and target/")
+    return found
+
+
+def load_cases(directory: str | PathLike[str]) -> Iterator[Case]:
+    """Read the cases of a folder one after the other; scenes without ground truth are left out.
+
+    Raises:
+        SceneError: there are no scenes, or one is damaged.
+    """
+    for folder in case_folders(directory):
+        if find_image(folder / "target", "gt") is not None:
+            yield Case.load(folder)
