@@ -9,9 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from realfill.alignment import Similarity
 from realfill.config import FitConfig
 from realfill.images import ImageArray, MaskArray, resize, to_tensor
-from realfill.masks import dilate, fill_smooth, random_mask, resize_mask
+from realfill.masks import bounding_box, dilate, fill_smooth, random_mask, resize_mask
 
 _MIN_KNOWN = 0.05  # share of known pixels below which a crop is drawn anew
 
@@ -26,6 +27,7 @@ class TrainingImage:
         crop_sides_px: least and greatest side of a crop in this photo's pixels, drawn evenly on a logarithmic scale.
         share: how often crops come from it, in proportion to the others' shares.
         mirror: turn every other crop's left to right. Not for a scene, where left is left.
+        aligned: where the target's hole lies in this photo, if that is known.
     """
 
     image: ImageArray
@@ -33,6 +35,20 @@ class TrainingImage:
     crop_sides_px: tuple[float, float]
     share: float = 1.0
     mirror: bool = False
+    aligned: AlignedHole | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class AlignedHole:
+    """The target's hole, and how a photo lies to the target.
+
+    Attributes:
+        mask: (H, W) bool of the target, True = fill.
+        similarity: from the target's pixels to the photo's.
+    """
+
+    mask: MaskArray
+    similarity: Similarity
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -75,11 +91,16 @@ def draw_batch(photos: Sequence[TrainingImage], config: FitConfig, resolution: i
     shares = np.array([p.share for p in photos])
     images, known, hidden = [], [], []
     for choice in rng.choice(len(photos), config.batch_size, p=shares / shares.sum()):
-        image, seen = _random_crop(photos[choice], resolution, rng)
+        photo = photos[choice]
+        if photo.aligned is not None and rng.random() < config.aligned_share:
+            image, mask = _aligned_crop(photo, photo.aligned, resolution, rng)
+            seen = np.ones_like(mask)
+        else:
+            image, seen = _random_crop(photo, resolution, rng)
+            mask = random_mask(
+                image.shape[:2], rng, num_rectangles=config.num_rectangles, rectangle_size=config.rectangle_size
+            )
         everything = rng.random() < config.mask_dropout
-        mask = random_mask(
-            image.shape[:2], rng, num_rectangles=config.num_rectangles, rectangle_size=config.rectangle_size
-        )
         images.append(image)
         known.append(seen)
         hidden.append(mask | everything | ~seen)
@@ -109,3 +130,22 @@ def _random_crop(photo: TrainingImage, resolution: int, rng: np.random.Generator
             break
     image = resize(photo.image[box], size)
     return (image[:, ::-1], known[:, ::-1]) if photo.mirror and rng.random() < 0.5 else (image, known)
+
+
+def _aligned_crop(
+    photo: TrainingImage, hole: AlignedHole, resolution: int, rng: np.random.Generator
+) -> tuple[ImageArray, MaskArray]:
+    """Cut a square where the photo shows the hole's surroundings; the second value is the hole as it lies in it."""
+    height, width = photo.image.shape[:2]
+    top, left, bottom, right = bounding_box(hole.mask)
+    scale = hole.similarity.scale
+    side = max(1, round(min(math.exp(rng.uniform(*np.log(photo.crop_sides_px))), height, width)))
+    # a point of the hole at the centre, as far as the photo reaches
+    x, y = hole.similarity(rng.uniform(left, right), rng.uniform(top, bottom))
+    corner = [int(np.clip(round(c - side / 2), 0, n - side)) for c, n in ((x, width), (y, height))]
+    image = resize(photo.image[corner[1] : corner[1] + side, corner[0] : corner[0] + side], (resolution, resolution))
+    x, y = hole.similarity.inverse(corner[0] + side / 2, corner[1] + side / 2)
+    own = max(1, round(side / scale))  # the same square in the target's pixels
+    box = [int(np.clip(round(c - own / 2), -own, n)) for c, n in zip((y, x), hole.mask.shape, strict=True)]
+    padded = np.pad(hole.mask, own)[box[0] + own : box[0] + 2 * own, box[1] + own : box[1] + 2 * own]
+    return image, resize_mask(padded, (resolution, resolution))

@@ -1,7 +1,8 @@
-"""The command line: ``realfill run|fit|complete|rank|demo|models``, generated from the config classes."""
+"""The command line: ``realfill run|fit|complete|rank|demo|bench|models``, generated from the config classes."""
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 import time
 import traceback
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import tyro
 
-from realfill.config import FitConfig, RankConfig, SampleConfig
+from realfill.config import BenchConfig, FitConfig, RankConfig, SampleConfig
 from realfill.errors import OutputError, RealFillError
 
 if TYPE_CHECKING:
@@ -195,6 +196,45 @@ class Demo(_Common):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Bench(_Common):
+    """Measure methods on a folder of scenes with ground truth: results.json, a Markdown report, a page of pictures."""
+
+    scenes: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="SCENES")]
+    """Folder of scene folders in RealBench's layout, target/gt.png among them. Others are skipped and named."""
+    output: _Output
+    """Folder for everything. A benchmark with the same config that is there is gone on with."""
+    bench: Annotated[BenchConfig, tyro.conf.arg(name="")] = field(default_factory=BenchConfig)
+    num_samples: int | None = None
+    """Completions of each method, case and fit seed; None: the base's own default, else 64 (paper)."""
+    base: str = "sd2"
+    """Base model: ``sd2``, ``sd15``, ``mini``, a hub id, or a local directory in diffusers' layout."""
+    fit: FitConfig = field(default_factory=FitConfig)
+    sample: SampleConfig = field(default_factory=SampleConfig)
+    rank: RankConfig = field(default_factory=RankConfig)
+
+    def __call__(self) -> None:
+        """Do it."""
+        from realfill.benchmark.page import html
+        from realfill.benchmark.report import markdown
+        from realfill.benchmark.setup import set_up
+
+        fit = dataclasses.replace(self.fit, base=self.base)
+        sample = self.sample
+        if self.num_samples is not None:
+            sample = dataclasses.replace(sample, num_samples=self.num_samples)
+        benchmark = set_up(self.bench, fit=fit, sample=sample, ranking=self.rank, device=self.device)
+        results = benchmark.run(self.scenes, self.output, progress=not self.quiet)
+        report = markdown(results)
+        (self.output / "results.md").write_text(report, encoding="utf-8")
+        (self.output / "index.html").write_text(html(results, self.output), encoding="utf-8")
+        self.say(report)
+        for run in results.runs:
+            if run.error is not None:
+                print(f"failed: {run.method} on {run.case}: {run.error}", file=sys.stderr)
+        self.say(f"look at {self.output / 'index.html'}")
+
+
+@dataclass(frozen=True, kw_only=True)
 class Models:
     """List the base models by name: where they come from, whether they are on this machine, their size."""
 
@@ -232,7 +272,7 @@ def main(args: Sequence[str] | None = None) -> int:
 def _run(args: Sequence[str] | None) -> int:
     try:
         command: Callable[[], None] = tyro.extras.subcommand_cli_from_dict(
-            {c.__name__.lower(): c for c in (Run, Fit, Complete, Rank, Demo, Models)},
+            {c.__name__.lower(): c for c in (Run, Fit, Complete, Rank, Demo, Bench, Models)},
             prog="realfill", args=args,
             description="Fill a hole in a photo with what other photos of the moment show there.",
         )  # fmt: skip

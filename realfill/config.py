@@ -26,7 +26,11 @@ Schedule = Literal["constant", "linear", "cosine"]
 Precision = Literal["no", "fp16", "bf16"]
 Scheduler = Literal["ddpm", "ddim", "dpm++", "unipc", "euler"]
 Blend = Literal["membrane", "cut"]
-MatcherName = Literal["loftr", "sift"]
+MatcherName = Literal["loftr", "sift", "patches"]
+MethodName = Literal[
+    "realfill", "base", "prompt", "telea", "shiftmap", "stitching", "paint_by_example", "dreambooth", "klein"
+]
+MetricName = Literal["psnr", "ssim", "gmsd", "detail", "lpips", "dreamsim", "dino", "clip"]
 
 MAX_REFERENCES = 5
 
@@ -186,8 +190,12 @@ class FitConfig(_Config):
     """Share of the crops that come from the target; the others are spread evenly over the references.
     Unstated in the paper: as if one photo in four were the target."""
     crop_scale: Auto[tuple[float, float]] = auto((0.7, 1.4))
-    """Range of a crop's side, as a multiple of the side of the window in which the hole will be filled; drawn evenly on
-    a logarithmic scale. Unstated in the paper: close to the scale that is needed."""
+    """Range of a crop's side, as a multiple of the side of the window in which the hole will be filled, at the scale
+    at which matched keypoints say that the photo shows the scene; drawn evenly on a logarithmic scale. Unstated in the
+    paper: close to the scale that is needed."""
+    aligned_share: Auto[float] = auto(0.0)
+    """Share of a reference's crops that are taken where it shows the surroundings of the target's hole, a hole of the
+    same shape hidden in them; only where matched keypoints tell the place. Paper: none."""
     num_rectangles: Auto[tuple[int, int]] = auto((1, 4))
     """Fewest and most rectangles of a random mask. Unstated in the paper."""
     rectangle_size: Auto[tuple[float, float]] = auto((0.2, 0.7))
@@ -212,7 +220,7 @@ class FitConfig(_Config):
         self._check_at_least(0, "seed", "num_warmup_steps", "hole_margin_px", "learning_rate", "visible_weight")
         self._check_at_least(0, "text_encoder_learning_rate", "weight_decay")
         self._check_above_zero("noise_bias", "max_grad_norm")
-        self._check_share("prompt_dropout", "mask_dropout", "target_share")
+        self._check_share("prompt_dropout", "mask_dropout", "target_share", "aligned_share")
         self._check_share("ema_decay", "adam_beta2", "lora_dropout", one=False)
         self._check_range("crop_scale", 0.05, 20)
         self._check_range("num_rectangles", 1, 100)
@@ -234,6 +242,8 @@ class SampleConfig(_Config):
     """``ddpm`` (paper) or a faster one: ``ddim``, ``dpm++``, ``unipc``, ``euler``."""
     num_inference_steps: Auto[int] = auto(200)
     """Denoising steps. Paper: 200 of DDPM."""
+    temperature: Auto[float] = auto(1.0)
+    """Factor on the noise that ``ddpm`` adds at each step: below 1 samples are smoother and more alike. Paper: 1."""
     guidance_scale: Auto[float] = auto(1.0)
     """Classifier-free guidance; 1 is without. Paper: 1."""
     prompt: str | None = None
@@ -254,7 +264,7 @@ class SampleConfig(_Config):
     def __post_init__(self) -> None:
         self._check_types()
         self._check_at_least(1, "num_samples", "num_inference_steps", "batch_size", "context")
-        self._check_at_least(0, "seed", "dilation_px", "guidance_scale")
+        self._check_at_least(0, "seed", "dilation_px", "guidance_scale", "temperature")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -262,11 +272,12 @@ class RankConfig(_Config):
     """How completions are ranked: by matched keypoints between references and filled region (paper, section 3.4)."""
 
     matcher: Auto[MatcherName] = auto("loftr")
-    """``loftr`` (paper; downloads its weights once) or ``sift`` (needs no weights)."""
+    """``loftr`` (paper; downloads its weights once), ``sift`` (needs no weights), or ``patches``, for small bases whose
+    samples are too soft for keypoints (none either): patches compared where a homography says that they meet."""
     max_size_px: int = 840
     """Images are shrunk to this longer side before they are matched; memory grows with its fourth power."""
     min_confidence: Auto[float] = auto(0.2)
-    """LoFTR's matches below this confidence don't count. Its authors' default."""
+    """Matches of LoFTR or of patches below this confidence don't count. LoFTR's authors' default."""
     max_ratio: Auto[float] = auto(0.8)
     """Lowe's ratio test for SIFT: distance to the best match over that to the second best. Lowe's value."""
 
@@ -274,3 +285,34 @@ class RankConfig(_Config):
         self._check_types()
         self._check_at_least(64, "max_size_px")
         self._check_share("min_confidence", "max_ratio")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BenchConfig(_Config):
+    """What a benchmark compares (paper, section 4.1)."""
+
+    methods: tuple[MethodName, ...] = ("realfill", "base", "telea", "shiftmap", "stitching")
+    """The first one is compared with each of the others, scene by scene. ``realfill``; ``base``, unfitted; ``prompt``,
+    unfitted with a case's prompt; ``telea``, ``shiftmap``, ``stitching``, which need no weights;
+    ``paint_by_example``, ``dreambooth``, ``klein``, which need their own."""
+    metrics: tuple[MetricName, ...] = ("psnr", "ssim", "lpips", "dreamsim", "dino", "clip", "gmsd", "detail")
+    """Those whose weights or packages can't be had are told in the results."""
+    fit_seeds: int = 1
+    """Times that each case is fitted, with seeds from 0."""
+    num_references: tuple[int, ...] = ()
+    """Repeat the methods that look at references with each of these numbers of them, the first of a case; none: once,
+    with all. Paper's supplement: 1 to 5."""
+    paint_by_example: str = "Fantasy-Studio/Paint-by-Example"
+    """Hub id or directory of the weights for that method."""
+    dreambooth: str = "sd2"
+    """The same: a text-to-image model, ``sd2``, ``sd15``, a hub id or a directory."""
+    klein: str = "black-forest-labs/FLUX.2-klein-4B"
+    """The same."""
+
+    def __post_init__(self) -> None:
+        self._check_types()
+        self._check_at_least(1, "fit_seeds")
+        self._check("methods", self.methods and len(set(self.methods)) == len(self.methods), "different methods")
+        self._check("metrics", self.metrics and len(set(self.metrics)) == len(self.metrics), "different metrics")
+        legal = all(1 <= n <= MAX_REFERENCES for n in self.num_references)
+        self._check("num_references", legal, f"numbers from 1 to {MAX_REFERENCES}")

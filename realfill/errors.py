@@ -5,7 +5,8 @@
     RealFillError
     ├── SceneError (ValueError)                 a photo, mask or folder that can't be used
     ├── AdapterError (ValueError)               an adapter or checkpoint that doesn't fit
-    ├── BaseModelError                          a base model or matcher that can't be loaded
+    ├── BaseModelError                          a base model, matcher or metric that can't be loaded
+    ├── MissingDependencyError (ImportError)    a package of an extra that can't be imported
     ├── TrainingError                           a fit that diverged
     └── OutputError (FileExistsError)           output that would overwrite something
 
@@ -27,7 +28,11 @@ class AdapterError(RealFillError, ValueError):
 
 
 class BaseModelError(RealFillError):
-    """A base model or a matcher that can't be loaded."""
+    """A base model, a matcher or a metric's network that can't be loaded."""
+
+
+class MissingDependencyError(RealFillError, ImportError):
+    """A package of an extra that isn't there or can't be imported."""
 
 
 class TrainingError(RealFillError):

@@ -1,13 +1,61 @@
-"""Metrics against the ground truth, in the hole."""
+"""Metrics against the ground truth that need no weights, and the table of all metrics.
+
+Those that look at images through a network are in ``models.perceptual``.
+"""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from dataclasses import dataclass
 
+import cv2
 import numpy as np
+from numpy.typing import NDArray
 from skimage.metrics import structural_similarity
 
 from realfill.images import ImageArray, MaskArray
+
+_LUMINANCE = np.array([299, 587, 114])  # ITU-R BT.601, thousandths of R, G, B
+_GMSD_C = 170.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Metric:
+    """What a metric's numbers mean.
+
+    Attributes:
+        higher_is_better: ``None`` where neither way is: 1 is best.
+        unit: "" where it has none.
+        meaning: in one line.
+        needs_weights: whether it is one of ``models.perceptual``, which may not be there.
+    """
+
+    higher_is_better: bool | None
+    unit: str = ""
+    meaning: str
+    needs_weights: bool = False
+
+
+METRICS: Mapping[str, Metric] = {
+    "psnr": Metric(higher_is_better=True, unit="dB", meaning="how close each pixel of the hole is"),
+    "ssim": Metric(higher_is_better=True, meaning="how alike brightness, contrast and structure are in the hole"),
+    "gmsd": Metric(higher_is_better=False, meaning="how unevenly edges in the hole differ; 0 where equal"),
+    "detail": Metric(higher_is_better=None, meaning="how sharp the hole is: 1 as the truth, blur below, noise above"),
+    "lpips": Metric(
+        higher_is_better=False, meaning="distance of VGG features in the hole; 0 where equal", needs_weights=True
+    ),
+    "dreamsim": Metric(
+        higher_is_better=False, meaning="distance as people see it, whole image; 0 where equal", needs_weights=True
+    ),
+    "dino": Metric(
+        higher_is_better=True, meaning="cosine of DINO embeddings, whole image; 1 where equal", needs_weights=True
+    ),
+    "clip": Metric(
+        higher_is_better=True, meaning="cosine of CLIP embeddings, whole image; 1 where equal", needs_weights=True
+    ),
+}
+"""Name to what it means, in the order of the paper's tables, ours in between."""
 
 
 def psnr(image: ImageArray, truth: ImageArray, mask: MaskArray) -> float:
@@ -40,3 +88,72 @@ def ssim(image: ImageArray, truth: ImageArray, mask: MaskArray) -> float:
         gaussian_weights=True, sigma=1.5, use_sample_covariance=False,
     )[1]  # type: ignore[index, assignment]  # fmt: skip
     return float(similarity[mask].mean())
+
+
+def gmsd(image: ImageArray, truth: ImageArray, mask: MaskArray) -> float:
+    """Compute gradient magnitude similarity deviation (Xue et al. 2014) in the hole; 0 where equal, lower is better.
+
+    Luminance is averaged over blocks of 2 x 2 pixels; m0 and m1 are the magnitudes of its Prewitt gradients (weights of
+    a third, the image continued by its edge pixels). A block's similarity is (2 m0 m1 + 170) / (m0^2 + m1^2 + 170);
+    the result is its standard deviation (that of the population) over the blocks that lie in the hole. Gradients at
+    the border see known context, so a seam counts. A hole without a whole block is measured on the blocks that it
+    touches; one block alone has no deviation: 0.
+
+    Args:
+        image: (H, W, 3) uint8.
+        truth: the same shape.
+        mask: (H, W) bool, True = the hole.
+    """
+    magnitude, true = (_prewitt_magnitude(_halve(_luminance(i))) for i in (image, truth))
+    similarity = (2 * magnitude * true + _GMSD_C) / (magnitude**2 + true**2 + _GMSD_C)
+    share = _halve(mask.astype(np.float64))
+    inside = share == 1
+    return float(similarity[inside if inside.any() else share > 0].std())
+
+
+def detail(image: ImageArray, truth: ImageArray, mask: MaskArray) -> float:
+    """Compute how much gradient energy the hole has, as a multiple of the truth's; 1 is best, blur is far below.
+
+    The energy is the sum of squared differences of luminance between horizontal and vertical neighbours that both lie
+    in the hole, so a seam at its border doesn't count; in a hole without such neighbours, those of which one does.
+    Noise raises the ratio above 1. Where the truth is flat it is infinite, or 1 if the image is flat as well.
+
+    Upsampled pixels have no detail of their own: bring both images to the resolution at which the hole was filled, and
+    leave out of the mask what there mixes in known pixels.
+
+    Args:
+        image: (H, W, 3) uint8.
+        truth: the same shape.
+        mask: (H, W) bool, True = the hole.
+    """
+    energy, true = (_gradient_energy(_luminance(i), mask) for i in (image, truth))
+    if true == 0:
+        return 1.0 if energy == 0 else math.inf
+    return energy / true
+
+
+def _luminance(image: ImageArray) -> NDArray[np.float64]:
+    return (image.astype(np.int64) @ _LUMINANCE) / 1000  # whole numbers: flat stays exactly flat
+
+
+def _halve(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Average blocks of 2 x 2; an odd row or column is continued."""
+    height, width = values.shape
+    padded = np.pad(values, ((0, height % 2), (0, width % 2)), mode="edge")
+    return padded.reshape((height + 1) // 2, 2, (width + 1) // 2, 2).mean(axis=(1, 3))
+
+
+def _prewitt_magnitude(grey: NDArray[np.float64]) -> NDArray[np.float64]:
+    slope, mean = np.array([-1.0, 0.0, 1.0]), np.full(3, 1 / 3)
+    across = cv2.sepFilter2D(grey, cv2.CV_64F, slope, mean, borderType=cv2.BORDER_REPLICATE)
+    down = cv2.sepFilter2D(grey, cv2.CV_64F, mean, slope, borderType=cv2.BORDER_REPLICATE)
+    return np.hypot(across, down)
+
+
+def _gradient_energy(grey: NDArray[np.float64], mask: MaskArray) -> float:
+    steps = (np.diff(grey, axis=0), np.diff(grey, axis=1))
+    pairs = ((mask[:-1], mask[1:]), (mask[:, :-1], mask[:, 1:]))
+    counted = [a & b for a, b in pairs]
+    if not any(c.any() for c in counted):
+        counted = [a | b for a, b in pairs]
+    return float(sum((s[c] ** 2).sum() for s, c in zip(steps, counted, strict=True)))

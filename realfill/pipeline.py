@@ -19,16 +19,18 @@ import torch
 from tqdm import tqdm
 
 from realfill import __version__
-from realfill.batches import TrainingImage
+from realfill.alignment import Similarity, find_similarity
+from realfill.batches import AlignedHole, TrainingImage
 from realfill.blending import blend
 from realfill.config import FitConfig, RankConfig, SampleConfig
 from realfill.devices import make_accelerator, resolve_device, resolve_dtype, resolve_precision
 from realfill.errors import RealFillWarning, SceneError
 from realfill.images import ImageArray, ImageLike, to_tensor
+from realfill.masks import dilate
 from realfill.models.adapter import Adapter, attach, trainable_lora, trainable_weights
 from realfill.models.bases import Card, locate
 from realfill.models.inpainter import Inpainter
-from realfill.models.matcher import load_matcher
+from realfill.models.matcher import SiftMatcher, load_matcher
 from realfill.ranking import rank
 from realfill.results import Completion, Completions
 from realfill.sampling import sample
@@ -36,6 +38,7 @@ from realfill.scene import Scene
 from realfill.training import CHECKPOINT_NAME, Progress, Trainer, train
 from realfill.windows import Window, choose_window
 
+_HOLE_EDGE_PX = 6
 _LIBRARIES = ("torch", "diffusers", "transformers", "peft", "accelerate")
 
 
@@ -262,13 +265,30 @@ def _training_images(scene: Scene, window: Window, config: FitConfig) -> list[Tr
     """Take the photos at the scale in which the hole will be filled: crops about as large as its window."""
     side = np.sqrt(np.prod(window.box_size))
     sides = (side * config.crop_scale[0], side * config.crop_scale[1])
-    others = (1 - config.target_share) / len(scene.references)
+    share = (1 - config.target_share) / len(scene.references)
     photos = []
-    for reference in scene.references:  # as if it showed as much of the scene as the target does
-        zoom = np.sqrt(reference[:, :, 0].size / scene.mask.size)
-        photos.append(TrainingImage(image=reference, crop_sides_px=(sides[0] * zoom, sides[1] * zoom), share=others))
+    for reference, similarity in zip(scene.references, _similarities(scene), strict=True):
+        if similarity is None:  # as if it showed as much of the scene as the target does
+            aligned, zoom = None, np.sqrt(reference[:, :, 0].size / scene.mask.size)
+        else:
+            aligned, zoom = AlignedHole(mask=scene.mask, similarity=similarity), similarity.scale
+        sides_there = (sides[0] * zoom, sides[1] * zoom)
+        photos.append(TrainingImage(image=reference, crop_sides_px=sides_there, share=share, aligned=aligned))
     target = TrainingImage(image=scene.known, known=~scene.mask, crop_sides_px=sides, share=config.target_share)
     return [*photos, target]
+
+
+def _similarities(scene: Scene) -> list[Similarity | None]:
+    """Find how each reference lies to the target, by keypoints that need no weights."""
+    matcher = SiftMatcher(RankConfig().resolve({}))
+    target, near = matcher.extract(scene.known), dilate(scene.mask, _HOLE_EDGE_PX)
+    found = []
+    for reference in scene.references:
+        matches = matcher.match(matcher.extract(reference), target)
+        x, y = matches.keypoints1.round().astype(int).reshape(-1, 2).T
+        real = ~near[y, x]  # the blank hole's edge is nothing to hold on to
+        found.append(find_similarity(matches.keypoints1[real], matches.keypoints0[real], scene.mask.shape))
+    return found
 
 
 def _samples(
@@ -288,7 +308,8 @@ def _samples(
             try:
                 patches = sample(
                     inpainter, image, hole, seeds=batch, scheduler=config.scheduler,
-                    num_inference_steps=config.num_inference_steps, guidance_scale=config.guidance_scale,
+                    num_inference_steps=config.num_inference_steps, temperature=config.temperature,
+                    guidance_scale=config.guidance_scale,
                     prompt=config.prompt or "", negative_prompt=config.negative_prompt,
                     on_step=partial(bar.update, len(batch)),
                 )  # fmt: skip

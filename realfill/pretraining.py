@@ -24,7 +24,7 @@ import torch
 import tyro
 from torch import nn
 
-from realfill.batches import TrainingImage
+from realfill.batches import TrainingImage, draw_batch
 from realfill.config import FitConfig, Precision
 from realfill.devices import make_accelerator, resolve_device
 from realfill.errors import OutputError, RealFillError, SceneError
@@ -33,7 +33,7 @@ from realfill.masks import random_mask
 from realfill.models.adapter import Trainable
 from realfill.models.bases import Card
 from realfill.models.inpainter import Inpainter
-from realfill.models.mini.building import build_pipeline, principal_components
+from realfill.models.mini.building import build_pipeline, principal_components, regress_decoder, widen
 from realfill.sampling import sample
 from realfill.training import CHECKPOINT_NAME, Progress, Trainer, train
 
@@ -64,10 +64,12 @@ class PretrainConfig:
     """Side of the crops in pixels."""
     patch_size: int = 8
     """Side of a latent in pixels."""
-    latent_channels: int = 20
-    """Principal components kept of a patch."""
+    latent_channels: int = 40
+    """Principal components kept of a patch. A base given as ``init`` that has fewer gets the others added."""
     num_patches: int = 400_000
     """Random patches that the principal components are computed from."""
+    num_decoder_crops: int = 1500
+    """Random crops that the linear decoder is computed from."""
     widths: tuple[int, int, int] = (64, 128, 192)
     """Channels of the U-Net's levels."""
     min_crop_share: float = 0.4
@@ -181,13 +183,27 @@ def main(args: Sequence[str] | None = None) -> int:
 
 
 def _start(config: PretrainConfig, photos: Sequence[ImageArray]) -> Inpainter:
-    if config.init is not None:
-        return Inpainter.load(str(config.init))
-    card = Card(resolution=config.resolution, masked_image="smooth", masked_latent="any")
-    autoencoder = principal_components(
-        photos, config.patch_size, config.latent_channels, seed=config.seed, num_patches=config.num_patches
-    )
-    pipeline = build_pipeline(autoencoder, resolution=config.resolution, widths=config.widths, seed=config.seed)
+    """Build a base, or take one up; its decoder is computed anew, and channels that it lacks are added."""
+    if config.init is None:
+        card, start = Card(resolution=config.resolution, masked_image="smooth", masked_latent="any"), None
+    else:
+        start = Inpainter.load(str(config.init))
+        card = start.card
+    autoencoder = start.pipeline.vae if start is not None else None
+    if autoencoder is None or autoencoder.config["latent_channels"] < config.latent_channels:
+        autoencoder = principal_components(
+            photos, config.patch_size, config.latent_channels,
+            keep=autoencoder, seed=config.seed, num_patches=config.num_patches,
+        )  # fmt: skip
+    rng, images, fit_config = np.random.default_rng(config.seed), [], config.fit_config()
+    training = [_training_image(photo, config) for photo in photos]
+    while len(images) * config.batch_size < config.num_decoder_crops:
+        images.append(draw_batch(training, fit_config, config.resolution, rng).images)
+    autoencoder = regress_decoder(autoencoder, torch.cat(images), seed=config.seed)
+    if start is None:
+        pipeline = build_pipeline(autoencoder, resolution=config.resolution, widths=config.widths, seed=config.seed)
+    else:
+        pipeline = widen(start.pipeline, autoencoder)
     return Inpainter.from_pipeline(pipeline, base=str(config.output), card=card)
 
 

@@ -19,6 +19,7 @@ def sample(
     seeds: Sequence[int],
     scheduler: Scheduler,
     num_inference_steps: int,
+    temperature: float = 1.0,
     guidance_scale: float = 1.0,
     prompt: str = "",
     negative_prompt: str = "",
@@ -35,6 +36,7 @@ def sample(
         seeds: N of them.
         scheduler: by name.
         num_inference_steps: denoising steps.
+        temperature: factor on the noise that ``ddpm`` adds.
         guidance_scale: classifier-free guidance; at 1 the negative prompt isn't looked at.
         prompt: what to sample with.
         negative_prompt: what guidance leads away from.
@@ -43,7 +45,7 @@ def sample(
     Returns:
         (N, 3, H, W) in [0, 1], float32, on the inpainter's device. Outside the hole, too, it is the model's.
     """
-    steps = inpainter.make_scheduler(scheduler, num_inference_steps)
+    steps = inpainter.make_scheduler(scheduler, num_inference_steps, temperature=temperature)
     condition = inpainter.condition(image, hole)
     shape = (1, *inpainter.latent_shape((image.shape[-2], image.shape[-1])))
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]

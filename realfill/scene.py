@@ -71,6 +71,16 @@ class Scene:
         """Blank what lies under the mask for good."""
         return self._made(self.references, self.known, self.mask)
 
+    def with_references(self, num_references: int) -> Scene:
+        """Keep the first references only.
+
+        Raises:
+            SceneError: there are fewer.
+        """
+        if len(self.references) < num_references:
+            raise SceneError(f"the scene has {len(self.references)} references; asked for: {num_references}")
+        return self._made(self.references[:num_references], self.target, self.mask)
+
     def dilated(self, radius_px: int) -> Scene:
         """Grow the mask by ``radius_px`` pixels in every direction.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Protocol, TypeAlias
+from typing import ClassVar, Protocol, TypeAlias
 
 from realfill.images import ImageArray
 from realfill.scene import Scene
@@ -21,9 +21,9 @@ class Method(Protocol):
         uses_seed: whether a sampler gives something else for another seed.
     """
 
-    name: str
-    uses_fit_seed: bool
-    uses_seed: bool
+    name: ClassVar[str]
+    uses_fit_seed: ClassVar[bool]
+    uses_seed: ClassVar[bool]
 
     def prepare(self, scene: Scene, prompt: str | None, fit_seed: int) -> Sampler:
         """Do what is done once for a scene and a fit seed.

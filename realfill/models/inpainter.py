@@ -32,9 +32,19 @@ from realfill.models._quiet import quiet
 from realfill.models.bases import BASES, Card, locate
 from realfill.models.mini.autoencoder import PatchAutoencoder
 
+
+class _TemperedDDPM(DDPMScheduler):
+    """DDPM whose added noise has ``temperature`` times its standard deviation."""
+
+    temperature = 1.0
+
+    def _get_variance(self, t: Any, predicted_variance: Any = None, variance_type: Any = None) -> Any:
+        return self.temperature**2 * super()._get_variance(t, predicted_variance, variance_type)
+
+
 _DPM = {"algorithm_type": "dpmsolver++", "final_sigmas_type": "zero"}
 _SCHEDULERS: dict[Scheduler, tuple[Any, dict[str, Any]]] = {
-    "ddpm": (DDPMScheduler, {"clip_sample": False, "variance_type": "fixed_small"}),
+    "ddpm": (_TemperedDDPM, {"clip_sample": False, "variance_type": "fixed_small"}),
     # first-order DPM-Solver++ is DDIM; diffusers' own DDIM misses timesteps where their number doesn't divide 1000
     "ddim": (DPMSolverMultistepScheduler, {**_DPM, "solver_order": 1}),
     "dpm++": (DPMSolverMultistepScheduler, _DPM),
@@ -277,7 +287,7 @@ class Inpainter:
         inputs = torch.cat([noisy, condition], dim=1).to(self.dtype)
         return self.unet(inputs, timesteps, encoder_hidden_states=embeddings.to(self.dtype)).sample.float()
 
-    def make_scheduler(self, name: Scheduler, num_inference_steps: int) -> Any:
+    def make_scheduler(self, name: Scheduler, num_inference_steps: int, *, temperature: float = 1.0) -> Any:
         """Build a sampler by name for the base's own noise schedule, its timesteps set."""
         kind, options = _SCHEDULERS[name]
         config = dict(self.pipeline.scheduler.config)
@@ -286,6 +296,8 @@ class Inpainter:
         if config.get("rescale_betas_zero_snr"):
             options = {**options, "timestep_spacing": "trailing"}
         scheduler = kind.from_config(config, **options)
+        if name == "ddpm":
+            scheduler.temperature = temperature
         scheduler.set_timesteps(num_inference_steps, device=self.device)
         return scheduler
 

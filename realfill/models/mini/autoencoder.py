@@ -1,12 +1,14 @@
 """A linear autoencoder: square patches on their leading principal components.
 
-It needs no training but one decomposition, costs next to nothing, and loads wherever diffusers'
-``AutoencoderKL`` does.
+Each patch is decoded from its own latent and its neighbours', which removes most of the patches' edges. It needs no
+training but a decomposition and a regression, costs next to nothing, and loads wherever diffusers' ``AutoencoderKL``
+does.
 """
 
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.autoencoders.vae import DecoderOutput, DiagonalGaussianDistribution
 from diffusers.models.modeling_outputs import AutoencoderKLOutput
@@ -30,13 +32,18 @@ class PatchAutoencoder(ModelMixin, ConfigMixin):
         latent_channels: int = 20,
         scaling_factor: float = 1.0,
         block_out_channels: tuple[int, ...] = (1, 1, 1, 1),
+        decoder_reach: int = 0,
     ) -> None:
-        """Build the two maps; ``from_components`` or ``from_pretrained`` fills them."""
+        """Build the two maps; ``from_components`` or ``from_pretrained`` fills them.
+
+        ``decoder_reach`` is how many neighbours on each side a patch is decoded from, besides its own latent.
+        """
         super().__init__()
         if 2 ** (len(block_out_channels) - 1) != patch_size:
             raise ValueError(f"block_out_channels has {len(block_out_channels)} entries; legal: log2({patch_size}) + 1")
         self.encoder = nn.Conv2d(3, latent_channels, patch_size, stride=patch_size)
-        self.decoder = nn.ConvTranspose2d(latent_channels, 3, patch_size, stride=patch_size)
+        side = patch_size * (2 * decoder_reach + 1)
+        self.decoder = nn.ConvTranspose2d(latent_channels, 3, side, stride=patch_size)
 
     @classmethod
     def from_components(cls, mean: torch.Tensor, components: torch.Tensor, scale: torch.Tensor) -> PatchAutoencoder:
@@ -60,6 +67,40 @@ class PatchAutoencoder(ModelMixin, ConfigMixin):
             decoder.bias.copy_(mean)
         return model
 
+    @property
+    def scale(self) -> torch.Tensor:
+        """(C,): what each coefficient is divided by to become a latent."""
+        return 1 / self.encoder.weight.detach().flatten(1).norm(dim=1)
+
+    @property
+    def components(self) -> torch.Tensor:
+        """(C, 3, P, P), orthonormal."""
+        return self.encoder.weight.detach() * self.scale.view(-1, 1, 1, 1)
+
+    @property
+    def mean(self) -> torch.Tensor:
+        """(3,): the colour whose patches have the latents nearest to zero, in [-1, 1]."""
+        flat = self.components.sum((2, 3))  # (C, 3): what a flat patch of each primary projects to
+        assert self.encoder.bias is not None
+        return torch.linalg.lstsq(flat, -self.encoder.bias.detach() * self.scale).solution
+
+    def with_decoder(self, weight: torch.Tensor, bias: torch.Tensor) -> PatchAutoencoder:
+        """Build the same encoder with another decoder.
+
+        Args:
+            weight: (C, 3, S, S): what a latent adds to the pixels around it; S the patch's side times an odd number.
+            bias: (3,).
+        """
+        patch_size = self.config["patch_size"]
+        reach = (weight.shape[-1] // patch_size - 1) // 2
+        model = type(self)(
+            patch_size=patch_size, latent_channels=len(weight), decoder_reach=reach,
+            block_out_channels=self.config["block_out_channels"],
+        )  # fmt: skip
+        model.encoder.load_state_dict(self.encoder.state_dict())
+        model.decoder.load_state_dict({"weight": weight, "bias": bias})
+        return model
+
     def encode(
         self, x: torch.Tensor, return_dict: bool = True
     ) -> AutoencoderKLOutput | tuple[DiagonalGaussianDistribution]:
@@ -72,5 +113,9 @@ class PatchAutoencoder(ModelMixin, ConfigMixin):
         self, z: torch.Tensor, return_dict: bool = True, generator: torch.Generator | None = None
     ) -> DecoderOutput | tuple[torch.Tensor]:
         """Map (B, C, h, w) back to (B, 3, h * patch, w * patch); ``generator`` is taken for the pipelines' sake."""
-        sample = self.decoder(z)
+        reach = self.config["decoder_reach"]
+        margin = 2 * reach * self.config["patch_size"]  # what the continued latents add, and half of each edge's patch
+        sample = self.decoder(F.pad(z, (reach,) * 4, mode="replicate") if reach else z)
+        if margin:
+            sample = sample[..., margin:-margin, margin:-margin]
         return DecoderOutput(sample=sample) if return_dict else (sample,)

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from diffusers import DDPMScheduler, StableDiffusionInpaintPipeline, UNet2DConditionModel
 from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
@@ -18,12 +19,26 @@ _PROMPT_TOKENS = 16
 
 
 def principal_components(
-    photos: Sequence[ImageArray], patch_size: int, channels: int, *, seed: int = 0, num_patches: int = 400_000
+    photos: Sequence[ImageArray],
+    patch_size: int,
+    channels: int,
+    *,
+    keep: PatchAutoencoder | None = None,
+    seed: int = 0,
+    num_patches: int = 400_000,
 ) -> PatchAutoencoder:
     """Build the linear autoencoder from random patches at full and at half size.
 
     Latents are scaled by the square root of their deviation, so that leading components keep more of the signal than
     the last ones, and have a mean variance of 1.
+
+    Args:
+        photos: where the patches come from.
+        patch_size: their side in pixels.
+        channels: components kept.
+        keep: an autoencoder whose components are the first; those added are of what it leaves, at its scale.
+        seed: of the choice of patches.
+        num_patches: how many.
     """
     rng = np.random.default_rng(seed)
     patches = np.empty((num_patches, patch_size, patch_size, 3), np.float32)
@@ -32,15 +47,79 @@ def principal_components(
         y, x = (int(rng.integers(n - side + 1)) for n in photo.shape[:2])
         patches[i] = resize(photo[y : y + side, x : x + side], (patch_size, patch_size))
     patches = patches / 127.5 - 1
-    mean = patches.mean((0, 1, 2))
+    mean = patches.mean((0, 1, 2)) if keep is None else keep.mean.numpy()
     flat = (patches - mean).transpose(0, 3, 1, 2).reshape(num_patches, -1)
-    vectors, variances, _ = np.linalg.svd(flat.T @ flat / num_patches)
-    deviation = np.sqrt(variances[:channels])
-    scale = np.sqrt(deviation) * np.sqrt(deviation.mean())
-    components = vectors[:, :channels].T.reshape(channels, 3, patch_size, patch_size)
+    covariance = flat.T @ flat / num_patches
+    known = np.zeros((0, flat.shape[1]), np.float32)
+    if keep is not None:
+        known = keep.components.flatten(1).numpy()
+        rest = np.eye(flat.shape[1], dtype=np.float32) - known.T @ known
+        vectors, _, _ = np.linalg.svd(rest @ covariance @ rest)
+    else:
+        vectors, _, _ = np.linalg.svd(covariance)
+    components = np.concatenate([known, vectors.T])[:channels]
+    deviation = np.sqrt(np.einsum("ci,ij,cj->c", components, covariance, components))
+    scale = np.sqrt(deviation)
+    scale *= np.sqrt(deviation.mean()) if keep is None else float((keep.scale.numpy() / scale[: len(known)]).mean())
+    scale[: len(known)] = [] if keep is None else keep.scale.numpy()
+    shaped = components.reshape(channels, 3, patch_size, patch_size)
     return PatchAutoencoder.from_components(
-        *(torch.from_numpy(np.ascontiguousarray(x)).float() for x in (mean, components, scale))
+        *(torch.from_numpy(np.ascontiguousarray(x)).float() for x in (mean, shaped, scale))
     )
+
+
+def regress_decoder(
+    autoencoder: PatchAutoencoder, crops: torch.Tensor, *, reach: int = 1, noise: float = 0.05, seed: int = 0
+) -> PatchAutoencoder:
+    """Give an autoencoder the linear decoder that brings back images best, from latents with a little noise.
+
+    Least squares of each patch on its own latent and its neighbours'. The noise stands for what a denoiser leaves.
+
+    Args:
+        autoencoder: its encoder stays.
+        crops: (N, 3, H, W) in [0, 1].
+        reach: how many neighbours on each side a patch is decoded from.
+        noise: standard deviation, in latents.
+        seed: of the noise.
+    """
+    patch, channels, side = autoencoder.config["patch_size"], autoencoder.config["latent_channels"], 2 * reach + 1
+    generator = torch.Generator().manual_seed(seed)
+    width = channels * side**2 + 1
+    gram, cross = torch.zeros(width, width).double(), torch.zeros(width, 3 * patch**2).double()
+    for batch in (crops * 2 - 1).split(64):
+        with torch.no_grad():
+            latents = autoencoder.encode(batch).latent_dist.mode()  # type: ignore[union-attr]
+        latents = latents + noise * torch.randn(latents.shape, generator=generator)
+        around = F.unfold(F.pad(latents, (reach,) * 4, mode="replicate"), side).transpose(1, 2).flatten(0, 1).double()
+        inputs = torch.cat([around, torch.ones(len(around), 1)], dim=1)
+        wanted = F.unfold(batch, patch, stride=patch).transpose(1, 2).flatten(0, 1).double()
+        gram += inputs.T @ inputs
+        cross += inputs.T @ wanted
+    solved = torch.linalg.solve(gram, cross).float()
+    # neighbour (dy, dx) of a patch adds to it what that neighbour's latent adds at (-dy, -dx)
+    maps = solved[:-1].view(channels, side, side, 3, patch, patch).flip(1, 2)
+    weight = maps.permute(0, 3, 1, 4, 2, 5).reshape(channels, 3, side * patch, side * patch)
+    return autoencoder.with_decoder(weight, solved[-1].view(3, patch, patch).mean((1, 2)))
+
+
+def widen(pipeline: StableDiffusionInpaintPipeline, autoencoder: PatchAutoencoder) -> StableDiffusionInpaintPipeline:
+    """Give a base an autoencoder with more channels, its first ones the same; what the U-Net has learnt stays.
+
+    The U-Net doesn't look at the new channels yet, and predicts 0 for them.
+    """
+    old, new = pipeline.vae.config.latent_channels, autoencoder.config["latent_channels"]
+    unet: Any = UNet2DConditionModel.from_config(
+        {**pipeline.unet.config, "in_channels": 2 * new + 1, "out_channels": new}
+    )
+    weights = dict(pipeline.unet.state_dict())
+    inputs = weights["conv_in.weight"]
+    nothing = inputs.new_zeros(len(inputs), new - old, *inputs.shape[2:])
+    weights["conv_in.weight"] = torch.cat([inputs[:, :old], nothing, inputs[:, old:], nothing], dim=1)
+    for name in ("conv_out.weight", "conv_out.bias"):
+        weights[name] = torch.cat([weights[name], weights[name].new_zeros(new - old, *weights[name].shape[1:])])
+    unet.load_state_dict(weights)
+    parts = {**pipeline.components, "unet": unet, "vae": autoencoder, "requires_safety_checker": False}
+    return StableDiffusionInpaintPipeline(**parts)  # type: ignore[arg-type]
 
 
 def build_pipeline(

@@ -1,0 +1,47 @@
+"""The most memory that a piece of work holds."""
+
+from __future__ import annotations
+
+import threading
+from types import TracebackType
+from typing import Self
+
+import psutil
+import torch
+
+_INTERVAL_S = 0.02
+
+
+class PeakMemory:
+    """Watch memory within a ``with`` block: the GPU's where there is one that is used, else the process's.
+
+    Attributes:
+        peak_mb: the most, in 10^6 bytes.
+    """
+
+    def __init__(self) -> None:
+        """Set up; nothing is watched yet."""
+        self.peak_mb = 0.0
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def __enter__(self) -> Self:
+        if torch.cuda.is_available():
+            torch.cuda.reset_peak_memory_stats()
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop.set()
+        self._thread.join()
+        if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
+            self.peak_mb = torch.cuda.max_memory_allocated() / 1e6
+
+    def _watch(self) -> None:
+        process = psutil.Process()
+        while True:
+            self.peak_mb = max(self.peak_mb, process.memory_info().rss / 1e6)
+            if self._stop.wait(_INTERVAL_S):
+                return

@@ -1,0 +1,263 @@
+"""Running the benchmark: each method on each case, kept piece by piece, so that a killed run goes on where it stood."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import platform
+import shutil
+import time
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import cv2
+import numpy as np
+import psutil
+import torch
+from tqdm import tqdm
+
+from realfill import __version__
+from realfill.baselines.method import Method
+from realfill.benchmark.memory import PeakMemory
+from realfill.benchmark.records import Record, Results, Run
+from realfill.cases import Case, case_folders
+from realfill.config import RankConfig
+from realfill.errors import OutputError, RealFillError, RealFillWarning
+from realfill.images import ImageArray, MaskArray, read_image, write_png
+from realfill.models.matcher import Matcher
+from realfill.ranking import rank
+from realfill.results import Completion, Completions
+from realfill.scene import Scene
+
+RESULTS_NAME = "results.json"
+_CONFIG_NAME = "benchmark.json"
+_RUN_NAME = "run.json"
+_LIBRARIES = ("torch", "diffusers", "transformers", "peft", "opencv-contrib-python", "scikit-image", "numpy")
+
+Metric: TypeAlias = Callable[[ImageArray, ImageArray, MaskArray], float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Arm:
+    """A method as it takes part.
+
+    Attributes:
+        method: what completes.
+        num_references: how many of a case's references it gets; ``None``: all.
+    """
+
+    method: Method
+    num_references: int | None = None
+
+    @property
+    def name(self) -> str:
+        """The method's name, and the number of references where it isn't all of them."""
+        return self.method.name if self.num_references is None else f"{self.method.name}-{self.num_references}ref"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Benchmark:
+    """What is measured and how.
+
+    Attributes:
+        arms: the methods.
+        num_samples: completions of each arm, case and fit seed; one where the method knows no seeds.
+        fit_seeds: times that a method is prepared for a case; once where it knows no fit seeds.
+        metrics: name to function of (image, truth, mask).
+        missing_metrics: name to why it can't be had.
+        matcher: what ranks; ``None``: nothing is ranked.
+        ranking: its config, resolved.
+        about: what else tells one benchmark from another; plain JSON values.
+    """
+
+    arms: Sequence[Arm]
+    num_samples: int
+    fit_seeds: int
+    metrics: Mapping[str, Metric]
+    missing_metrics: Mapping[str, str] = field(default_factory=dict)
+    matcher: Matcher | None
+    ranking: RankConfig
+    about: Mapping[str, Any] = field(default_factory=dict)
+
+    def run(self, directory: Path, output: Path, *, progress: bool = True) -> Results:
+        """Measure every arm on every case of a folder in RealBench's layout.
+
+        What is done already in the output folder isn't done again; what failed is tried again.
+
+        Args:
+            directory: folder of scene folders.
+            output: folder for pictures, ``results.json`` and what is kept between runs.
+            progress: show a progress bar.
+
+        Returns:
+            All results; a method that fails on a case is told there.
+
+        Raises:
+            SceneError: the folder holds no scenes.
+            OutputError: the output folder is another benchmark's.
+        """
+        folders = case_folders(directory)
+        self._claim(output)
+        units = [(arm, seed) for arm in self.arms for seed in range(self.fit_seeds if arm.method.uses_fit_seed else 1)]
+        records: list[Record] = []
+        runs: list[Run] = []
+        skipped: dict[str, str] = {}
+        with tqdm(total=len(folders) * len(units), desc="bench", unit="run", disable=not progress) as bar:
+            for folder in folders:
+                try:
+                    case = Case.load(folder)
+                except (RealFillError, OSError) as error:
+                    skipped[folder.name] = str(error)
+                    bar.update(len(units))
+                    continue
+                _write_inputs(output / "cases" / case.name / "input", case)
+                for arm, seed in units:
+                    bar.set_postfix_str(f"{case.name}, {arm.name}", refresh=True)
+                    run, measured = self._unit(case, arm, seed, output)
+                    runs.append(run)
+                    records += measured
+                    bar.update()
+                self._results(records, runs, skipped).save(output / RESULTS_NAME)  # something to look at already
+        results = self._results(records, runs, skipped)
+        results.save(output / RESULTS_NAME)
+        return results
+
+    def _results(self, records: Sequence[Record], runs: Sequence[Run], skipped: Mapping[str, str]) -> Results:
+        return Results(
+            records=tuple(records), runs=tuple(runs), skipped=dict(skipped),
+            missing_metrics=dict(self.missing_metrics), about=self._about(),
+        )  # fmt: skip
+
+    def _claim(self, output: Path) -> None:
+        """Make sure that the output folder is new or this benchmark's own."""
+        terms = {"num_samples": self.num_samples, "ranking": self.ranking.to_dict(), **self.about}
+        mine = json.dumps({k: v for k, v in terms.items() if k != "config"}, indent=1)  # more may be added to the rest
+        path = output / _CONFIG_NAME
+        if path.exists():
+            if path.read_text(encoding="utf-8") != mine:
+                raise OutputError(f"{str(output)!r} holds a benchmark with another config; choose another folder")
+        elif output.exists() and any(output.iterdir()):
+            raise OutputError(f"{str(output)!r} isn't empty and holds no benchmark; choose another folder")
+        output.mkdir(parents=True, exist_ok=True)
+        path.write_text(mine, encoding="utf-8")
+
+    def _about(self) -> dict[str, Any]:
+        return {
+            "realfill": __version__,
+            "libraries": {name: version(name) for name in _LIBRARIES},
+            "python": platform.python_version(),
+            "machine": _machine(),
+            "num_samples": self.num_samples,
+            "fit_seeds": self.fit_seeds,
+            "ranking": self.ranking.to_dict(),
+            **self.about,
+        }
+
+    def _unit(self, case: Case, arm: Arm, fit_seed: int, output: Path) -> tuple[Run, list[Record]]:
+        """Measure an arm on a case with a fit seed, unless that was done already."""
+        folder = output / "cases" / case.name / arm.name / f"fit{fit_seed}"
+        identity = _hash(case)
+        kept = _load_unit(folder, identity)
+        if kept is not None:
+            run, records = kept
+            return run, [self._measured_again(case, record, output) for record in records]
+        partial = folder.with_name(folder.name + ".partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        where = {"case": case.name, "method": arm.name, "fit_seed": fit_seed}
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", RealFillWarning)
+                run, records = self._measure(case, arm, fit_seed, partial, str(folder.relative_to(output)))
+        except Exception as error:  # noqa: BLE001 - whatever a method does, the others go on
+            shutil.rmtree(partial)
+            return Run(**where, error=f"{type(error).__name__}: {error}"), []
+        kept = {"identity": identity, "run": asdict(run), "records": [asdict(r) for r in records]}
+        (partial / _RUN_NAME).write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
+        shutil.rmtree(folder, ignore_errors=True)
+        partial.replace(folder)
+        return run, records
+
+    def _measure(self, case: Case, arm: Arm, fit_seed: int, folder: Path, name: str) -> tuple[Run, list[Record]]:
+        scene = case.scene if arm.num_references is None else case.scene.with_references(arm.num_references)
+        seeds = range(self.num_samples if arm.method.uses_seed else 1)
+        with PeakMemory() as memory:
+            start = time.perf_counter()
+            sampler = arm.method.prepare(scene, case.prompt, fit_seed)
+            fitted = time.perf_counter()
+            images = sampler(seeds)
+            sampled = time.perf_counter()
+            scores = self._scores(scene, seeds, images)
+            ranked = time.perf_counter()
+        records = []
+        for seed, image in zip(seeds, images, strict=True):
+            write_png(folder / f"seed{seed}.png", image)
+            values = {n: metric(image, case.truth, case.scene.mask) for n, metric in self.metrics.items()}
+            record = Record(
+                case=case.name, method=arm.name, fit_seed=fit_seed, seed=seed, score=scores.get(seed),
+                metrics=values, image=f"{name}/seed{seed}.png",
+            )  # fmt: skip
+            records.append(record)
+        run = Run(
+            case=case.name, method=arm.name, fit_seed=fit_seed, fit_s=fitted - start, sample_s=sampled - fitted,
+            rank_s=ranked - sampled, peak_memory_mb=memory.peak_mb,
+        )  # fmt: skip
+        return run, records
+
+    def _measured_again(self, case: Case, record: Record, output: Path) -> Record:
+        """Add metrics that weren't there, and leave out those not asked for."""
+        image = read_image(output / record.image)[0] if set(self.metrics) - set(record.metrics) else case.truth
+        values = {
+            name: record.metrics[name] if name in record.metrics else metric(image, case.truth, case.scene.mask)
+            for name, metric in self.metrics.items()
+        }
+        return dataclasses.replace(record, metrics=values)
+
+    def _scores(self, scene: Scene, seeds: Sequence[int], images: Sequence[ImageArray]) -> dict[int, float | None]:
+        if self.matcher is None or not scene.references:
+            return {}
+        items = tuple(Completion(image=image, seed=seed) for seed, image in zip(seeds, images, strict=True))
+        completions = Completions(items=items, scene=scene)
+        ranked = rank(completions, config=self.ranking, matcher=self.matcher, progress=False)
+        return {c.seed: c.score for c in ranked}
+
+
+def _load_unit(folder: Path, identity: str) -> tuple[Run, list[Record]] | None:
+    """Read what an earlier run measured, if it is the same case, whole, and its pictures are there."""
+    try:
+        kept = json.loads((folder / _RUN_NAME).read_text(encoding="utf-8"))
+        run, records = Run(**kept["run"]), [Record(**r) for r in kept["records"]]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    whole = all((folder / Path(r.image).name).is_file() for r in records)
+    return (run, records) if whole and kept["identity"] == identity else None
+
+
+def _write_inputs(folder: Path, case: Case) -> None:
+    """Write what the case shows, for the page."""
+    pictures = {f"reference_{i}": r for i, r in enumerate(case.scene.references)}
+    mask = np.repeat(case.scene.mask[:, :, None], 3, axis=2).astype(np.uint8) * 255
+    pictures |= {"target": case.scene.target, "truth": case.truth, "mask": mask}
+    folder.mkdir(parents=True, exist_ok=True)
+    for old in folder.glob("*.png"):
+        if old.stem not in pictures:
+            old.unlink()
+    for name, picture in pictures.items():
+        write_png(folder / f"{name}.png", picture)
+
+
+def _hash(case: Case) -> str:
+    digest = hashlib.sha256(json.dumps(case.prompt).encode())
+    for array in (*case.scene.references, case.scene.target, case.scene.mask, case.truth):
+        digest.update(f"{array.shape}".encode() + np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()[:32]
+
+
+def _machine() -> str:
+    cores = f"{len(psutil.Process().cpu_affinity() or ())} CPU cores ({platform.machine()}, {cv2.getCPUFeaturesLine()})"
+    return f"{torch.cuda.get_device_name()}, {cores}" if torch.cuda.is_available() else cores

@@ -1,0 +1,116 @@
+"""Setting a benchmark up: methods, metrics and matcher by name, all arms with one sampler."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+from realfill import metrics
+from realfill.baselines.classical import ShiftMap, Telea
+from realfill.baselines.diffusion import Base, Prompt, RealFill
+from realfill.baselines.dreambooth import DreamBooth
+from realfill.baselines.klein import Klein
+from realfill.baselines.method import Method
+from realfill.baselines.paint_by_example import PaintByExample
+from realfill.baselines.stitching import Stitching
+from realfill.benchmark.runner import Arm, Benchmark, Metric
+from realfill.config import BenchConfig, FitConfig, MethodName, RankConfig, SampleConfig
+from realfill.devices import resolve_device
+from realfill.errors import BaseModelError, MissingDependencyError
+from realfill.images import ImageArray, MaskArray
+from realfill.models.inpainter import Inpainter
+from realfill.models.matcher import load_matcher
+from realfill.models.perceptual import load_metric
+from realfill.windows import choose_window
+
+
+def set_up(
+    config: BenchConfig,
+    *,
+    fit: FitConfig,
+    sample: SampleConfig,
+    ranking: RankConfig,
+    device: str | None = None,
+) -> Benchmark:
+    """Load what all arms share, and build the arms.
+
+    Args:
+        config: which methods and metrics, how many fits.
+        fit: base and recipe; open fields are the base's own.
+        sample: sampler, steps, temperature and number of samples, for every arm that samples.
+        ranking: matcher, for every arm.
+        device: where to compute.
+
+    Raises:
+        BaseModelError: the base can't be had. A metric or matcher that can't be had is told in the results.
+    """
+    where = resolve_device(device)
+    inpainter = Inpainter.load(fit.base)
+    card = inpainter.card
+    sample, ranking = sample.resolve(card.sample), ranking.resolve(card.rank)
+    missing: dict[str, str] = {}
+    matcher = _or_reason("score", missing, lambda: load_matcher(ranking, where))
+
+    def at_window(metric: Metric) -> Metric:
+        def measure(image: ImageArray, truth: ImageArray, mask: MaskArray) -> float:
+            window = choose_window(
+                mask, resolution=inpainter.resolution, multiple=inpainter.latent_px, context=sample.context
+            )
+            inside = ~window.crop_mask(~mask)  # pixels that average nothing but the hole's
+            inside = inside if inside.any() else window.crop_mask(mask)
+            return metric(window.crop(image), window.crop(truth), inside)
+
+        return measure
+
+    found: dict[str, Metric] = {}
+    for name in config.metrics:
+        if metrics.METRICS[name].needs_weights:
+            loaded = _or_reason(name, missing, lambda name=name: load_metric(name, where))
+            found |= {name: loaded} if loaded is not None else {}
+        else:
+            plain: Metric = getattr(metrics, name)
+            found[name] = at_window(plain) if name == "detail" else plain
+    arms = []
+    for name in config.methods:
+        method = _method(name, config, fit, sample, device)
+        takes_some = config.num_references if name not in _WITHOUT_REFERENCES else ()
+        arms += [Arm(method=method, num_references=n) for n in takes_some or (None,)]
+    about = {
+        "config": config.to_dict(), "base": inpainter.base, "fingerprint": inpainter.fingerprint,
+        "fit": dataclasses.replace(fit.resolve(card.fit), base=inpainter.base).to_dict(), "sample": sample.to_dict(),
+    }  # fmt: skip
+    return Benchmark(
+        arms=arms, num_samples=sample.num_samples, fit_seeds=config.fit_seeds, metrics=found, missing_metrics=missing,
+        matcher=matcher, ranking=ranking, about=about,
+    )  # fmt: skip
+
+
+_WITHOUT_REFERENCES = frozenset({"base", "prompt", "telea", "shiftmap"})
+
+
+def _method(name: MethodName, config: BenchConfig, fit: FitConfig, sample: SampleConfig, device: str | None) -> Method:
+    shared: dict[str, Any] = {"context": sample.context, "blend": sample.blend, "device": device}
+    made: dict[MethodName, Callable[[], Method]] = {
+        "realfill": lambda: RealFill(fit=fit, sample=sample, device=device),
+        "base": lambda: Base(base=fit.base, sample=sample, device=device),
+        "prompt": lambda: Prompt(base=fit.base, sample=sample, device=device),
+        "telea": Telea,
+        "shiftmap": ShiftMap,
+        "stitching": Stitching,
+        "paint_by_example": lambda: PaintByExample(base=config.paint_by_example, **shared),
+        "dreambooth": lambda: DreamBooth(
+            base=config.dreambooth, scheduler=sample.scheduler, num_inference_steps=sample.num_inference_steps, **shared
+        ),
+        "klein": lambda: Klein(base=config.klein, **shared),
+    }
+    return made[name]()
+
+
+def _or_reason(name: str, missing: dict[str, str], load: Callable[[], Any]) -> Any:
+    """Load something; where it can't be had, note why."""
+    try:
+        return load()
+    except (BaseModelError, MissingDependencyError) as error:
+        missing[name] = str(error)
+        return None

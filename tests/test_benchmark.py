@@ -1,0 +1,187 @@
+"""The benchmark's runner: every arm on every case, resumed, with failures told."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+from conftest import TINY_FIT
+from test_cases import save_case
+
+from realfill import RankConfig, SampleConfig
+from realfill.baselines.diffusion import Base, Prompt, RealFill
+from realfill.benchmark.memory import PeakMemory
+from realfill.benchmark.records import Results
+from realfill.benchmark.runner import Arm, Benchmark
+from realfill.cli import main
+from realfill.config import BenchConfig, FitConfig
+from realfill.errors import OutputError, SceneError
+from realfill.metrics import psnr
+from realfill.models.matcher import SiftMatcher
+
+RANKING = RankConfig(matcher="sift").resolve({})
+
+
+class Flat:
+    """A method that paints the hole grey, as grey as both seeds say."""
+
+    name, uses_fit_seed, uses_seed = "flat", True, True
+
+    def __init__(self):
+        self.prepared = []
+
+    def prepare(self, scene, prompt, fit_seed):
+        assert not scene.target[scene.mask].any()  # the truth stays out of sight
+        self.prepared.append((len(scene.references), fit_seed))
+
+        def sample(seeds):
+            hole = scene.mask[:, :, None]
+            return [np.where(hole, np.uint8(100 * fit_seed + 10 * s), scene.target) for s in seeds]
+
+        return sample
+
+
+class Broken:
+    name, uses_fit_seed, uses_seed = "broken", False, False
+
+    def prepare(self, scene, prompt, fit_seed):
+        raise RuntimeError("out of luck")
+
+
+@pytest.fixture
+def cases(scene, tmp_path):
+    for name in ("1", "2"):
+        save_case(scene, tmp_path / "cases" / name)
+    scene.save(tmp_path / "cases" / "3")
+    return tmp_path / "cases"
+
+
+def make(arms, **changes):
+    values = {
+        "num_samples": 2, "fit_seeds": 2, "metrics": {"psnr": psnr}, "matcher": SiftMatcher(RANKING),
+        "ranking": RANKING, "arms": arms, **changes,
+    }  # fmt: skip
+    return Benchmark(**values)
+
+
+def test_every_arm_is_measured_on_every_case(cases, scene, tmp_path):
+    results = make([Arm(method=Flat()), Arm(method=Broken())]).run(cases, tmp_path / "out", progress=False)
+    flat = [r for r in results.records if r.method == "flat"]
+    assert {(r.case, r.fit_seed, r.seed) for r in flat} == {(c, f, s) for c in "12" for f in (0, 1) for s in (0, 1)}
+    for record in flat:
+        grey = np.where(scene.mask[:, :, None], np.uint8(100 * record.fit_seed + 10 * record.seed), scene.target)
+        assert record.metrics == {"psnr": pytest.approx(psnr(grey, scene.target, scene.mask))}
+        assert record.score is not None
+        assert (tmp_path / "out" / record.image).is_file()
+    errors = [r for r in results.runs if r.error]
+    assert [(r.case, r.method) for r in errors] == [("1", "broken"), ("2", "broken")]
+    assert "out of luck" in errors[0].error
+    assert list(results.skipped) == ["3"] and "no ground truth" in results.skipped["3"]
+    assert Results.load(tmp_path / "out" / "results.json") == dataclasses.replace(results)
+
+
+def test_a_killed_benchmark_goes_on_where_it_stood(cases, tmp_path, monkeypatch):
+    whole = make([Arm(method=Flat())]).run(cases, tmp_path / "whole", progress=False)
+    first = Flat()
+    prepare = first.prepare
+
+    def killed(scene, prompt, fit_seed):
+        if len(first.prepared) == 3:
+            raise KeyboardInterrupt
+        return prepare(scene, prompt, fit_seed)
+
+    first.prepare = killed
+    with pytest.raises(KeyboardInterrupt):
+        make([Arm(method=first)]).run(cases, tmp_path / "out", progress=False)
+    second = Flat()
+    results = make([Arm(method=second)]).run(cases, tmp_path / "out", progress=False)
+    assert second.prepared == [(2, 1)]
+    assert results.records == whole.records
+
+
+def test_more_methods_seeds_and_metrics_can_be_added(cases, tmp_path):
+    out = tmp_path / "out"
+    make([Arm(method=Flat())], fit_seeds=1).run(cases, out, progress=False)
+    again = Flat()
+    metrics = {"psnr": psnr, "mean": lambda image, truth, mask: float(image[mask].mean())}
+    results = make([Arm(method=again), Arm(method=Broken())], metrics=metrics).run(cases, out, progress=False)
+    assert again.prepared == [(2, 1), (2, 1)]
+    assert all(r.metrics["mean"] == 100 * r.fit_seed + 10 * r.seed for r in results.records)
+
+
+def test_a_changed_scene_is_measured_anew_and_another_config_is_refused(cases, scene, tmp_path):
+    out = tmp_path / "out"
+    make([Arm(method=Flat())], fit_seeds=1).run(cases, out, progress=False)
+    (cases / "2" / "prompt.txt").write_text("something else")
+    again = Flat()
+    make([Arm(method=again)], fit_seeds=1).run(cases, out, progress=False)
+    assert again.prepared == [(2, 0)]
+    with pytest.raises(OutputError, match="another config"):
+        make([Arm(method=Flat())], num_samples=3).run(cases, out, progress=False)
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "file").touch()
+    with pytest.raises(OutputError, match="isn't empty"):
+        make([Arm(method=Flat())]).run(cases, tmp_path / "full", progress=False)
+
+
+def test_an_arm_with_fewer_references_sees_only_those(cases, tmp_path):
+    method = Flat()
+    arms = [Arm(method=method, num_references=n) for n in (1, 2, 3)]
+    results = make(arms, fit_seeds=1).run(cases, tmp_path / "out", progress=False)
+    assert method.prepared == [(1, 0), (2, 0), (1, 0), (2, 0)]
+    assert {r.method for r in results.records} == {"flat-1ref", "flat-2ref"}
+    assert all("asked for: 3" in r.error for r in results.runs if r.method == "flat-3ref")
+
+
+def test_the_method_and_its_base(scene, tiny_sd):
+    sample = SampleConfig(num_samples=1, num_inference_steps=2)
+    fitted = RealFill(fit=FitConfig(base=tiny_sd, **TINY_FIT), sample=sample, device="cpu")
+    bare = Base(base=tiny_sd, sample=sample, device="cpu")
+    blank = scene.blanked()
+    images = fitted.prepare(blank, None, 0)([5, 0, 1])
+    assert all((i[~scene.mask] == scene.target[~scene.mask]).all() for i in images)
+    alone = fitted.prepare(blank, None, 0)([1])[0]
+    assert np.abs(images[2].astype(int) - alone).max() <= 2
+    assert (fitted.prepare(blank, None, 1)([1])[0] != alone).any()
+    assert (bare.prepare(blank, None, 0)([1])[0] != alone).any()
+    assert (bare.prepare(blank, None, 1)([1])[0] == bare.prepare(blank, None, 0)([1])[0]).all()
+
+
+def test_the_prompt_needs_words(scene, tiny_sd):
+    sample = SampleConfig(num_samples=1, num_inference_steps=2)
+    method = Prompt(base=tiny_sd, sample=sample, device="cpu")
+    with pytest.raises(SceneError, match=r"prompt\.txt"):
+        method.prepare(scene, None, 0)
+    bare = Base(base=tiny_sd, sample=sample, device="cpu").prepare(scene, None, 0)([0])[0]
+    assert (method.prepare(scene, "a tree", 0)([0])[0] != bare).any()
+
+
+def test_peak_memory_sees_what_was_held_and_freed():
+    with PeakMemory() as small:
+        pass
+    with PeakMemory() as large:
+        np.ones(30_000_000)
+    assert large.peak_mb > small.peak_mb + 150
+
+
+def test_the_command_writes_results_a_report_and_a_page(cases, tiny_sd, tmp_path, capsys):
+    fit = [w for k, v in TINY_FIT.items() for w in (f"--fit.{k.replace('_', '-')}", str(v))]
+    words = [
+        "bench", str(cases), "-o", str(tmp_path / "out"), "--base", tiny_sd, "--methods", "realfill", "base", "telea",
+        "--metrics", "psnr", "detail", "dino", "--num-samples", "2", "--sample.num-inference-steps", "2",
+        "--rank.matcher", "sift", "--device", "cpu", *fit,
+    ]  # fmt: skip
+    assert main(words) == 0
+    values = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert {r["method"] for r in values["records"]} == {"realfill", "base", "telea"}
+    assert all(set(r["metrics"]) == {"psnr", "detail"} for r in values["records"])
+    assert "dino" in values["missing_metrics"]
+    for text in ((tmp_path / "out" / "results.md").read_text(), (tmp_path / "out" / "index.html").read_text()):
+        assert "realfill" in text and "telea" in text and "dino" in text and "no ground truth" in text
+    assert "detail" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("values", [{"methods": ()}, {"methods": ("base", "base")}, {"num_references": (6,)}])
+def test_illegal_comparisons_are_refused(values):
+    with pytest.raises(ValueError, match="legal"):
+        BenchConfig(**values)
