@@ -27,6 +27,7 @@ Precision = Literal["no", "fp16", "bf16"]
 Scheduler = Literal["ddpm", "ddim", "dpm++", "unipc", "euler"]
 Blend = Literal["membrane", "cut"]
 MatcherName = Literal["loftr", "sift"]
+FileFormat = Literal["png", "tiff", "jpeg"]
 
 MAX_REFERENCES = 5
 
