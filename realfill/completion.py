@@ -20,7 +20,7 @@ from realfill.images import ImageArray, ImageLike, MaskArray, read_photo
 from realfill.layers import Layer, write_layers
 from realfill.masks import bounding_box
 from realfill.metadata import Credit, read_provenance
-from realfill.photos import Photo
+from realfill.photos import Photo, put
 from realfill.plotting import image_grid
 from realfill.profiles import to_depth
 from realfill.scene import Scene, read_mask
@@ -65,7 +65,7 @@ class Completion:
     def image(self) -> ImageArray:
         """The completed target, (H, W, 3) uint8 sRGB, equal to it outside the mask; put together at each call."""
         image = self.scene.target.copy()
-        image[self.scene.mask] = self.scene.original.decode(self.filled)
+        put(image, self.scene.mask, self.scene.original.decode(self.filled))
         return image
 
     @property
@@ -187,9 +187,9 @@ def read_filled(path: Path, photo: Photo, scene: Scene) -> NDArray:
     if image.shape != scene.target.shape:
         difference = np.inf
     elif path.suffix.lower() in (".jpg", ".jpeg"):
-        difference = cv2.absdiff(image, scene.target)[known].mean() if known.any() else 0
+        difference = cv2.absdiff(image, scene.target).mean(where=known[:, :, None]) if known.any() else 0
     else:
-        difference = _LOSSY + 1 if (image[known] != scene.target[known]).any() else 0
+        difference = _LOSSY + 1 if ((image != scene.target).any(axis=2) & known).any() else 0
     if difference > _LOSSY:
         raise SceneError(f"{str(path)!r} is a completion of another target than {scene}")
     same = photo.icc_profile == original.icc_profile and photo.pixels.shape == original.pixels.shape

@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 
 from realfill.profiles import from_srgb, to_depth, to_srgb
 
+_BAND_ROWS = 256
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Photo:
@@ -55,7 +57,7 @@ class Photo:
             values: (K, C), one for each True pixel, row by row.
         """
         pixels = self.pixels.copy()
-        pixels[mask] = values
+        put(pixels, mask, values)
         alpha = self.alpha
         if alpha is not None:
             opaque = np.iinfo(alpha.dtype).max
@@ -66,7 +68,7 @@ class Photo:
     def patch(self, mask: NDArray[np.bool_], values: NDArray) -> Photo:
         """Keep only what was filled: values under a mask, and nothing (transparent black) outside it."""
         pixels = np.zeros_like(self.pixels)
-        pixels[mask] = values
+        put(pixels, mask, values)
         return dataclasses.replace(
             self, pixels=pixels, alpha=to_depth(mask.view(np.uint8) * np.uint8(255), pixels.dtype)
         )
@@ -82,3 +84,13 @@ class Photo:
         if alpha is None:
             alpha = np.full(self.pixels.shape[:2], np.iinfo(dtype).max, dtype)
         return dataclasses.replace(self, pixels=np.pad(self.pixels, (*sides, (0, 0))), alpha=np.pad(alpha, sides))
+
+
+def put(pixels: NDArray, mask: NDArray[np.bool_], values: NDArray) -> None:
+    """Set ``pixels[mask] = values`` band by band: numpy would need 16 bytes of indices for each pixel."""
+    done = 0
+    for top in range(0, len(mask), _BAND_ROWS):
+        band = mask[top : top + _BAND_ROWS]
+        count = int(np.count_nonzero(band))
+        pixels[top : top + _BAND_ROWS][band] = values[done : done + count]
+        done += count

@@ -107,7 +107,10 @@ def to_depth(values: NDArray, dtype: type | np.dtype) -> NDArray:
         return values
     if dtype == np.uint16:
         return values.astype(np.uint16) * np.uint16(257)
-    return ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)
+    flat, narrow = values.reshape(-1), np.empty(values.size, np.uint8)
+    for part in _chunks(values.size):
+        narrow[part] = (flat[part].astype(np.uint32) + 128) // 257
+    return narrow.reshape(values.shape)
 
 
 def _is_srgb(profile: bytes | None) -> bool:

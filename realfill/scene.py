@@ -304,8 +304,8 @@ def _check_mask(mask: MaskArray, target: ImageArray) -> None:
         raise SceneError(
             "the mask covers the whole target: no known pixel is left; leave some black, or take variants() for that"
         )
-    blank_outside = _is_uniform(target[~mask])
-    if (mask.mean() > 0.5 and not _is_uniform(target[mask])) or (blank_outside and not _is_uniform(target[mask])):
+    blank_outside, blank_inside = _is_uniform(target, ~mask), _is_uniform(target, mask)
+    if not blank_inside and (blank_outside or mask.mean() > 0.5):
         warnings.warn(
             f"the mask hides {mask.mean():.0%} of the target, and what it hides looks like a photo"
             f"{' while the rest is blank' if blank_outside else ''}; is it inverted? White (True) marks what to fill",
@@ -314,8 +314,9 @@ def _check_mask(mask: MaskArray, target: ImageArray) -> None:
         )
 
 
-def _is_uniform(pixels: np.ndarray) -> bool:
-    pixels = pixels[:: 1 + len(pixels) // _SOME]
+def _is_uniform(image: ImageArray, where: MaskArray) -> bool:
+    step = 1 + int(where.sum()) // _SOME
+    pixels = image.reshape(-1, 3)[::step][where.reshape(-1)[::step]]
     return float(np.abs(pixels.astype(np.int16) - np.median(pixels, axis=0)).mean()) < 1
 
 

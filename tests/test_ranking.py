@@ -106,7 +106,7 @@ def test_nothing_but_order_and_scores_changes_and_the_config_is_noted(marked):
     assert marked.items[0].score is None
     for completion in result:
         before = next(c for c in marked if c.seed == completion.seed)
-        assert completion.image is before.image
+        assert completion.filled is before.filled
         assert completion.provenance == {**before.provenance, "rank": config.resolve({}).to_dict()}
 
 
