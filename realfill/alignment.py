@@ -60,7 +60,7 @@ def find_similarity(
     )
     if matrix is None or inliers.sum() < max(_MIN_INLIERS, _MIN_SHARE * len(target_points)):
         return None
-    found = Similarity(matrix=matrix)
+    found = Similarity(matrix=np.asarray(matrix, np.float64))
     return found if 1 / _MAX_SCALE < found.scale < _MAX_SCALE else None
 
 
@@ -85,6 +85,7 @@ def find_homography(
     )
     if matrix is None or inliers.sum() < max(_MIN_INLIERS, _MIN_SHARE * len(points0)):
         return None
+    matrix = np.asarray(matrix, np.float64)
     x, y = points0[inliers[:, 0] > 0].astype(np.float64).T
     depth = matrix[2, 0] * x + matrix[2, 1] * y + matrix[2, 2]
     area = np.linalg.det(matrix) / depth**3  # by how much it grows things there

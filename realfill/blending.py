@@ -15,11 +15,20 @@ from numpy.typing import NDArray
 from realfill.config import Blend
 from realfill.images import ImageArray, MaskArray
 from realfill.masks import fill_smooth
+from realfill.profiles import to_depth
 
 _REACH = 16  # pixels of the model's into the hole, at which the correction has fallen to about a third
 
 
-def blend(known: ImageArray, mask: MaskArray, patch: NDArray[np.float32], *, method: Blend, scale: float) -> ImageArray:
+def blend(
+    known: ImageArray,
+    mask: MaskArray,
+    patch: NDArray[np.float32],
+    *,
+    method: Blend,
+    scale: float,
+    dtype: type | np.dtype = np.uint8,
+) -> NDArray:
     """Fill the hole with a sample.
 
     Args:
@@ -28,14 +37,16 @@ def blend(known: ImageArray, mask: MaskArray, patch: NDArray[np.float32], *, met
         patch: (H, W, 3) float32 in [0, 255], the sample at the same size.
         method: ``membrane`` or ``cut``.
         scale: the target's pixels to one of the model's: how blurred the sample is, and so the correction.
+        dtype: of the result: uint8, or uint16 for a target of 16 bits, where 255 becomes 65535.
 
     Returns:
-        (H, W, 3) uint8: ``known`` outside the mask, exactly.
+        (H, W, 3): ``known`` outside the mask, exactly.
     """
     if method == "membrane" and not mask.all():
         patch = patch + _membrane(known, mask, patch, scale)
-    filled = patch.round().clip(0, 255).astype(np.uint8)
-    return np.where(mask[:, :, None], filled, known)
+    peak = np.iinfo(dtype).max
+    filled = (patch * np.float32(peak / 255)).round().clip(0, peak).astype(dtype)
+    return np.where(mask[:, :, None], filled, to_depth(known, dtype))
 
 
 def _membrane(known: ImageArray, mask: MaskArray, patch: NDArray[np.float32], scale: float) -> NDArray[np.float32]:

@@ -17,6 +17,7 @@ import tyro
 
 from realfill.config import BenchConfig, FitConfig, RankConfig, SampleConfig
 from realfill.errors import OutputError, RealFillError
+from realfill.options import OutputOptions, SceneOptions
 
 if TYPE_CHECKING:
     from realfill.scene import Scene
@@ -58,7 +59,7 @@ class _WithBase(_Common):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Run(_WithBase):
+class Run(_WithBase, SceneOptions, OutputOptions):
     """Fit, complete and rank: from a folder of photos to ranked completions."""
 
     scene: _SceneDir
@@ -74,7 +75,7 @@ class Run(_WithBase):
         from realfill.pipeline import check_ready, complete, fit
         from realfill.results import check_output
 
-        scene = _load_scene(self.scene)
+        scene = self.load_scene(self.scene)
         check_output(self.output, overwrite=self.overwrite)
         checkpoints = _checkpoints(self.output, overwrite=self.overwrite)
         if (self.output / "adapter").exists() and not (self.overwrite or checkpoints.exists()):
@@ -84,13 +85,13 @@ class Run(_WithBase):
         adapter = fit(scene, self.fit, checkpoint_dir=checkpoints, progress=not self.quiet, **self.machine)
         adapter.save(self.output / "adapter", overwrite=True)
         completions = complete(scene, adapter, self.sample, ranking=self.rank, progress=not self.quiet, **self.machine)
-        completions.save(self.output, overwrite=self.overwrite)
+        self.write(completions, self.output, overwrite=self.overwrite)
         _remove_checkpoints(checkpoints)
         self.say(f"best: {completions.best!r}; written to {self.output} in {time.monotonic() - start:.0f} s")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Fit(_WithBase):
+class Fit(_WithBase, SceneOptions):
     """Teach a base model a scene, and keep the adapter."""
 
     scene: _SceneDir
@@ -104,7 +105,7 @@ class Fit(_WithBase):
         from realfill.models.adapter import MANIFEST_NAME
         from realfill.pipeline import fit
 
-        scene = _load_scene(self.scene)
+        scene = self.load_scene(self.scene)
         if (self.output / MANIFEST_NAME).exists() and not self.overwrite:
             raise OutputError(
                 f"{str(self.output)!r} already holds an adapter; choose another folder, or --overwrite it"
@@ -117,7 +118,7 @@ class Fit(_WithBase):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Complete(_WithBase):
+class Complete(_WithBase, SceneOptions, OutputOptions):
     """Complete a scene with a fitted adapter, or with a bare base."""
 
     scene: _SceneDir
@@ -128,12 +129,19 @@ class Complete(_WithBase):
     """Folder of an adapter that ``realfill fit`` wrote."""
     base: str | None = None
     """In place of an adapter: the name of a bare base."""
+    redo: Path | None = None
+    """A completion of this scene that was written earlier, to be kept but for a part of its hole."""
+    redo_mask: Path | None = None
+    """That part: an image of the target's size, white = sample again."""
     sample: SampleConfig = field(default_factory=SampleConfig)
     rank: RankConfig = field(default_factory=RankConfig)
 
     def __post_init__(self) -> None:
         if (self.adapter is None) == (self.base is None):
             raise ValueError("give either --adapter DIR or --base NAME")
+        if (self.redo is None) != (self.redo_mask is None):
+            raise ValueError("give both --redo FILE and --redo-mask FILE, or neither")
+        OutputOptions.__post_init__(self)
 
     def __call__(self) -> None:
         """Do it."""
@@ -141,16 +149,24 @@ class Complete(_WithBase):
         from realfill.pipeline import complete
         from realfill.results import check_output
 
-        scene = _load_scene(self.scene)
+        scene = self._prepared()
         check_output(self.output, overwrite=self.overwrite)
         source = Adapter.load(self.adapter) if self.adapter is not None else str(self.base)
         completions = complete(scene, source, self.sample, ranking=self.rank, progress=not self.quiet, **self.machine)
-        completions.save(self.output, overwrite=self.overwrite)
+        self.write(completions, self.output, overwrite=self.overwrite)
         self.say(f"{'best' if completions.ranked else 'first'}: {completions.best!r}; written to {self.output}")
+
+    def _prepared(self) -> Scene:
+        from realfill.completion import Completion
+
+        scene = self.load_scene(self.scene)
+        if self.redo is None or self.redo_mask is None:
+            return scene
+        return Completion.load(self.redo, scene).redo(str(self.redo_mask))
 
 
 @dataclass(frozen=True, kw_only=True)
-class Rank(_Common):
+class Rank(_Common, SceneOptions, OutputOptions):
     """Rank completions that were written earlier, anew or by another matcher."""
 
     scene: _SceneDir
@@ -167,9 +183,9 @@ class Rank(_Common):
         from realfill.results import Completions, check_output
 
         check_output(self.output, overwrite=self.overwrite)
-        completions = Completions.load(self.completions, _load_scene(self.scene))
+        completions = Completions.load(self.completions, self.load_scene(self.scene))
         ranked = rank(completions, config=self.rank, device=self.device, progress=not self.quiet)
-        ranked.save(self.output, overwrite=self.overwrite)
+        self.write(ranked, self.output, overwrite=self.overwrite)
         for place, completion in enumerate(ranked, 1):
             self.say(f"{place:3d}. seed {completion.seed}: {completion.num_matches} matches")
 
@@ -310,12 +326,6 @@ def _remove_checkpoints(folder: Path) -> None:
     (folder / CHECKPOINT_NAME).unlink(missing_ok=True)
     with suppress(OSError):  # not there, or somebody else keeps files in it
         folder.rmdir()
-
-
-def _load_scene(directory: Path) -> Scene:
-    from realfill.scene import Scene
-
-    return Scene.load(directory)
 
 
 def _show_warning(message: Warning | str, *_: object) -> None:

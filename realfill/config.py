@@ -27,6 +27,7 @@ Precision = Literal["no", "fp16", "bf16"]
 Scheduler = Literal["ddpm", "ddim", "dpm++", "unipc", "euler"]
 Blend = Literal["membrane", "cut"]
 MatcherName = Literal["loftr", "sift", "patches"]
+FileFormat = Literal["png", "tiff", "jpeg"]
 MethodName = Literal[
     "realfill", "base", "prompt", "telea", "shiftmap", "stitching", "paint_by_example", "dreambooth", "klein"
 ]

@@ -1,4 +1,4 @@
-"""Photos in and out: reading any file, PIL image or array as sRGB, and the only conversions of range.
+"""Photos in: any file, PIL image or array, in its own colours or as sRGB; and the only conversions of range.
 
 An ``ImageArray`` is (H, W, 3) uint8 sRGB. A tensor is (B, 3, H, W) float in [0, 1].
 """
@@ -10,15 +10,18 @@ import re
 import warnings
 from os import PathLike
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageCms, ImageOps, PngImagePlugin, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageCms, ImageOps, UnidentifiedImageError
 
 from realfill.errors import SceneError
+from realfill.metadata import clean_exif
+from realfill.photos import Photo
+from realfill.profiles import is_readable, is_writable, to_srgb
 
 ImageArray: TypeAlias = NDArray[np.uint8]
 MaskArray: TypeAlias = NDArray[np.bool_]
@@ -51,8 +54,25 @@ def read_image(source: ImageLike, what: str = "image") -> tuple[ImageArray, Mask
     Raises:
         SceneError: the file is missing, unreadable, truncated or absurdly large; the array has another shape or type.
     """
+    photo = read_photo(source, what)
+    return photo.srgb(), photo.transparent
+
+
+def read_photo(source: ImageLike, what: str = "image") -> Photo:
+    """Read a photo upright, in its own colours and depth.
+
+    8 and 16 bits, grey and RGB, alpha, colour profile and EXIF are kept. What can't be kept becomes 8-bit sRGB: CMYK
+    and Lab, float images, 16-bit colour in other files than PNG and TIFF. One bit and palettes become 8 bits.
+
+    Args:
+        source: as for ``read_image``.
+        what: likewise.
+
+    Raises:
+        SceneError: likewise.
+    """
     if isinstance(source, np.ndarray):
-        return _split_alpha(_to_uint8(source, what))
+        return _from_array(source, what)
     if isinstance(source, Image.Image):
         try:
             return _from_pil(source, what)
@@ -76,24 +96,6 @@ def read_image(source: ImageLike, what: str = "image") -> tuple[ImageArray, Mask
         raise SceneError(f"{what}: {str(path)!r} is too large to be opened safely ({error}); shrink it first") from None
     except _UNREADABLE as error:
         raise _unreadable(error, what, f"{str(path)!r} ") from error
-
-
-def write_png(path: str | PathLike[str], image: ImageArray, metadata: dict[str, str] | None = None) -> None:
-    """Write an image losslessly, with text that any viewer of metadata shows.
-
-    Args:
-        path: where to; its suffix has to be ``.png``.
-        image: (H, W, 3) uint8.
-        metadata: PNG text entries.
-    """
-    if Path(path).suffix.lower() != ".png":
-        raise ValueError(f"the path is {str(path)!r}; legal: one that ends in .png, which keeps every pixel exact")
-    info = PngImagePlugin.PngInfo()
-    for key, value in (metadata or {}).items():
-        info.add_itxt(key, value)
-    buffer = io.BytesIO()  # first to memory: a failure leaves no half a file
-    Image.fromarray(image).save(buffer, format="PNG", pnginfo=info)
-    Path(path).write_bytes(buffer.getvalue())
 
 
 def resize(image: NDArray, size: tuple[int, int]) -> NDArray:
@@ -137,37 +139,83 @@ def _unreadable(error: Exception, what: str, name: str) -> SceneError:
     return SceneError(f"{what}: {name}can't be read ({error}); is the file complete? Save or download it again")
 
 
-def _from_pil(image: Image.Image, what: str) -> tuple[ImageArray, MaskArray | None]:
+def _from_pil(image: Image.Image, what: str) -> Photo:
     profile = image.info.get("icc_profile")
-    image.load()
-    image = ImageOps.exif_transpose(image)
-    if image.mode in ("P", "PA") or (image.mode in ("RGB", "L", "1") and "transparency" in image.info):
-        image = image.convert("RGBA" if "transparency" in image.info or image.mode == "PA" else "RGB")
-    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-        return _split_alpha(_to_uint8(_wide_grey(np.asarray(image)), what))
-    alpha = None
-    if image.mode in ("RGBA", "LA", "RGBa", "La"):
-        image = image.convert("RGBA" if image.mode.startswith("RGB") else "LA")
-        alpha = image.getchannel("A")
-        image = image.convert("RGB" if image.mode == "RGBA" else "L")
-    pixels = np.array(_to_srgb(image, profile))
-    if alpha is None:
-        return pixels, None
-    return _split_alpha(np.dstack([pixels, np.asarray(alpha)]))
+    array = _decode_deep(image)
+    exif = clean_exif(image)
+    if array is None:
+        image.load()
+        if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:  # else it would only be copied
+            image = ImageOps.exif_transpose(image)
+        if image.mode in ("P", "PA") or (image.mode in ("RGB", "L", "1") and "transparency" in image.info):
+            clear = "transparency" in image.info or image.mode == "PA"
+            image = image.convert("LA" if image.mode == "L" else "RGBA" if clear else "RGB")
+        if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+            array = _to_levels(_wide_grey(np.asarray(image)), what)
+    if array is None:
+        if image.mode in ("RGBa", "La"):
+            image = image.convert("RGBA" if image.mode == "RGBa" else "LA")
+        if image.mode not in ("L", "LA", "RGB", "RGBA"):
+            image, profile = _flat(image, profile), None
+        array = np.array(image).reshape(image.height, image.width, -1)
+    return _photo(array, profile, exif)
 
 
-def _to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
-    if profile and image.mode in ("RGB", "CMYK", "L"):
+def _photo(array: NDArray, profile: bytes | None = None, exif: bytes | None = None) -> Photo:
+    """Split (H, W, C), C from 1 to 4, into colour and alpha; keep the profile if there is a way back into it."""
+    num_colours = array.shape[2] - 1 + array.shape[2] % 2
+    pixels, alpha = array, None
+    if num_colours < array.shape[2]:
+        pixels, alpha = np.ascontiguousarray(array[:, :, :num_colours]), np.ascontiguousarray(array[:, :, num_colours])
+        alpha = None if alpha.min() == np.iinfo(alpha.dtype).max else alpha
+    if not is_readable(profile, num_colours):
+        profile = None
+    elif not is_writable(profile, num_colours):
+        pixels, profile = to_srgb(pixels, profile), None
+    return Photo(pixels=pixels, alpha=alpha, icc_profile=profile, exif=exif)
+
+
+def _decode_deep(image: Image.Image) -> NDArray[np.uint16] | None:
+    """Decode 16-bit colour, which PIL would cut to 8: (H, W, C) upright; ``None``: it is something else."""
+    stored = "".join(str(tile[3]) for tile in getattr(image, "tile", ()))
+    if "16" not in stored or image.format not in ("PNG", "TIFF") or image.mode not in ("RGB", "RGBA", "LA"):
+        return None
+    stream: Any = getattr(image, "fp", None)
+    position = stream.tell()
+    stream.seek(0)
+    array = cv2.imdecode(np.frombuffer(stream.read(), np.uint8), cv2.IMREAD_UNCHANGED)
+    stream.seek(position)
+    if array is None or array.dtype != np.uint16 or array.ndim != 3:
+        return None
+    order = [2, 3] if "LA" in stored else [2, 1, 0, 3] if image.mode == "RGBA" else [2, 1, 0]
+    if array.shape[2] <= max(order):
+        return None
+    orientation = (
+        1 if image.format == "TIFF" else image.getexif().get(ExifTags.Base.Orientation, 1)
+    )  # or undone already
+    return np.ascontiguousarray(_upright(array[:, :, order], orientation))
+
+
+def _upright(array: NDArray, orientation: int) -> NDArray:
+    """Undo EXIF rotation of (H, W, C)."""
+    if orientation in (5, 6, 7, 8):
+        array = array.transpose(1, 0, 2)
+    if orientation in (3, 4, 7, 8):
+        array = array[::-1]
+    return array[:, ::-1] if orientation in (2, 3, 6, 7) else array
+
+
+def _flat(image: Image.Image, profile: bytes | None) -> Image.Image:
+    """Convert CMYK and other modes, which no result can be written in, to RGB."""
+    if profile and image.mode == "CMYK":
         try:
             source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-            if image.mode == "RGB" and ImageCms.getProfileDescription(source).strip().startswith("sRGB"):
-                return image
             converted = ImageCms.profileToProfile(image, source, _SRGB, _PERCEPTUAL, outputMode="RGB")
             if converted is not None:
                 return converted
         except (ImageCms.PyCMSError, OSError):
             pass  # a damaged or mismatched profile: show the pixels as viewers do, without it
-    return image.convert("RGB")
+    return image.convert("L" if image.mode == "1" else "RGB")
 
 
 def _wide_grey(values: NDArray) -> NDArray:
@@ -176,40 +224,36 @@ def _wide_grey(values: NDArray) -> NDArray:
     return values.clip(0, 65535).astype(np.uint16)
 
 
-def _to_uint8(array: NDArray, what: str) -> NDArray[np.uint8]:
+def _from_array(array: NDArray, what: str) -> Photo:
+    return _photo(_to_levels(array, what))
+
+
+def _to_levels(array: NDArray, what: str) -> NDArray:
+    """Check an array and bring it to (H, W, C), uint8 or uint16; a copy."""
     if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (1, 3, 4)) or not array.size:
         raise SceneError(f"{what} has the shape {array.shape}; legal: (H, W), (H, W, 1), (H, W, 3) or (H, W, 4)")
     if array.ndim == 2:
         array = array[:, :, None]
     if array.dtype == np.bool_:
-        array = array.astype(np.uint8) * np.uint8(255)
-    elif array.dtype == np.uint16:
-        array = (array / 257).round().astype(np.uint8)
-    elif np.issubdtype(array.dtype, np.floating):
+        return array.astype(np.uint8) * np.uint8(255)
+    if np.issubdtype(array.dtype, np.floating):
         if not np.isfinite(array).all() or array.min() < 0 or array.max() > 1:
             raise SceneError(
                 f"{what} is a float array from {array.min():.3g} to {array.max():.3g}; legal: finite values in [0, 1]"
             )
-        array = (array * 255).round().astype(np.uint8)
-    elif array.dtype != np.uint8:
+        return (array * 255).round().astype(np.uint8)
+    if array.dtype not in (np.uint8, np.uint16):
         raise SceneError(f"{what} is an array of {array.dtype}; legal: uint8, uint16, bool, or float in [0, 1]")
-    return np.repeat(array, 3, axis=2) if array.shape[2] == 1 else np.array(array)
+    return np.array(array)
 
 
-def _split_alpha(array: NDArray[np.uint8]) -> tuple[ImageArray, MaskArray | None]:
-    if array.shape[2] == 3:
-        return array, None
-    transparent = array[:, :, 3] < 128
-    return np.ascontiguousarray(array[:, :, :3]), transparent if transparent.any() else None
-
-
-def _read_with_opencv(path: Path, what: str) -> tuple[ImageArray, MaskArray | None]:
-    """Read what PIL doesn't know: 16-bit colour TIFF and the like."""
+def _read_with_opencv(path: Path, what: str) -> Photo:
+    """Read what PIL doesn't know: float colour TIFF and the like."""
     data = np.frombuffer(path.read_bytes(), np.uint8)
     array = cv2.imdecode(data, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH) if data.size else None
     if array is None:
         raise SceneError(f"{what}: {str(path)!r} is not an image that can be read; save it as PNG or JPEG")
-    return _split_alpha(_to_uint8(array[:, :, ::-1], what))
+    return _from_array(array[:, :, ::-1], what)
 
 
 def _register_heif(path: Path) -> None:

@@ -182,19 +182,23 @@ def _complete(
     inpainter.to(where, resolve_dtype(where, dtype))
     scene = scene.dilated(config.dilation_px)
     window = _window(scene, inpainter, config.context)
-    known = scene.known
+    known, original = scene.known, scene.original
+    hole = scene.mask[window.slices]
     provenance = _provenance(adapter, config, ranking, inpainter)
+    if scene.history:
+        provenance["scene"] = dict(scene.history)
     items = []
     for seed, patch in _samples(inpainter, window, known, scene, config, progress=progress):
-        image = known.copy()
-        image[window.slices] = blend(
+        blended = blend(
             known[window.slices],
-            scene.mask[window.slices],
+            hole,
             window.restore(patch),
             method=config.blend,
             scale=window.scale,
+            dtype=original.pixels.dtype,
         )
-        items.append(Completion(image=image, seed=seed, provenance=provenance))
+        filled = original.encode(blended[hole])  # the window holds all of the hole
+        items.append(Completion(scene=scene, filled=filled, seed=seed, provenance=provenance))
     completions = Completions(items=tuple(items), scene=scene)
     return rank(completions, config=ranking, matcher=matcher, progress=progress) if matcher else completions
 

@@ -35,9 +35,14 @@ def image_grid(cells: Sequence[tuple[str, ImageArray]], *, columns: int) -> Figu
     for axis in axes:
         axis.set_axis_off()
     for axis, (caption, image) in zip(axes, cells, strict=False):
-        axis.imshow(resize(image, fit_within(image.shape[:2], _CELL_PX)))
+        axis.imshow(thumbnail(image))
         axis.set_title(caption, fontsize=9)
     return figure
+
+
+def thumbnail(image: ImageArray) -> ImageArray:
+    """Shrink an image to what a cell of a grid shows."""
+    return resize(image, fit_within(image.shape[:2], _CELL_PX))
 
 
 def match_overlay(

@@ -28,7 +28,7 @@ from realfill.batches import TrainingImage, draw_batch
 from realfill.config import FitConfig, Precision
 from realfill.devices import make_accelerator, resolve_device
 from realfill.errors import OutputError, RealFillError, SceneError
-from realfill.images import IMAGE_SUFFIXES, ImageArray, read_image, resize, to_array, to_tensor, write_png
+from realfill.images import IMAGE_SUFFIXES, ImageArray, read_image, resize, to_array, to_tensor
 from realfill.masks import random_mask
 from realfill.models.adapter import Trainable
 from realfill.models.bases import Card
@@ -36,6 +36,7 @@ from realfill.models.inpainter import Inpainter
 from realfill.models.mini.building import build_pipeline, principal_components, regress_decoder, widen
 from realfill.sampling import sample
 from realfill.training import CHECKPOINT_NAME, Progress, Trainer, train
+from realfill.writing import write_png
 
 _PREVIEWS = 12
 

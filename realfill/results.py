@@ -1,82 +1,33 @@
-"""Completion and Completions: what ``complete`` returns, and how it is kept."""
+"""Completions: what ``complete`` returns, best first, and the folder that it is kept in."""
 
 from __future__ import annotations
 
 import io
 import json
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
-from typing import Any, overload
+from typing import overload
 
+import numpy as np
 from matplotlib.figure import Figure
 
+from realfill.completion import Completion, caption, read_filled, stack_of
+from realfill.config import FileFormat
 from realfill.errors import OutputError, SceneError
-from realfill.images import ImageArray, read_image, write_png
-from realfill.plotting import image_grid
+from realfill.images import read_photo
+from realfill.layers import write_layers
+from realfill.plotting import image_grid, thumbnail
 from realfill.scene import Scene
+from realfill.writing import SUFFIXES
 
 SCORES_NAME = "scores.json"
 SHEET_NAME = "contact_sheet.png"
 _PARTIAL = ".partial"
-_DIGITAL_SOURCE = "http://cv.iptc.org/newscodes/digitalsourcetype/compositeWithTrainedAlgorithmicMedia"
-_XMP = (
-    '<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
-    '<rdf:Description xmlns:Iptc4xmpExt="http://iptc.org/std/Iptc4xmpExt/2008-02-29/" '
-    f'Iptc4xmpExt:DigitalSourceType="{_DIGITAL_SOURCE}"/></rdf:RDF></x:xmpmeta>'
-)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Completion:
-    """One completion of a scene.
-
-    Attributes:
-        image: (H, W, 3) uint8, of the target's size; equal to the target outside the mask.
-        seed: it was sampled with.
-        score: higher is more authentic; ``None`` until ranked.
-        num_matches: matched keypoints in the hole, over all references; ``None`` until ranked.
-        scores_per_reference: the same for each reference.
-        num_matches_per_reference: likewise.
-        provenance: what it was made with; plain JSON values.
-    """
-
-    image: ImageArray
-    seed: int
-    score: float | None = None
-    num_matches: int | None = None
-    scores_per_reference: tuple[float, ...] = ()
-    num_matches_per_reference: tuple[int, ...] = ()
-    provenance: Mapping[str, Any] = field(default_factory=dict)
-
-    def save(self, path: str | PathLike[str], *, overwrite: bool = False) -> None:
-        """Write a PNG whose metadata says that a model completed it, which one, and with what seed.
-
-        Raises:
-            OutputError: the file exists, and ``overwrite`` isn't set.
-            ValueError: the path doesn't end in ``.png``.
-        """
-        if Path(path).exists() and not overwrite:
-            raise OutputError(f"{str(path)!r} exists; choose another name, or overwrite=True")
-        base, version = self.provenance.get("base", "a model"), self.provenance.get("realfill", "")
-        metadata = {
-            "Software": f"realfill {version}".strip(),
-            "Description": f"A part of this image was completed by a generative model ({base}, seed {self.seed}).",
-            "realfill": json.dumps({**self.provenance, "seed": self.seed, "score": self.score}),
-            "XML:com.adobe.xmp": _XMP,
-        }
-        write_png(path, self.image, metadata)
-
-    def _repr_png_(self) -> bytes:
-        buffer = io.BytesIO()
-        image_grid([("", self.image)], columns=1).savefig(buffer, format="png")
-        return buffer.getvalue()
-
-    def __repr__(self) -> str:
-        score = "not ranked" if self.score is None else f"score {self.score:g}"
-        return f"Completion(seed {self.seed}, {score})"
+_PATCH = "_patch"
+_LAYERS_NAME = "layers.ora"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -103,16 +54,32 @@ class Completions(Sequence[Completion]):
 
     def contact_sheet(self) -> Figure:
         """Draw references, target, best, and every sample with its seed and score."""
-        hole = self.scene.mask[:, :, None]
-        target = (self.scene.known * ~hole + hole * (255, 255, 255)).astype("uint8")
-        inputs = [(f"reference {i}", r) for i, r in enumerate(self.scene.references)]
+        inputs = [(f"reference {i}", thumbnail(r)) for i, r in enumerate(self.scene.references)]
+        target = np.where(self.scene.mask[:, :, None], np.uint8(255), self.scene.target)
         name = "best" if self.ranked else "first"
-        cells = [*inputs, ("target", target), (name, self.best.image)]
-        cells += [(_caption(c), c.image) for c in self.items]
+        cells = [*inputs, ("target", thumbnail(target)), (name, thumbnail(self.best.image))]
+        cells += [(caption(c), thumbnail(c.image)) for c in self.items]
         return image_grid(cells, columns=4)
 
-    def save(self, directory: str | PathLike[str], *, overwrite: bool = False) -> None:
+    def save(
+        self,
+        directory: str | PathLike[str],
+        *,
+        overwrite: bool = False,
+        file_format: FileFormat = "png",
+        quality: int = 95,
+        layers: bool = False,
+    ) -> None:
         """Write every completion, best first, ``scores.json`` and ``contact_sheet.png``.
+
+        Args:
+            directory: where to.
+            overwrite: replace the completions that are there.
+            file_format: ``png`` and ``tiff`` keep the target's own values outside the mask, ``jpeg`` values close to
+                them.
+            quality: of JPEGs, from 1 to 100.
+            layers: write what can be edited too: for each completion only what was filled, and ``layers.ora``, which
+                holds them all above the untouched target, the best visible.
 
         Raises:
             OutputError: the folder holds completions already, and ``overwrite`` isn't set.
@@ -123,8 +90,11 @@ class Completions(Sequence[Completion]):
         partial.mkdir()
         records = []
         for place, completion in enumerate(self.items):
-            name = f"{place:02d}_seed{completion.seed}.png"
-            completion.save(partial / name)
+            stem = f"{place:02d}_seed{completion.seed}"
+            name = stem + SUFFIXES[file_format]
+            completion.save(partial / name, quality=quality)
+            if layers:
+                completion.save_patch(partial / f"{stem}{_PATCH}{'.tif' if file_format == 'tiff' else '.png'}")
             records.append({
                 "file": name,
                 "seed": completion.seed,
@@ -133,6 +103,9 @@ class Completions(Sequence[Completion]):
                 "scores_per_reference": completion.scores_per_reference,
                 "num_matches_per_reference": completion.num_matches_per_reference,
             })  # fmt: skip
+        if layers:
+            best = self.best
+            write_layers(partial / _LAYERS_NAME, stack_of(self.items), best.photo, best.credit(_LAYERS_NAME))
         self.contact_sheet().savefig(partial / SHEET_NAME)
         values = {"provenance": dict(self.best.provenance), "completions": records}
         (partial / SCORES_NAME).write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
@@ -156,9 +129,11 @@ class Completions(Sequence[Completion]):
             )
         try:
             values = json.loads((folder / SCORES_NAME).read_text(encoding="utf-8"))
+            grown = scene.dilated(values["provenance"].get("sample", {}).get("dilation_px", 0))
             items = tuple(
                 Completion(
-                    image=read_image(folder / r["file"], r["file"])[0],
+                    scene=grown,
+                    filled=read_filled(folder / r["file"], read_photo(folder / r["file"], r["file"]), grown),
                     seed=r["seed"],
                     score=r["score"],
                     num_matches=r["num_matches"],
@@ -168,14 +143,10 @@ class Completions(Sequence[Completion]):
                 )
                 for r in values["completions"]
             )
-            grown = scene.dilated(values["provenance"].get("sample", {}).get("dilation_px", 0))
         except (KeyError, TypeError, AttributeError, UnicodeDecodeError, json.JSONDecodeError) as error:
             raise SceneError(f"{str(folder / SCORES_NAME)!r} is damaged: {error}") from error
-        known = ~grown.mask
-        if not items or any(
-            c.image.shape != scene.target.shape or (c.image[known] != scene.target[known]).any() for c in items
-        ):
-            raise SceneError(f"the completions in {str(folder)!r} are of another target than {scene}")
+        if not items:
+            raise SceneError(f"{str(folder / SCORES_NAME)!r} lists no completions")
         return cls(items=items, scene=grown)
 
     def _repr_png_(self) -> bytes:
@@ -220,9 +191,5 @@ def check_output(directory: str | PathLike[str], *, overwrite: bool = False) -> 
 
 def _saved_files(folder: Path) -> list[Path]:
     """List what an earlier ``save`` left in a folder."""
-    return [f for f in (*folder.glob("[0-9][0-9]*_seed*.png"), folder / SHEET_NAME, folder / SCORES_NAME) if f.exists()]
-
-
-def _caption(completion: Completion) -> str:
-    score = "" if completion.score is None else f", score {completion.score:g}"
-    return f"seed {completion.seed}{score}"
+    own = [f for f in folder.glob("[0-9][0-9]*_seed*.*") if f.suffix in SUFFIXES.values()]
+    return [f for f in (*own, folder / _LAYERS_NAME, folder / SHEET_NAME, folder / SCORES_NAME) if f.exists()]

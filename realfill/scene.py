@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from realfill.config import MAX_REFERENCES
 from realfill.errors import OutputError, RealFillWarning, SceneError
-from realfill.images import IMAGE_SUFFIXES, ImageArray, ImageLike, MaskArray, natural_key, read_image, write_png
+from realfill.images import IMAGE_SUFFIXES, ImageArray, ImageLike, MaskArray, natural_key, read_image, read_photo
+from realfill.margins import Margins, Reach
 from realfill.masks import dilate
+from realfill.photos import Photo
+from realfill.writing import write_photo, write_png
 
 MIN_SIDE_PX = 32
+_SOME = 200_000  # pixels are enough to tell a blank from a photo
 
 
 @dataclass(frozen=True, slots=True, init=False, eq=False)
@@ -29,11 +34,15 @@ class Scene:
         references: each (H, W, 3) uint8 sRGB.
         target: (H, W, 3) uint8 sRGB. What lies under the mask is kept, but no method sees it.
         mask: (H, W) bool, True = fill.
+        original: the target in its file's own colours, depth and EXIF, which results go back into; no method sees it.
+        history: what was done to the target, where it isn't a photo as it was taken; plain JSON values.
     """
 
     references: tuple[ImageArray, ...]
     target: ImageArray
     mask: MaskArray
+    original: Photo
+    history: Mapping[str, Any]
 
     def __init__(
         self, references: Sequence[ImageLike], target: ImageLike, mask: ImageLike | MaskArray | None = None
@@ -51,15 +60,22 @@ class Scene:
         """
         self._set(*_read_parts(references, target, mask))
 
-    def _set(self, references: tuple[ImageArray, ...], target: ImageArray, mask: MaskArray) -> None:
-        for name, value in (("references", references), ("target", target), ("mask", mask)):
+    def _set(
+        self, references: tuple[ImageArray, ...], original: Photo, mask: MaskArray, target: ImageArray,
+        history: Mapping[str, Any] | None = None,
+    ) -> None:  # fmt: skip
+        values = (references, target, mask, original, dict(history or {}))
+        for name, value in zip(("references", "target", "mask", "original", "history"), values, strict=True):
             object.__setattr__(self, name, value)
 
     @classmethod
-    def _made(cls, references: tuple[ImageArray, ...], target: ImageArray, mask: MaskArray) -> Scene:
+    def _made(
+        cls, references: tuple[ImageArray, ...], original: Photo, mask: MaskArray, target: ImageArray,
+        history: Mapping[str, Any] | None = None,
+    ) -> Scene:  # fmt: skip
         """Put together parts that were checked."""
         scene = object.__new__(cls)
-        scene._set(references, target, mask)
+        scene._set(references, original, mask, target, history)
         return scene
 
     @property
@@ -69,7 +85,18 @@ class Scene:
 
     def blanked(self) -> Scene:
         """Blank what lies under the mask for good."""
-        return self._made(self.references, self.known, self.mask)
+        original = self.original.blanked(self.mask)
+        return self._made(self.references, original, self.mask, self.known, self.history)
+
+    def retargeted(self, original: Photo, mask: MaskArray, history: Mapping[str, Any]) -> Scene:
+        """Take the same references for another target: how a part of a completion is filled anew.
+
+        Args:
+            original: the other target.
+            mask: (H, W) bool of its size, True = fill.
+            history: what was done to it; added to this scene's.
+        """
+        return self._made(self.references, original, mask, original.srgb(), {**self.history, **history})
 
     def with_references(self, num_references: int) -> Scene:
         """Keep the first references only.
@@ -79,7 +106,7 @@ class Scene:
         """
         if len(self.references) < num_references:
             raise SceneError(f"the scene has {len(self.references)} references; asked for: {num_references}")
-        return self._made(self.references[:num_references], self.target, self.mask)
+        return self._made(self.references[:num_references], self.original, self.mask, self.target, self.history)
 
     def dilated(self, radius_px: int) -> Scene:
         """Grow the mask by ``radius_px`` pixels in every direction.
@@ -92,7 +119,7 @@ class Scene:
         mask = dilate(self.mask, radius_px)
         if mask.all() and not self.mask.all():
             raise SceneError(f"the mask, grown by {radius_px} pixels, covers the whole target; grow it less")
-        return self._made(self.references, self.target, mask)
+        return self._made(self.references, self.original, mask, self.target, self.history)
 
     @classmethod
     def canvas(cls, size: tuple[int, int], references: Sequence[ImageLike] = ()) -> Scene:
@@ -107,7 +134,56 @@ class Scene:
         """
         if min(size) < MIN_SIDE_PX:
             raise SceneError(f"the canvas is {size[1]} x {size[0]} pixels; legal: at least {MIN_SIDE_PX} on each side")
-        return cls._made(_read_references(references), np.zeros((*size, 3), np.uint8), np.ones(size, bool))
+        blank = Photo(pixels=np.zeros((*size, 3), np.uint8))
+        return cls._made(_read_references(references), blank, np.ones(size, bool), blank.pixels)
+
+    @classmethod
+    def outpaint(
+        cls,
+        references: Sequence[ImageLike],
+        target: ImageLike,
+        mask: ImageLike | MaskArray | None = None,
+        *,
+        margin: Reach = 0,
+        left: Reach | None = None,
+        right: Reach | None = None,
+        top: Reach | None = None,
+        bottom: Reach | None = None,
+        aspect: float | tuple[float, float] | None = None,
+        anchor: float = 0.5,
+    ) -> Scene:
+        """Lay the target on a larger canvas, whose new pixels are to be filled.
+
+        Whole numbers are pixels, fractions shares of the target: ``left=100``, ``left=0.3``.
+
+        Args:
+            references: as for ``Scene``; so are target and mask.
+            target: its pixels stay exact.
+            mask: what to fill inside of the target too; may be empty. ``None``: where the target is transparent.
+            margin: by how much each side grows that isn't given.
+            left: by how much this side grows; likewise the others.
+            right: likewise.
+            top: likewise.
+            bottom: likewise.
+            aspect: in place of sides: the canvas's width over height, or (width, height), which the shorter way grows
+                to.
+            anchor: for ``aspect``: share of what is added that lies left of the target or above it; 0.5: centred.
+
+        Raises:
+            SceneError: nothing grows; a number is illegal; the canvas is above 200 million pixels; or as for ``Scene``.
+        """
+        photos = _read_references(references)
+        photo = read_photo(target, "the target")
+        size = photo.pixels.shape[:2]
+        _check_size(photo.pixels, "the target")
+        sides = (margin or None, left, right, top, bottom)
+        if aspect is None:
+            margins = Margins.of_sides(size, margin=margin, left=left, right=right, top=top, bottom=bottom)
+        elif any(side is not None for side in sides):
+            raise SceneError("both an aspect and sides that grow are given; legal: one of the two")
+        else:
+            margins = Margins.of_aspect(size, aspect, anchor=anchor)
+        return cls._made(photos, *_lay_out(photo, mask, margins), {"outpaint": margins.to_dict()})
 
     @classmethod
     def load(cls, directory: str | PathLike[str]) -> Scene:
@@ -119,21 +195,10 @@ class Scene:
         Raises:
             SceneError: a part is missing or can't be used.
         """
-        folder = Path(directory)
-        if not folder.is_dir():
-            raise SceneError(
-                f"there is no folder {str(folder)!r}; a scene is a folder with ref/, target/target.png ..."
-            )
-        target = find_image(folder / "target", "target")
-        if target is None:
-            raise SceneError(
-                f"{str(folder)!r} has no target/target.png; legal: ref/*, target/target.png, target/mask.png"
-            )
-        references = sorted((p for p in (folder / "ref").glob("*") if _is_image(p)), key=natural_key)
-        return cls._made(*_read_parts(references, target, find_image(folder / "target", "mask")))
+        return cls._made(*_read_parts(*find_parts(directory)))
 
     def save(self, directory: str | PathLike[str]) -> None:
-        """Write the scene in RealBench's layout, losslessly.
+        """Write the scene in RealBench's layout, losslessly; the target in its own colours and depth.
 
         Raises:
             OutputError: the folder already holds a scene.
@@ -145,7 +210,7 @@ class Scene:
         (folder / "ref").mkdir()
         for i, reference in enumerate(self.references):
             write_png(folder / "ref" / f"{i}.png", reference)
-        write_png(folder / "target" / "target.png", self.target)
+        write_photo(folder / "target" / "target.png", self.original)
         write_png(folder / "target" / "mask.png", np.repeat(self.mask[:, :, None], 3, axis=2).astype(np.uint8) * 255)
 
     def __repr__(self) -> str:
@@ -153,6 +218,22 @@ class Scene:
             f"Scene({len(self.references)} references, target {_size(self.target)}, "
             f"hole {self.mask.mean():.1%} of the pixels)"
         )
+
+
+def find_parts(directory: str | PathLike[str]) -> tuple[list[Path], Path, Path | None]:
+    """Find a scene's files in RealBench's layout: references, in natural order, target, and mask if there is one.
+
+    Raises:
+        SceneError: there is no folder or no target.
+    """
+    folder = Path(directory)
+    if not folder.is_dir():
+        raise SceneError(f"there is no folder {str(folder)!r}; a scene is a folder with ref/, target/target.png ...")
+    target = find_image(folder / "target", "target")
+    if target is None:
+        raise SceneError(f"{str(folder)!r} has no target/target.png; legal: ref/*, target/target.png, target/mask.png")
+    references = sorted((p for p in (folder / "ref").glob("*") if _is_image(p)), key=natural_key)
+    return references, target, find_image(folder / "target", "mask")
 
 
 def read_mask(source: ImageLike | MaskArray) -> MaskArray:
@@ -176,16 +257,31 @@ def read_mask(source: ImageLike | MaskArray) -> MaskArray:
 
 def _read_parts(
     references: Sequence[ImageLike], target: ImageLike, mask: ImageLike | MaskArray | None
-) -> tuple[tuple[ImageArray, ...], ImageArray, MaskArray]:
+) -> tuple[tuple[ImageArray, ...], Photo, MaskArray, ImageArray]:
     photos = _read_references(references)
-    image, transparent = read_image(target, "the target")
-    if mask is None and transparent is None:
+    photo = read_photo(target, "the target")
+    if mask is None and photo.transparent is None:
         raise SceneError("there is no mask, and the target has no transparent pixels; give a mask, white = fill")
-    hole = read_mask(mask) if mask is not None else transparent
+    hole = read_mask(mask) if mask is not None else photo.transparent
     assert hole is not None
-    _check_size(image, "the target")
+    _check_size(photo.pixels, "the target")
+    image = photo.srgb()
     _check_mask(hole, image)
-    return photos, image, hole
+    return photos, photo, hole, image
+
+
+def _lay_out(photo: Photo, mask: ImageLike | MaskArray | None, margins: Margins) -> tuple[Photo, MaskArray, ImageArray]:
+    """Lay a photo on a larger canvas: what is around it is hole, and so is what its own mask says."""
+    grown = photo.padded(**margins.to_dict())
+    image = grown.srgb()
+    hole = np.ones(image.shape[:2], bool)
+    height, width = photo.pixels.shape[:2]
+    place = slice(margins.top, margins.top + height), slice(margins.left, margins.left + width)
+    inner = photo.transparent if mask is None else read_mask(mask)
+    if inner is not None and (inner.any() or inner.shape != (height, width)):
+        _check_mask(inner, image[place])
+    hole[place] = False if inner is None else inner
+    return grown, hole, image
 
 
 def _read_references(references: Sequence[ImageLike]) -> tuple[ImageArray, ...]:
@@ -218,8 +314,8 @@ def _check_mask(mask: MaskArray, target: ImageArray) -> None:
         raise SceneError(
             "the mask covers the whole target: no known pixel is left; leave some black, or take variants() for that"
         )
-    blank_outside = _is_uniform(target[~mask])
-    if (mask.mean() > 0.5 and not _is_uniform(target[mask])) or (blank_outside and not _is_uniform(target[mask])):
+    blank_outside, blank_inside = _is_uniform(target, ~mask), _is_uniform(target, mask)
+    if not blank_inside and (blank_outside or mask.mean() > 0.5):
         warnings.warn(
             f"the mask hides {mask.mean():.0%} of the target, and what it hides looks like a photo"
             f"{' while the rest is blank' if blank_outside else ''}; is it inverted? White (True) marks what to fill",
@@ -228,7 +324,9 @@ def _check_mask(mask: MaskArray, target: ImageArray) -> None:
         )
 
 
-def _is_uniform(pixels: np.ndarray) -> bool:
+def _is_uniform(image: ImageArray, where: MaskArray) -> bool:
+    step = 1 + int(where.sum()) // _SOME
+    pixels = image.reshape(-1, 3)[::step][where.reshape(-1)[::step]]
     return float(np.abs(pixels.astype(np.int16) - np.median(pixels, axis=0)).mean()) < 1
 
 

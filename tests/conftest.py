@@ -1,6 +1,7 @@
 """Tiny random models of Stable Diffusion's own classes, and small scenes."""
 
 import os
+import struct
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # else threads of several test runs wait by spinning
 
@@ -88,6 +89,29 @@ def make_photo(height: int, width: int, seed: int = 0) -> np.ndarray:
         noise = rng.random((cells, cells, 3)).astype(np.float32)
         image += cv2.resize(noise, (width, height), interpolation=cv2.INTER_CUBIC) / 3
     return (image.clip(0, 1) * 255).astype(np.uint8)
+
+
+def make_profile(*, gamma: float = 2.19921875, grey: bool = False) -> bytes:
+    """Write an ICC profile: Adobe RGB's primaries with a gamma, or grey with one."""
+
+    def xyz(*values):
+        return b"XYZ \0\0\0\0" + struct.pack(">3i", *(round(v * 65536) for v in values))
+
+    text = b"desc\0\0\0\0" + struct.pack(">I", 5) + b"wide\0" + bytes(78)
+    curve = b"curv\0\0\0\0" + struct.pack(">IH", 1, round(gamma * 256)) + b"\0\0"
+    tags = {b"desc": text, b"cprt": b"text\0\0\0\0none\0\0\0\0", b"wtpt": xyz(0.9642, 1, 0.8249)}
+    if grey:
+        tags[b"kTRC"] = curve
+    else:
+        tags |= {b"rXYZ": xyz(0.60974, 0.31111, 0.01947), b"gXYZ": xyz(0.20528, 0.62567, 0.06087)}
+        tags |= {b"bXYZ": xyz(0.14919, 0.06322, 0.74457), b"rTRC": curve, b"gTRC": curve, b"bTRC": curve}
+    table, data = struct.pack(">I", len(tags)), b""
+    for name, tag in tags.items():
+        table += name + struct.pack(">II", 132 + 12 * len(tags) + len(data), len(tag))
+        data += tag + bytes(-len(tag) % 4)
+    head = struct.pack(">I4sI4s4s4s", 132 + len(table) - 4 + len(data), b"lcms", 0x02400000, b"mntr",
+                       b"GRAY" if grey else b"RGB ", b"XYZ ") + bytes(12) + b"acsp" + bytes(28)  # fmt: skip
+    return head + struct.pack(">3i", 63190, 65536, 54061) + bytes(48) + table + data
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ import json
 import numpy as np
 import pytest
 from conftest import TINY_FIT
+from huggingface_hub import constants
 from test_cases import save_case
 
 from realfill import RankConfig, SampleConfig
@@ -164,7 +165,8 @@ def test_peak_memory_sees_what_was_held_and_freed():
     assert large.peak_mb > small.peak_mb + 150
 
 
-def test_the_command_writes_results_a_report_and_a_page(cases, tiny_sd, tmp_path, capsys):
+def test_the_command_writes_results_a_report_and_a_page(cases, tiny_sd, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     fit = [w for k, v in TINY_FIT.items() for w in (f"--fit.{k.replace('_', '-')}", str(v))]
     words = [
         "bench", str(cases), "-o", str(tmp_path / "out"), "--base", tiny_sd, "--methods", "realfill", "base", "telea",

@@ -93,6 +93,15 @@ def test_cut_is_the_patch_rounded_and_clipped():
 
 
 @pytest.mark.parametrize("method", ["membrane", "cut"])
+def test_16_bits_are_the_same_in_finer_steps(method):
+    hole = HOLES["blob"]
+    narrow = blend(PHOTO, hole, sample(), method=method, scale=1.0)
+    wide = blend(PHOTO, hole, sample(), method=method, scale=1.0, dtype=np.uint16)
+    assert wide.dtype == np.uint16 and np.array_equal(wide[~hole], PHOTO[~hole] * np.uint16(257))
+    assert np.abs(wide / 257 - narrow).max() <= 0.51 and len(np.unique(wide[hole] % 257)) > 8
+
+
+@pytest.mark.parametrize("method", ["membrane", "cut"])
 def test_a_hole_over_everything_is_the_patch_and_no_hole_is_the_photo(method):
     everything = np.ones((61, 83), bool)
     patch = make_photo(61, 83, 1).astype(np.float32)

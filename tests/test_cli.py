@@ -180,6 +180,75 @@ def test_a_rotated_jpeg_of_odd_size_goes_through(tiny_sd, tmp_path):
     assert (image == scene.target)[~scene.mask].all()
 
 
+def test_outpainting_needs_no_mask_and_goes_through_every_command(tiny_sd, tmp_path, capsys):
+    photo = make_photo(44, 60)
+    for name in ("ref/0.png", "target/target.png"):
+        (tmp_path / "scene" / name).parent.mkdir(parents=True)
+        Image.fromarray(photo).save(tmp_path / "scene" / name)
+    scene, adapter, out, ranked = (str(tmp_path / n) for n in ("scene", "adapter", "out", "ranked"))
+    grow = ("--outpaint", "0.25", "--outpaint-left", "3")
+    assert main(["fit", scene, "-o", adapter, "--base", tiny_sd, *FIT, *grow]) == 0
+    assert main(["complete", scene, "--adapter", adapter, "-o", out, *SMALL, *grow]) == 0
+    assert main(["rank", scene, out, "-o", ranked, "--rank.matcher", "sift", *grow]) == 0
+    image, _ = read_image(next((tmp_path / "ranked").glob("00_*.png")))
+    assert image.shape == (66, 78, 3) and np.array_equal(image[11:55, 3:63], photo)
+    wide = ["complete", scene, "--base", tiny_sd, "-o", str(tmp_path / "wide"), *SMALL, "--outpaint-aspect", "16:9"]
+    assert main(wide) == 0
+    assert read_image(next((tmp_path / "wide").glob("00_*.png")))[0].shape == (44, 78, 3)
+    assert main([*wide, "--overwrite", "--outpaint", "0.2"]) == 1
+    assert "both an aspect and sides" in capsys.readouterr().err
+    assert main([*wide[:-1], "wide", "--overwrite"]) == 1
+    assert "legal: such as 16:9 or 1.5" in capsys.readouterr().err
+    assert main(["complete", scene, "--base", tiny_sd, "-o", str(tmp_path / "none"), *SMALL]) == 1
+    assert "there is no mask" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("name", "suffix"), [("tiff", "tif"), ("jpeg", "jpg")])
+def test_other_formats_and_layers_on_request(name, suffix, folder, tiny_sd, tmp_path):
+    words = [
+        "complete",
+        str(folder),
+        "--base",
+        tiny_sd,
+        "-o",
+        str(tmp_path / "out"),
+        *SMALL,
+        "--format",
+        name,
+        "--layers",
+    ]
+    assert main(words) == 0
+    names = {p.name for p in (tmp_path / "out").iterdir()}
+    assert len([n for n in names if n.endswith(f".{suffix}") and "patch" not in n]) == 2
+    assert len([n for n in names if "_patch" in n]) == 2 and "layers.ora" in names
+
+
+def test_a_part_is_redone_and_the_rest_stays_exact(folder, tiny_sd, tmp_path, capsys):
+    out, again = tmp_path / "out", tmp_path / "again"
+    words = ["complete", str(folder), "--base", tiny_sd, *SMALL]
+    assert main([*words, "-o", str(out)]) == 0
+    part = np.zeros((64, 80), bool)
+    part[26:34, 34:44] = True
+    Image.fromarray(part).save(tmp_path / "part.png")
+    kept = next(out.glob("01_*.png"))
+    redo = ["--redo", str(kept), "--redo-mask", str(tmp_path / "part.png"), "--sample.seed", "50"]
+    assert main([*words, *redo, "-o", str(again)]) == 0
+    before, after = read_image(kept)[0], read_image(next(again.glob("00_*.png")))[0]
+    assert np.array_equal(before[~part], after[~part]) and (before[part] != after[part]).any()
+    made = json.loads((again / "scores.json").read_text())["provenance"]["scene"]["redo"]
+    assert made["seed"] == int(kept.stem.split("seed")[1]) and made["provenance"]["base"] == tiny_sd
+    assert main(["rank", str(folder), str(again), "-o", str(tmp_path / "r"), "--rank.matcher", "sift"]) == 0
+    assert _status([*words, "--redo", str(kept), "-o", str(tmp_path / "x")]) == 2
+    assert "--redo-mask" in "".join(capsys.readouterr())
+
+
+@pytest.mark.parametrize("command", ["run", "complete", "rank"])
+def test_an_illegal_quality_is_an_error_of_usage(command, folder, capsys):
+    base = {"complete": ["--base", "mini"], "rank": ["elsewhere"]}.get(command, [])
+    assert _status([command, str(folder), *base, "-o", "out", "--quality", "0"]) == 2
+    assert "quality is 0; legal" in "".join(capsys.readouterr())
+
+
 def _status(words):
     try:
         return main(words)

@@ -33,8 +33,8 @@ def plant(planted):
     calls = []
 
     def extract(image):
-        calls.append(int(image[0, 0, 0]))
-        return int(image[0, 0, 0])
+        calls.append(int(image[HOLE[1], HOLE[0], 0]))
+        return calls[-1]
 
     def match(reference, completion):
         return planted.get((reference, completion), make_matches([]))
@@ -44,7 +44,7 @@ def plant(planted):
 
 def mark(image, number):
     image = image.copy()
-    image[0, 0] = number
+    image[HOLE[1], HOLE[0]] = number
     return image
 
 
@@ -52,7 +52,9 @@ def mark(image, number):
 def marked(scene):
     """Four completions, seeds 10 to 13, of a scene with references 0 and 1; each image carries its number."""
     scene = Scene([mark(r, i) for i, r in enumerate(scene.references)], scene.target, scene.mask)
-    items = tuple(Completion(image=mark(scene.target, s), seed=s, provenance={"base": "x"}) for s in range(10, 14))
+    items = tuple(
+        Completion.from_image(mark(scene.target, s), scene, s, provenance={"base": "x"}) for s in range(10, 14)
+    )
     return Completions(items=items, scene=scene)
 
 
@@ -104,7 +106,7 @@ def test_nothing_but_order_and_scores_changes_and_the_config_is_noted(marked):
     assert marked.items[0].score is None
     for completion in result:
         before = next(c for c in marked if c.seed == completion.seed)
-        assert completion.image is before.image
+        assert completion.filled is before.filled
         assert completion.provenance == {**before.provenance, "rank": config.resolve({}).to_dict()}
 
 
@@ -177,8 +179,9 @@ def judged():
     noise = np.random.default_rng(0).integers(0, 256, truth.shape).astype(np.uint8)
     fillings = (noise, make_photo(200, 240, 5), cv2.GaussianBlur(truth, (0, 0), 6), truth)
     images = [np.where(mask[:, :, None], f, truth).astype(np.uint8) for f in fillings]
-    items = tuple(Completion(image=image, seed=seed) for seed, image in enumerate(images))
-    return Completions(items=items, scene=Scene([reference], np.where(mask[:, :, None], 0, truth), mask))
+    scene = Scene([reference], np.where(mask[:, :, None], 0, truth), mask)
+    items = tuple(Completion.from_image(image, scene, seed) for seed, image in enumerate(images))
+    return Completions(items=items, scene=scene)
 
 
 def test_the_truth_ranks_above_noise_and_above_another_photo(judged):

@@ -4,7 +4,7 @@ import warnings
 
 import numpy as np
 import pytest
-from conftest import make_photo
+from conftest import make_photo, make_profile
 from PIL import Image
 
 from realfill import Scene
@@ -61,6 +61,24 @@ def test_a_file_with_another_name_is_not_the_target(tmp_path):
 def test_saved_scene_is_read_back_exactly(tmp_path, scene):
     scene.save(tmp_path / "a" / "b")
     assert equal(Scene.load(tmp_path / "a" / "b"), scene)
+
+
+def test_a_saved_scene_keeps_16_bits_profile_and_exif(tmp_path):
+    wide = np.random.default_rng(0).integers(0, 65536, PHOTO.shape).astype(np.uint16)
+    scene = Scene([], wide, HOLE)
+    assert scene.target.dtype == np.uint8 and scene.original.pixels.dtype == np.uint16
+    scene.save(tmp_path / "a")
+    assert np.array_equal(Scene.load(tmp_path / "a").original.pixels, wide)
+    write(tmp_path / "b.png", PHOTO, icc_profile=make_profile())
+    Scene([], tmp_path / "b.png", HOLE).save(tmp_path / "b")
+    again = Scene.load(tmp_path / "b")
+    assert again.original.icc_profile == make_profile() and np.array_equal(again.original.pixels, PHOTO)
+    assert not np.array_equal(again.target, PHOTO)
+
+
+def test_an_8_bit_srgb_target_is_held_once():
+    scene = Scene([], PHOTO, HOLE)
+    assert scene.original.pixels is scene.target
 
 
 def test_saving_over_a_scene_is_refused(tmp_path, scene):

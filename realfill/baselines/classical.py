@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -32,6 +33,7 @@ filled = np.zeros_like(lab)
 cv2.xphoto.inpaint(lab, known, filled, cv2.xphoto.INPAINT_SHIFTMAP)
 np.save(sys.stdout.buffer, filled)
 """
+_ZEROED = {"MALLOC_PERTURB_": "255"}  # glibc hands out zeros: it reads memory that it never wrote
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,7 +121,7 @@ def _inpaint_shift_map(known: ImageArray, mask: MaskArray) -> ImageArray:
 
 
 def _shift_map(lab: NDArray[np.uint8], hole: MaskArray) -> NDArray[np.uint8]:
-    """Run OpenCV's shift map in a process of its own, since it has been seen to crash.
+    """Run OpenCV's shift map in a process of its own: crashes are known, and small photos gave one of two results.
 
     Args:
         lab: (H, W, 3) uint8.
@@ -135,8 +137,9 @@ def _shift_map(lab: NDArray[np.uint8], hole: MaskArray) -> NDArray[np.uint8]:
     given = io.BytesIO()
     np.save(given, np.dstack([lab, np.where(hole, np.uint8(0), np.uint8(255))]))  # its masks mark what is known
     done = subprocess.run(  # noqa: S603 - our own program, no arguments from outside
-        [sys.executable, "-P", "-c", _SHIFT_MAP], input=given.getvalue(), capture_output=True, check=False
-    )
+        [sys.executable, "-P", "-c", _SHIFT_MAP],
+        input=given.getvalue(), env=os.environ | _ZEROED, capture_output=True, check=False,
+    )  # fmt: skip
     if done.returncode:
         why = done.stderr.decode(errors="replace").strip().rpartition("\n")[2]
         raise SceneError(f"OpenCV's shift map broke down on this target (exit status {done.returncode}) {why}".strip())

@@ -171,7 +171,7 @@ def _warp(reference: ImageArray, matrix: NDArray[np.float64], size: tuple[int, .
     """
     height, width = size
     w = matrix[2, 0] * np.arange(width) + (matrix[2, 1] * np.arange(height) + matrix[2, 2])[:, None]
-    with np.errstate(divide="ignore", over="ignore"):
+    with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
         area = np.linalg.det(matrix) / w**3  # of the reference's pixels for one of the target's
     usable = (w > 0) & (area > _MAX_SCALE**-2) & (area < _MAX_SCALE**2)
     if not usable.any():

@@ -26,13 +26,15 @@ from realfill.baselines.method import Method
 from realfill.benchmark.memory import PeakMemory
 from realfill.benchmark.records import Record, Results, Run
 from realfill.cases import Case, case_folders
+from realfill.completion import Completion
 from realfill.config import RankConfig
 from realfill.errors import OutputError, RealFillError, RealFillWarning
-from realfill.images import ImageArray, MaskArray, read_image, write_png
+from realfill.images import ImageArray, MaskArray, read_image
 from realfill.models.matcher import Matcher
 from realfill.ranking import rank
-from realfill.results import Completion, Completions
+from realfill.results import Completions
 from realfill.scene import Scene
+from realfill.writing import write_png
 
 RESULTS_NAME = "results.json"
 _CONFIG_NAME = "benchmark.json"
@@ -221,7 +223,7 @@ class Benchmark:
     def _scores(self, scene: Scene, seeds: Sequence[int], images: Sequence[ImageArray]) -> dict[int, float | None]:
         if self.matcher is None or not scene.references:
             return {}
-        items = tuple(Completion(image=image, seed=seed) for seed, image in zip(seeds, images, strict=True))
+        items = tuple(Completion.from_image(image, scene, seed) for seed, image in zip(seeds, images, strict=True))
         completions = Completions(items=items, scene=scene)
         ranked = rank(completions, config=self.ranking, matcher=self.matcher, progress=False)
         return {c.seed: c.score for c in ranked}

@@ -1,0 +1,95 @@
+"""What several commands take alike: how the scene is made ready, and how completions are written."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import tyro
+
+from realfill.config import FileFormat
+from realfill.errors import SceneError
+
+if TYPE_CHECKING:
+    from realfill.results import Completions
+    from realfill.scene import Scene
+
+# Heavy rooms are imported where they are used, so that --help answers at once.
+# ruff: noqa: PLC0415
+
+
+@dataclass(frozen=True, kw_only=True)
+class SceneOptions:
+    """How the scene in a folder is made ready."""
+
+    outpaint: int | float | None = None
+    """Let the canvas grow beyond the target, on every side by pixels (100) or by a share of the target (0.3). The
+    folder needs no mask then; if it has one, that is filled too. Give the same to every command for a scene."""
+    outpaint_left: int | float | None = None
+    """The same for one side."""
+    outpaint_right: int | float | None = None
+    """The same for one side."""
+    outpaint_top: int | float | None = None
+    """The same for one side."""
+    outpaint_bottom: int | float | None = None
+    """The same for one side."""
+    outpaint_aspect: str | None = None
+    """In place of sides: the canvas's aspect, such as 16:9 or 1.5, which the shorter way grows to."""
+    outpaint_anchor: float = 0.5
+    """Share of what an aspect adds that lies left of the target or above it. 0.5: the target is centred."""
+
+    def load_scene(self, directory: Path) -> Scene:
+        """Read the scene in a folder, on its larger canvas if one is asked for.
+
+        Raises:
+            SceneError: the scene can't be used, or the canvas can't be made.
+        """
+        from realfill.scene import Scene, find_parts
+
+        sides = {
+            "left": self.outpaint_left,
+            "right": self.outpaint_right,
+            "top": self.outpaint_top,
+            "bottom": self.outpaint_bottom,
+        }
+        if self.outpaint is None and self.outpaint_aspect is None and all(side is None for side in sides.values()):
+            return Scene.load(directory)
+        references, target, mask = find_parts(directory)
+        aspect = None if self.outpaint_aspect is None else _parse_aspect(self.outpaint_aspect)
+        margin = 0 if self.outpaint is None else self.outpaint
+        return Scene.outpaint(
+            references, target, mask, margin=margin, aspect=aspect, anchor=self.outpaint_anchor, **sides
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutputOptions:
+    """How completions are written."""
+
+    file_format: Annotated[FileFormat, tyro.conf.arg(name="format")] = "png"
+    """``png`` and ``tiff`` hold the target's own values outside the hole, in its own colours and depth. ``jpeg`` is
+    lossy there too: values come close to the target's."""
+    quality: int = 95
+    """Quality of JPEGs, from 1 to 100."""
+    layers: bool = False
+    """Write what an editor goes on with too: for each completion only what was filled, the rest transparent, and
+    layers.ora (GIMP, Krita), which holds them all above the untouched target."""
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.quality <= 100:
+            raise ValueError(f"quality is {self.quality}; legal: from 1 to 100")
+
+    def write(self, completions: Completions, directory: Path, *, overwrite: bool) -> None:
+        """Save completions as asked for."""
+        completions.save(
+            directory, overwrite=overwrite, file_format=self.file_format, quality=self.quality, layers=self.layers
+        )
+
+
+def _parse_aspect(text: str) -> float | tuple[float, float]:
+    try:
+        width, colon, height = text.partition(":")
+        return (float(width), float(height)) if colon else float(width)
+    except ValueError:
+        raise SceneError(f"the aspect is {text!r}; legal: such as 16:9 or 1.5") from None

@@ -1,0 +1,151 @@
+"""Telea and shift map: only the hole changes, nothing under it is read, nothing of it stays open."""
+
+import cv2
+import numpy as np
+import pytest
+from conftest import make_photo
+
+from realfill import Scene
+from realfill.baselines import classical
+from realfill.baselines.classical import ShiftMap, Telea, inpaint_telea
+from realfill.errors import MissingDependencyError, SceneError
+
+SIZE = (48, 64)
+METHODS = [Telea(), ShiftMap()]
+BRIGHT = (make_photo(*SIZE) // 2 + 100).astype(np.uint8)
+
+
+def holes():
+    blob, pixel, corner, edge, row, pieces, scattered, frame = (np.zeros(SIZE, bool) for _ in range(8))
+    blob[16:30, 20:40] = True
+    pixel[20, 30] = True
+    corner[0, 0] = corner[-1, -1] = True
+    edge[:, :20] = True
+    row[17] = True
+    pieces[5:12, 5:12] = pieces[30:40, 40:64] = True
+    scattered[:] = np.random.default_rng(0).random(SIZE) < 0.5
+    frame[:] = True
+    frame[14:34, 20:44] = False
+    names = ("blob", "pixel", "corner", "edge", "row", "pieces", "scattered", "frame")
+    return dict(zip(names, (blob, pixel, corner, edge, row, pieces, scattered, frame), strict=True))
+
+
+HOLES = holes()
+
+
+def make_scene(target, mask, under=0):
+    return Scene([], np.where(mask[:, :, None], np.uint8(under), target), mask)
+
+
+def fill(method, scene):
+    (image,) = method.prepare(scene, None, 0)([0])
+    return image
+
+
+@pytest.mark.parametrize("method", METHODS, ids=lambda m: m.name)
+@pytest.mark.parametrize("shape", HOLES)
+def test_only_hole_pixels_change_and_all_of_them_are_filled(method, shape):
+    hole = HOLES[shape]
+    image = fill(method, make_scene(BRIGHT, hole))
+    assert image.shape == BRIGHT.shape and image.dtype == np.uint8
+    assert np.array_equal(image[~hole], BRIGHT[~hole])
+    assert image[hole].min() > 60, "a pixel of the hole stayed black, or took Lab's zero for a colour"
+
+
+@pytest.mark.parametrize("method", METHODS, ids=lambda m: m.name)
+@pytest.mark.parametrize("shape", ["blob", "edge", "scattered"])
+def test_what_lies_under_the_hole_has_no_influence_and_a_second_run_gives_the_same(method, shape):
+    image, again = (fill(method, make_scene(BRIGHT, HOLES[shape], under)) for under in (0, 255))
+    assert np.array_equal(image, again)
+
+
+@pytest.mark.parametrize("method", METHODS, ids=lambda m: m.name)
+@pytest.mark.parametrize("colour", [(0, 0, 0), (255, 255, 255), (20, 200, 60)])
+def test_a_flat_photo_stays_flat(method, colour):
+    flat = np.full((*SIZE, 3), colour, np.uint8)
+    image = fill(method, make_scene(flat, HOLES["blob"]))
+    assert np.abs(image.astype(int) - flat).max() <= 2
+
+
+@pytest.mark.parametrize("method", METHODS, ids=lambda m: m.name)
+def test_each_seed_gets_an_image_of_its_own(method):
+    sampler = method.prepare(make_scene(BRIGHT, HOLES["blob"]), "a photo", 3)
+    first, second = sampler([5, 9])
+    assert np.array_equal(first, second)
+    first[:] = 0
+    assert sampler([5])[0].any() and second.any()
+    assert sampler([]) == []
+    assert not method.uses_seed and not method.uses_fit_seed
+
+
+@pytest.mark.parametrize("method", METHODS, ids=lambda m: m.name)
+def test_an_empty_canvas_is_refused(method):
+    with pytest.raises(SceneError, match="covers the whole target"):
+        method.prepare(Scene.canvas((40, 50)), None, 0)
+
+
+def test_telea_continues_a_ramp():
+    ramp = np.repeat(np.linspace(40, 200, 64)[None, :, None], 48, axis=0).repeat(3, axis=2).round().astype(np.uint8)
+    hole = np.zeros(SIZE, bool)
+    hole[20:26, 28:36] = True
+    image = inpaint_telea(np.where(hole[:, :, None], np.uint8(0), ramp), hole)
+    assert np.abs(image.astype(int) - ramp)[hole].mean() < 8
+
+
+def test_shift_map_continues_a_pattern_where_telea_blurs_it():
+    y, x = np.mgrid[:96, :120]
+    pattern = np.where((x // 6 + y // 6) % 2, 220, 40).astype(np.uint8)[:, :, None].repeat(3, axis=2)
+    hole = np.zeros((96, 120), bool)
+    hole[38:58, 50:70] = True
+    errors = [np.abs(fill(m, make_scene(pattern, hole)).astype(int) - pattern)[hole].mean() for m in METHODS]
+    assert errors[1] < 15 < 45 < errors[0], f"mean error: Telea {errors[0]:.1f}, shift map {errors[1]:.1f}"
+
+
+def test_shift_map_works_small_and_comes_back_in_place(monkeypatch):
+    monkeypatch.setattr(classical, "_SHIFT_MAP_SIZE_PX", 32)
+    ramp = np.repeat(np.linspace(90, 200, 64)[None, :, None], 48, axis=0).repeat(3, axis=2).round().astype(np.uint8)
+    seen = []
+
+    def smooth_fill(lab, hole):
+        seen.append(lab.shape)
+        assert not (cv2.cvtColor(lab, cv2.COLOR_LAB2RGB)[~hole] < 80).any(), "blank pixels were averaged in"
+        return cv2.inpaint(lab, hole.astype(np.uint8), 3, cv2.INPAINT_NS)
+
+    monkeypatch.setattr(classical, "_shift_map", smooth_fill)
+    image = fill(ShiftMap(), make_scene(ramp, HOLES["blob"]))
+    assert seen == [(24, 32, 3)]
+    assert np.array_equal(image[~HOLES["blob"]], ramp[~HOLES["blob"]])
+    assert np.abs(image.astype(int) - ramp).max() <= 8
+
+
+def test_shift_map_leaves_to_telea_what_is_too_little_to_shrink(monkeypatch):
+    monkeypatch.setattr(classical, "_SHIFT_MAP_SIZE_PX", 8)
+    hole = np.ones(SIZE, bool)
+    hole[20, 30] = False
+    image = fill(ShiftMap(), make_scene(BRIGHT, hole))
+    assert np.array_equal(image, inpaint_telea(np.where(hole[:, :, None], np.uint8(0), BRIGHT), hole))
+
+
+def test_what_no_shift_reaches_is_continued_from_what_one_did(monkeypatch):
+    hole = HOLES["blob"]
+    grey = np.full((*SIZE, 3), 128, np.uint8)
+    found = cv2.cvtColor(grey, cv2.COLOR_RGB2LAB).astype(np.uint8)
+    found[20:26, 24:36] = 0
+    monkeypatch.setattr(classical, "_shift_map", lambda lab, hole: found)
+    image = fill(ShiftMap(), make_scene(grey, hole))
+    assert np.abs(image.astype(int) - 128).max() <= 2
+
+
+def test_a_crash_of_opencv_is_an_error_that_the_benchmark_survives(monkeypatch):
+    monkeypatch.setattr(classical, "_SHIFT_MAP", "import os; os.abort()")
+    with pytest.raises(SceneError, match="broke down"):
+        ShiftMap().prepare(make_scene(BRIGHT, HOLES["blob"]), None, 0)
+    monkeypatch.setattr(classical, "_SHIFT_MAP", "raise ValueError('out of shifts')")
+    with pytest.raises(SceneError, match="out of shifts"):
+        ShiftMap().prepare(make_scene(BRIGHT, HOLES["blob"]), None, 0)
+
+
+def test_an_opencv_without_contrib_is_told(monkeypatch):
+    monkeypatch.delattr(cv2, "xphoto")
+    with pytest.raises(MissingDependencyError, match="opencv-contrib-python"):
+        ShiftMap().prepare(make_scene(BRIGHT, HOLES["blob"]), None, 0)
