@@ -12,7 +12,13 @@ from realfill.models._quiet import quiet
 from realfill.models.bases import MINI_DIRECTORY, Card
 from realfill.models.inpainter import Inpainter
 from realfill.models.mini.autoencoder import PatchAutoencoder
-from realfill.models.mini.building import build_pipeline, principal_components, spelling_tokenizer
+from realfill.models.mini.building import (
+    build_pipeline,
+    principal_components,
+    regress_decoder,
+    spelling_tokenizer,
+    widen,
+)
 
 
 @pytest.fixture(scope="module")
@@ -216,3 +222,64 @@ def test_the_tokenizer_is_loaded_as_it_was_saved_and_knows_every_byte(prompt, tm
 def test_prompts_that_differ_are_spelled_differently():
     tokenizer = spelling_tokenizer()
     assert len({tuple(tokenizer(p).input_ids) for p in ("ab", "a b", "ba", "aab", "")}) == 5
+
+
+@pytest.fixture(scope="module")
+def crops(photos):
+    """Crops of 64 pixels, (N, 3, 64, 64) in [0, 1]."""
+    corners = [(y, x) for y in range(0, 193, 16) for x in range(0, 193, 16)]
+    return to_tensor(np.stack([p[y : y + 64, x : x + 64] for p in photos for y, x in corners]))
+
+
+def test_a_decoder_that_sees_neighbours_brings_back_more(autoencoder, crops, photos):
+    wide = regress_decoder(autoencoder, crops, noise=0.0)
+    alone = regress_decoder(autoencoder, crops, reach=0, noise=0.0)
+    images = to_tensor(np.stack(photos)) * 2 - 1
+    latents = encode(autoencoder, images)
+    assert torch.equal(encode(wide, images), latents)
+    assert decode(wide, latents).shape == images.shape
+    assert psnr(decode(wide, latents), images) > psnr(decode(alone, latents), images) + 0.3
+    assert psnr(decode(alone, latents), decode(autoencoder, latents)) > 35  # orthonormal: little to gain
+
+
+def test_what_a_latent_adds_lies_around_it(autoencoder, crops):
+    wide = regress_decoder(autoencoder, crops)
+    latents = torch.zeros(1, 20, 8, 8)
+    latents[0, 0, 4, 2] = 1
+    changed = (decode(wide, latents) - decode(wide, torch.zeros_like(latents))).abs().sum(1)[0]
+    rows, columns = (changed > 1e-6).nonzero().unbind(1)
+    assert rows.min() >= 24 and rows.max() < 48 and columns.min() >= 8 and columns.max() < 32
+    assert changed[32:40, 16:24].sum() > changed.sum() / 2
+
+
+def test_a_decoder_that_sees_neighbours_survives_saving(autoencoder, crops, unseen, tmp_path):
+    wide = regress_decoder(autoencoder, crops)
+    wide.save_pretrained(tmp_path)
+    loaded = PatchAutoencoder.from_pretrained(tmp_path)
+    latents = encode(wide, unseen)
+    assert torch.equal(decode(loaded, latents), decode(wide, latents))
+
+
+def test_components_can_be_added_to_those_there(autoencoder, photos, unseen):
+    more = principal_components(photos, 8, 40, keep=autoencoder, num_patches=3000)
+    assert torch.allclose(encode(more, unseen)[:, :20], encode(autoencoder, unseen), atol=1e-4)
+    assert torch.allclose(more.mean, autoencoder.mean, atol=1e-4)
+    flat = more.components.flatten(1)
+    assert torch.allclose(flat @ flat.T, torch.eye(40), atol=1e-4)
+    assert psnr(decode(more, encode(more, unseen)), unseen) > psnr(
+        decode(autoencoder, encode(autoencoder, unseen)), unseen
+    )
+
+
+def test_a_widened_base_predicts_what_it_did_before(autoencoder, photos):
+    small = build_pipeline(autoencoder, resolution=32, widths=(32, 32, 64))
+    more = principal_components(photos, 8, 24, keep=autoencoder, num_patches=3000)
+    wide = widen(small, more)
+    generator = torch.Generator().manual_seed(0)
+    noisy, masked = (torch.randn((1, 24, 4, 4), generator=generator) for _ in range(2))
+    mask, words = torch.zeros(1, 1, 4, 4), torch.zeros(1, 16, 64)
+    with torch.no_grad():
+        before = small.unet(torch.cat([noisy[:, :20], mask, masked[:, :20]], 1), 500, words).sample
+        after = wide.unet(torch.cat([noisy, mask, masked], 1), 500, words).sample
+    assert torch.allclose(after[:, :20], before, atol=1e-5)
+    assert not after[:, 20:].any()

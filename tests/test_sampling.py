@@ -3,10 +3,14 @@
 import pytest
 import torch
 from conftest import make_photo
+from diffusers import DDPMScheduler
 
+import realfill.models.inpainter
 from realfill.images import to_tensor
 from realfill.models.inpainter import Inpainter
 from realfill.sampling import sample
+
+DDPM_OPTIONS = {"clip_sample": False, "variance_type": "fixed_small"}
 
 
 @pytest.fixture(scope="module", params=["tiny_sd", "tiny_v", "mini"])
@@ -109,3 +113,14 @@ def test_each_denoising_step_is_reported(draw, num_steps):
 
 def test_no_gradients_are_kept(draw):
     assert not draw().requires_grad
+
+
+def test_a_lower_temperature_makes_seeds_more_alike_and_one_is_stock_ddpm(draw, inpainter, monkeypatch):
+    def spread(**changes):
+        images = draw(seeds=[4, 5, 6, 7], **changes)
+        return images.std(dim=0).mean().item()
+
+    assert spread(temperature=0.0) < spread(temperature=1.0) < spread(temperature=1.5)
+    ours = draw(temperature=1.0)
+    monkeypatch.setitem(realfill.models.inpainter._SCHEDULERS, "ddpm", (DDPMScheduler, DDPM_OPTIONS))
+    assert torch.equal(draw(), ours)

@@ -139,20 +139,23 @@ def _find_homographies(
 
 
 def _layer(reference: ImageArray, matrix: NDArray[np.float64], known: ImageArray, mask: MaskArray) -> _Layer | None:
-    """Warp a reference and fit its colours; ``None``: it doesn't reach the hole, or doesn't look like the target."""
+    """Warp a reference and fit its colours to the known pixels around the hole.
+
+    ``None``: it doesn't reach the hole, or doesn't look like the target.
+    """
     image, covers = _warp(reference, matrix, mask.shape)
     overlap = covers & ~mask
     if not (covers & mask).any() or overlap.sum() < _MIN_OVERLAP_PX:
         return None
     if _correlation(image, known, overlap) < _MIN_CORRELATION:
         return None
-    fitted = np.empty(image.shape, np.float32)
-    for i in range(3):
-        gain, bias = _fit_line(image[:, :, i][overlap], known[:, :, i][overlap])
-        fitted[:, :, i] = gain * image[:, :, i] + np.float32(bias)
     distance = cv2.distanceTransform((~mask).astype(np.uint8), cv2.DIST_L2, 5)
     near = overlap & (distance <= max(4.0, _NEAR * max(mask.shape)))
     near = near if near.sum() >= _MIN_OVERLAP_PX else overlap
+    fitted = np.empty(image.shape, np.float32)
+    for i in range(3):
+        gain, bias = _fit_line(image[:, :, i][near], known[:, :, i][near])
+        fitted[:, :, i] = gain * image[:, :, i] + np.float32(bias)
     error = float(np.sqrt(((fitted[near] - known[near]) ** 2).mean()))
     return _Layer(image=fitted, covers=covers, error=error)
 
