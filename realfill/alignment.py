@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-_THRESHOLD = 0.02  # of the target's longer side: parallax passes, a wrong match doesn't
+_THRESHOLD = 0.02  # of the second image's longer side: parallax passes, a wrong match doesn't
 _MIN_INLIERS = 8
 _MIN_SHARE = 0.25  # of the matches
 _MAX_SCALE = 8.0
@@ -48,7 +48,7 @@ def find_similarity(
     Args:
         target_points: (K, 2), (x, y) pixels.
         photo_points: (K, 2), what they were matched with.
-        size: (height, width) of the target.
+        size: (height, width) of the photo.
 
     Returns:
         ``None`` where too few matches agree on one to be believed.

@@ -12,7 +12,7 @@ import torch
 from realfill.alignment import Similarity
 from realfill.config import FitConfig
 from realfill.images import ImageArray, MaskArray, resize, to_tensor
-from realfill.masks import bounding_box, dilate, fill_smooth, random_mask, resize_mask
+from realfill.masks import dilate, fill_smooth, random_mask, resize_mask
 
 _MIN_KNOWN = 0.05  # share of known pixels below which a crop is drawn anew
 
@@ -44,11 +44,13 @@ class AlignedHole:
 
     Attributes:
         mask: (H, W) bool of the target, True = fill.
-        similarity: from the target's pixels to the photo's.
+        similarity: from the target's pixels to the photo's. Crops aren't turned: only its scale and place are used.
+        box: around the hole: (top, left, bottom, right), the last two exclusive.
     """
 
     mask: MaskArray
     similarity: Similarity
+    box: tuple[int, int, int, int]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -137,7 +139,7 @@ def _aligned_crop(
 ) -> tuple[ImageArray, MaskArray]:
     """Cut a square where the photo shows the hole's surroundings; the second value is the hole as it lies in it."""
     height, width = photo.image.shape[:2]
-    top, left, bottom, right = bounding_box(hole.mask)
+    top, left, bottom, right = hole.box
     scale = hole.similarity.scale
     side = max(1, round(min(math.exp(rng.uniform(*np.log(photo.crop_sides_px))), height, width)))
     # a point of the hole at the centre, as far as the photo reaches
@@ -147,5 +149,9 @@ def _aligned_crop(
     x, y = hole.similarity.inverse(corner[0] + side / 2, corner[1] + side / 2)
     own = max(1, round(side / scale))  # the same square in the target's pixels
     box = [int(np.clip(round(c - own / 2), -own, n)) for c, n in zip((y, x), hole.mask.shape, strict=True)]
-    padded = np.pad(hole.mask, own)[box[0] + own : box[0] + 2 * own, box[1] + own : box[1] + 2 * own]
-    return image, resize_mask(padded, (resolution, resolution))
+    cut = np.zeros((own, own), bool)
+    rows, columns = (slice(max(0, b), max(0, b + own)) for b in box)
+    inside = hole.mask[rows, columns]
+    y, x = rows.start - box[0], columns.start - box[1]
+    cut[y : y + inside.shape[0], x : x + inside.shape[1]] = inside
+    return image, resize_mask(cut, (resolution, resolution))

@@ -222,9 +222,7 @@ class Bench(_Common):
     bench: Annotated[BenchConfig, tyro.conf.arg(name="")] = field(default_factory=BenchConfig)
     num_samples: int | None = None
     """Completions of each method, case and fit seed; None: the base's own default, else 64 (paper)."""
-    base: str = "sd2"
-    """Base model: ``sd2``, ``sd15``, ``mini``, a hub id, or a local directory in diffusers' layout."""
-    fit: FitConfig = field(default_factory=FitConfig)
+    fit: _Fit = field(default_factory=FitConfig)
     sample: SampleConfig = field(default_factory=SampleConfig)
     rank: RankConfig = field(default_factory=RankConfig)
 
@@ -232,22 +230,30 @@ class Bench(_Common):
         """Do it."""
         from realfill.benchmark.page import html
         from realfill.benchmark.report import markdown
+        from realfill.benchmark.runner import discard
         from realfill.benchmark.setup import set_up
+        from realfill.benchmark.tables import build_tables
+        from realfill.cases import case_folders
 
-        fit = dataclasses.replace(self.fit, base=self.base)
+        case_folders(self.scenes)  # before anything is loaded
+        if self.overwrite:
+            discard(self.output)
         sample = self.sample
         if self.num_samples is not None:
             sample = dataclasses.replace(sample, num_samples=self.num_samples)
-        benchmark = set_up(self.bench, fit=fit, sample=sample, ranking=self.rank, device=self.device)
+        benchmark = set_up(self.bench, fit=self.fit, sample=sample, ranking=self.rank, device=self.device)
         results = benchmark.run(self.scenes, self.output, progress=not self.quiet)
-        report = markdown(results)
+        tables = build_tables(results)
+        report = markdown(results, tables=tables)
         (self.output / "results.md").write_text(report, encoding="utf-8")
-        (self.output / "index.html").write_text(html(results, self.output), encoding="utf-8")
+        (self.output / "index.html").write_text(html(results, self.output, tables=tables), encoding="utf-8")
         self.say(report)
         for run in results.runs:
             if run.error is not None:
                 print(f"failed: {run.method} on {run.case}: {run.error}", file=sys.stderr)
         self.say(f"look at {self.output / 'index.html'}")
+        if not results.records:
+            raise OutputError("nothing was measured: every method failed on every case, or no case could be used")
 
 
 @dataclass(frozen=True, kw_only=True)

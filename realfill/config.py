@@ -293,9 +293,9 @@ class BenchConfig(_Config):
     """What a benchmark compares (paper, section 4.1)."""
 
     methods: tuple[MethodName, ...] = ("realfill", "base", "telea", "shiftmap", "stitching")
-    """The first one is compared with each of the others, scene by scene. ``realfill``; ``base``, unfitted; ``prompt``,
-    unfitted with a case's prompt; ``telea``, ``shiftmap``, ``stitching``, which need no weights;
-    ``paint_by_example``, ``dreambooth``, ``klein``, which need their own."""
+    """``realfill``, or else the first, is compared with each of the others, scene by scene. ``base`` is unfitted,
+    ``prompt`` too but told the case's prompt; ``telea``, ``shiftmap`` and ``stitching`` need no weights,
+    ``paint_by_example``, ``dreambooth`` and ``klein`` their own."""
     metrics: tuple[MetricName, ...] = ("psnr", "ssim", "lpips", "dreamsim", "dino", "clip", "gmsd", "detail")
     """Those whose weights or packages can't be had are told in the results."""
     fit_seeds: int = 1
@@ -315,5 +315,6 @@ class BenchConfig(_Config):
         self._check_at_least(1, "fit_seeds")
         self._check("methods", self.methods and len(set(self.methods)) == len(self.methods), "different methods")
         self._check("metrics", self.metrics and len(set(self.metrics)) == len(self.metrics), "different metrics")
-        legal = all(1 <= n <= MAX_REFERENCES for n in self.num_references)
-        self._check("num_references", legal, f"numbers from 1 to {MAX_REFERENCES}")
+        legal = set(self.num_references) <= set(range(1, MAX_REFERENCES + 1))
+        legal = legal and len(set(self.num_references)) == len(self.num_references)
+        self._check("num_references", legal, f"different numbers from 1 to {MAX_REFERENCES}")

@@ -26,7 +26,7 @@ from realfill.config import FitConfig, RankConfig, SampleConfig
 from realfill.devices import make_accelerator, resolve_device, resolve_dtype, resolve_precision
 from realfill.errors import RealFillWarning, SceneError
 from realfill.images import ImageArray, ImageLike, to_tensor
-from realfill.masks import dilate
+from realfill.masks import bounding_box, dilate
 from realfill.models.adapter import Adapter, attach, trainable_lora, trainable_weights
 from realfill.models.bases import Card, locate
 from realfill.models.inpainter import Inpainter
@@ -270,12 +270,13 @@ def _training_images(scene: Scene, window: Window, config: FitConfig) -> list[Tr
     side = np.sqrt(np.prod(window.box_size))
     sides = (side * config.crop_scale[0], side * config.crop_scale[1])
     share = (1 - config.target_share) / len(scene.references)
+    box = bounding_box(scene.mask)
     photos = []
     for reference, similarity in zip(scene.references, _similarities(scene), strict=True):
         if similarity is None:  # as if it showed as much of the scene as the target does
             aligned, zoom = None, np.sqrt(reference[:, :, 0].size / scene.mask.size)
         else:
-            aligned, zoom = AlignedHole(mask=scene.mask, similarity=similarity), similarity.scale
+            aligned, zoom = AlignedHole(mask=scene.mask, similarity=similarity, box=box), similarity.scale
         sides_there = (sides[0] * zoom, sides[1] * zoom)
         photos.append(TrainingImage(image=reference, crop_sides_px=sides_there, share=share, aligned=aligned))
     target = TrainingImage(image=scene.known, known=~scene.mask, crop_sides_px=sides, share=config.target_share)
@@ -291,7 +292,7 @@ def _similarities(scene: Scene) -> list[Similarity | None]:
         matches = matcher.match(matcher.extract(reference), target)
         x, y = matches.keypoints1.round().astype(int).reshape(-1, 2).T
         real = ~near[y, x]  # the blank hole's edge is nothing to hold on to
-        found.append(find_similarity(matches.keypoints1[real], matches.keypoints0[real], scene.mask.shape))
+        found.append(find_similarity(matches.keypoints1[real], matches.keypoints0[real], reference.shape[:2]))
     return found
 
 

@@ -14,7 +14,7 @@ from typing import overload
 import numpy as np
 from matplotlib.figure import Figure
 
-from realfill.completion import Completion, caption, read_filled, stack_of
+from realfill.completion import Completion, caption, dilation_of, read_filled, stack_of
 from realfill.config import FileFormat
 from realfill.errors import OutputError, SceneError
 from realfill.images import read_photo
@@ -129,7 +129,7 @@ class Completions(Sequence[Completion]):
             )
         try:
             values = json.loads((folder / SCORES_NAME).read_text(encoding="utf-8"))
-            grown = scene.dilated(values["provenance"].get("sample", {}).get("dilation_px", 0))
+            grown = scene.dilated(dilation_of(values["provenance"]))
             items = tuple(
                 Completion(
                     scene=grown,

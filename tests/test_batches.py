@@ -11,6 +11,9 @@ from realfill.batches import AlignedHole, TrainingImage, draw_batch
 CONFIG = FitConfig(batch_size=16, aligned_share=1.0, mask_dropout=0.0).resolve({})
 
 
+BOX = (30, 50, 60, 80)
+
+
 def marked(scale, shift):
     """A photo whose green square is what the target's hole hides, and where the hole lies in the target."""
     mask = np.zeros((96, 128), bool)
@@ -20,7 +23,9 @@ def marked(scale, shift):
     photo[y0:y1, x0:x1] = (0, 255, 0)
     similarity = Similarity(matrix=np.array([[scale, 0, shift[0]], [0, scale, shift[1]]], float))
     return TrainingImage(
-        image=photo, crop_sides_px=(60 * scale, 90 * scale), aligned=AlignedHole(mask=mask, similarity=similarity)
+        image=photo,
+        crop_sides_px=(60 * scale, 90 * scale),
+        aligned=AlignedHole(mask=mask, similarity=similarity, box=BOX),
     )
 
 
@@ -48,6 +53,6 @@ def test_a_place_beyond_the_photo_still_gives_crops():
     far = marked(1.0, (10, 20))
     moved = Similarity(matrix=np.array([[1.0, 0, 500], [0, 1.0, -900]]))
     photo = TrainingImage(
-        image=far.image, crop_sides_px=(60, 90), aligned=AlignedHole(mask=far.aligned.mask, similarity=moved)
+        image=far.image, crop_sides_px=(60, 90), aligned=AlignedHole(mask=far.aligned.mask, similarity=moved, box=BOX)
     )
     assert draw_batch([photo], CONFIG, 32, np.random.default_rng(0)).images.isfinite().all()

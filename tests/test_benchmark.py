@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import warnings
 
 import numpy as np
 import pytest
@@ -13,10 +14,10 @@ from realfill import RankConfig, SampleConfig
 from realfill.baselines.diffusion import Base, Prompt, RealFill
 from realfill.benchmark.memory import PeakMemory
 from realfill.benchmark.records import Results
-from realfill.benchmark.runner import Arm, Benchmark
+from realfill.benchmark.runner import Arm, Benchmark, discard
 from realfill.cli import main
 from realfill.config import BenchConfig, FitConfig
-from realfill.errors import OutputError, SceneError
+from realfill.errors import OutputError, RealFillWarning, SceneError
 from realfill.metrics import psnr
 from realfill.models.matcher import SiftMatcher
 
@@ -167,7 +168,7 @@ def test_peak_memory_sees_what_was_held_and_freed():
 
 def test_the_command_writes_results_a_report_and_a_page(cases, tiny_sd, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    fit = [w for k, v in TINY_FIT.items() for w in (f"--fit.{k.replace('_', '-')}", str(v))]
+    fit = [w for k, v in TINY_FIT.items() for w in (f"--{k.replace('_', '-')}", str(v))]
     words = [
         "bench", str(cases), "-o", str(tmp_path / "out"), "--base", tiny_sd, "--methods", "realfill", "base", "telea",
         "--metrics", "psnr", "detail", "dino", "--num-samples", "2", "--sample.num-inference-steps", "2",
@@ -187,3 +188,49 @@ def test_the_command_writes_results_a_report_and_a_page(cases, tiny_sd, tmp_path
 def test_illegal_comparisons_are_refused(values):
     with pytest.raises(ValueError, match="legal"):
         BenchConfig(**values)
+
+
+def test_scores_that_could_not_be_had_are_added_later(cases, tmp_path):
+    out = tmp_path / "out"
+    without = make([Arm(method=Flat())], matcher=None, missing_metrics={"score": "no weights"})
+    assert all(r.score is None for r in without.run(cases, out, progress=False).records)
+    again = Flat()
+    results = make([Arm(method=again)]).run(cases, out, progress=False)
+    assert not again.prepared
+    assert all(r.score is not None for r in results.records)
+    assert all(r.rank_s > 0 for r in results.runs)
+
+
+def test_a_metric_that_fails_is_told_and_costs_nothing_else(cases, tmp_path):
+    def failing(image, truth, mask):
+        raise MemoryError("too large")
+
+    first = make([Arm(method=Flat())], metrics={"psnr": psnr, "lpips": failing})
+    results = first.run(cases, tmp_path / "out", progress=False)
+    assert "too large" in results.missing_metrics["lpips"]
+    assert all(set(r.metrics) == {"psnr"} for r in results.records) and len(results.records) == 8
+    again = Flat()
+    metrics = {"psnr": psnr, "lpips": lambda image, truth, mask: 0.5}
+    results = make([Arm(method=again)], metrics=metrics).run(cases, tmp_path / "out", progress=False)
+    assert not again.prepared and not results.missing_metrics
+    assert all(r.metrics["lpips"] == 0.5 for r in results.records)
+
+
+def test_what_a_method_warns_of_is_kept(cases, tmp_path):
+    class Doubtful(Flat):
+        def prepare(self, scene, prompt, fit_seed):
+            warnings.warn("nothing fits", RealFillWarning, stacklevel=2)
+            return super().prepare(scene, prompt, fit_seed)
+
+    results = make([Arm(method=Doubtful())]).run(cases, tmp_path / "out", progress=False)
+    assert all(r.warnings == ("nothing fits",) for r in results.runs)
+
+
+def test_a_benchmark_can_be_discarded_and_other_folders_can_not(cases, tmp_path):
+    out = tmp_path / "out"
+    make([Arm(method=Flat())]).run(cases, out, progress=False)
+    discard(out)
+    assert not any(out.iterdir())
+    (out / "cases").mkdir()
+    discard(out)
+    assert (out / "cases").is_dir()

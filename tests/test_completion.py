@@ -242,3 +242,15 @@ def test_a_redone_completion_is_one_of_the_first_scene_too(tmp_path):
     second.save(tmp_path / "a.png")
     assert np.array_equal(Completion.load(tmp_path / "a.png", scene).image, second.image)
     assert read_provenance(tmp_path / "a.png")["seed"] == 4
+
+
+def test_a_part_of_a_grown_hole_is_read_back_after_it_was_redone(tmp_path):
+    scene = Scene([], make_photo(*SIZE), HOLE)
+    grown = scene.dilated(4)
+    made = {"sample": {"dilation_px": 4}}
+    again = Completion.from_image(FILL, grown, 3, provenance=made).redo(grown.mask)
+    second = Completion.from_image(
+        255 - FILL, again, 4, provenance={"sample": {"dilation_px": 0}, "scene": dict(again.history)}
+    )
+    second.save(tmp_path / "a.png")
+    assert np.array_equal(Completion.load(tmp_path / "a.png", scene).image, second.image)

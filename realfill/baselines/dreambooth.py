@@ -86,6 +86,8 @@ class DreamBooth:
     """The sampler, by name, and its steps: as ``SampleConfig``'s, for the same reason."""
     num_inference_steps: int = 200
     """Denoising steps, before ``strength`` leaves some out."""
+    temperature: float = 1.0
+    """Factor on the noise that ``ddpm`` adds. Paper: 1."""
     guidance_scale: float = 7.5
     """Classifier-free guidance; 1 is without. The pipeline's default."""
     strength: float = 1.0
@@ -166,7 +168,9 @@ class DreamBooth:
         images = []
         with _as_it_was(model):
             _wear(model, adapter)
-            pipeline.scheduler = model.make_scheduler(self.scheduler, self.num_inference_steps)
+            pipeline.scheduler = model.make_scheduler(
+                self.scheduler, self.num_inference_steps, temperature=self.temperature
+            )
             for _, generator in generators(seeds):
                 sample = pipeline(
                     prompt=self.prompt,

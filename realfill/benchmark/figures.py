@@ -59,8 +59,8 @@ def is_ranked(run: Sequence[Record]) -> bool:
 
 
 def by_score(run: Sequence[Record]) -> list[Record]:
-    """Sort a run's completions, the highest score first; of equal scores, the lower seed; no score comes last."""
-    return sorted(run, key=lambda r: (-math.inf if r.score is None else -r.score, r.seed))
+    """Sort a run's completions, the highest score first, no score last; equal ones stay as they were ranked."""
+    return sorted(run, key=lambda r: math.inf if r.score is None else -r.score)
 
 
 def top_of(run: Sequence[Record]) -> Record | None:
@@ -69,12 +69,12 @@ def top_of(run: Sequence[Record]) -> Record | None:
 
 
 def runs_of(results: Results, method: str) -> Runs:
-    """Collect a method's completions: case to one list for each fit seed, in the order of seeds."""
+    """Collect a method's completions: case to one list for each fit seed, as they were ranked."""
     found: dict[str, dict[int, list[Record]]] = {}
     for record in results.records:
         if record.method == method:
             found.setdefault(record.case, {}).setdefault(record.fit_seed, []).append(record)
-    return {case: [sorted(fits[fit], key=lambda r: r.seed) for fit in sorted(fits)] for case, fits in found.items()}
+    return {case: [fits[fit] for fit in sorted(fits)] for case, fits in found.items()}
 
 
 def ranked_runs(runs: Runs) -> Runs:

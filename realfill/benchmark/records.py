@@ -46,6 +46,7 @@ class Run:
         peak_memory_mb: the most memory held at any time while it ran, in 10^6 bytes: the GPU's where it computed on
             one, else the process's.
         error: why there are no records, or ``None``.
+        warnings: what the method had to say.
     """
 
     case: str
@@ -56,6 +57,7 @@ class Run:
     rank_s: float = 0.0
     peak_memory_mb: float = 0.0
     error: str | None = None
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,4 +89,8 @@ class Results:
         """Read what ``save`` wrote."""
         values = json.loads(path.read_text(encoding="utf-8"))
         records = tuple(Record(**r) for r in values.pop("records"))
-        return cls(records=records, runs=tuple(Run(**r) for r in values.pop("runs")), **values)
+        return cls(
+            records=records,
+            runs=tuple(Run(**{**r, "warnings": tuple(r["warnings"])}) for r in values.pop("runs")),
+            **values,
+        )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import os
 import platform
 import shutil
 import time
@@ -17,7 +18,6 @@ from typing import Any, TypeAlias
 
 import cv2
 import numpy as np
-import psutil
 import torch
 from tqdm import tqdm
 
@@ -39,6 +39,7 @@ from realfill.writing import write_png
 RESULTS_NAME = "results.json"
 _CONFIG_NAME = "benchmark.json"
 _RUN_NAME = "run.json"
+_REPORTS = ("results.md", "index.html")
 _LIBRARIES = ("torch", "diffusers", "transformers", "peft", "opencv-contrib-python", "scikit-image", "numpy")
 
 Metric: TypeAlias = Callable[[ImageArray, ImageArray, MaskArray], float]
@@ -61,6 +62,14 @@ class Arm:
         """The method's name, and the number of references where it isn't all of them."""
         return self.method.name if self.num_references is None else f"{self.method.name}-{self.num_references}ref"
 
+    def scene(self, case: Case) -> Scene:
+        """What of a case it gets to see.
+
+        Raises:
+            SceneError: the case has too few references.
+        """
+        return case.scene if self.num_references is None else case.scene.with_references(self.num_references)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Benchmark:
@@ -74,7 +83,9 @@ class Benchmark:
         missing_metrics: name to why it can't be had.
         matcher: what ranks; ``None``: nothing is ranked.
         ranking: its config, resolved.
-        about: what else tells one benchmark from another; plain JSON values.
+        about: what else tells one benchmark from another; plain JSON values. What ``config`` holds may differ between
+            runs that go on with each other.
+        failed_metrics: filled while it runs: metrics that failed on a picture, and why.
     """
 
     arms: Sequence[Arm]
@@ -85,6 +96,7 @@ class Benchmark:
     matcher: Matcher | None
     ranking: RankConfig
     about: Mapping[str, Any] = field(default_factory=dict)
+    failed_metrics: dict[str, str] = field(default_factory=dict)
 
     def run(self, directory: Path, output: Path, *, progress: bool = True) -> Results:
         """Measure every arm on every case of a folder in RealBench's layout.
@@ -113,7 +125,7 @@ class Benchmark:
             for folder in folders:
                 try:
                     case = Case.load(folder)
-                except (RealFillError, OSError) as error:
+                except (RealFillError, OSError, ValueError) as error:
                     skipped[folder.name] = str(error)
                     bar.update(len(units))
                     continue
@@ -132,7 +144,7 @@ class Benchmark:
     def _results(self, records: Sequence[Record], runs: Sequence[Run], skipped: Mapping[str, str]) -> Results:
         return Results(
             records=tuple(records), runs=tuple(runs), skipped=dict(skipped),
-            missing_metrics=dict(self.missing_metrics), about=self._about(),
+            missing_metrics={**self.missing_metrics, **self.failed_metrics}, about=self._about(),
         )  # fmt: skip
 
     def _claim(self, output: Path) -> None:
@@ -143,7 +155,7 @@ class Benchmark:
         if path.exists():
             if path.read_text(encoding="utf-8") != mine:
                 raise OutputError(f"{str(output)!r} holds a benchmark with another config; choose another folder")
-        elif output.exists() and any(output.iterdir()):
+        elif output.exists() and any(p.name not in _REPORTS for p in output.iterdir()):
             raise OutputError(f"{str(output)!r} isn't empty and holds no benchmark; choose another folder")
         output.mkdir(parents=True, exist_ok=True)
         path.write_text(mine, encoding="utf-8")
@@ -161,83 +173,120 @@ class Benchmark:
         }
 
     def _unit(self, case: Case, arm: Arm, fit_seed: int, output: Path) -> tuple[Run, list[Record]]:
-        """Measure an arm on a case with a fit seed, unless that was done already."""
+        """Complete a case with an arm and a fit seed, unless that was done already, and measure what isn't measured."""
         folder = output / "cases" / case.name / arm.name / f"fit{fit_seed}"
         identity = _hash(case)
         kept = _load_unit(folder, identity)
-        if kept is not None:
-            run, records = kept
-            return run, [self._measured_again(case, record, output) for record in records]
-        partial = folder.with_name(folder.name + ".partial")
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        where = {"case": case.name, "method": arm.name, "fit_seed": fit_seed}
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", RealFillWarning)
-                run, records = self._measure(case, arm, fit_seed, partial, str(folder.relative_to(output)))
+            if kept is None:
+                kept = self._complete(case, arm, fit_seed, folder), []
+                _save_unit(folder, identity, *kept)  # before anything is measured: nothing is completed twice
+            measured = self._measure(case, arm, *kept, folder)
         except Exception as error:  # noqa: BLE001 - whatever a method does, the others go on
-            shutil.rmtree(partial)
-            return Run(**where, error=f"{type(error).__name__}: {error}"), []
-        kept = {"identity": identity, "run": asdict(run), "records": [asdict(r) for r in records]}
-        (partial / _RUN_NAME).write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
-        shutil.rmtree(folder, ignore_errors=True)
-        partial.replace(folder)
-        return run, records
+            reason = f"{type(error).__name__}: {error}"
+            return Run(case=case.name, method=arm.name, fit_seed=fit_seed, error=reason), []
+        if measured != kept:
+            _save_unit(folder, identity, *measured)
+        return measured
 
-    def _measure(self, case: Case, arm: Arm, fit_seed: int, folder: Path, name: str) -> tuple[Run, list[Record]]:
-        scene = case.scene if arm.num_references is None else case.scene.with_references(arm.num_references)
+    def _complete(self, case: Case, arm: Arm, fit_seed: int, folder: Path) -> Run:
+        """Run a method, and write its pictures, all or none."""
         seeds = range(self.num_samples if arm.method.uses_seed else 1)
-        with PeakMemory() as memory:
+        with warnings.catch_warnings(record=True) as caught, PeakMemory() as memory:
+            warnings.simplefilter("always", RealFillWarning)
             start = time.perf_counter()
-            sampler = arm.method.prepare(scene, case.prompt, fit_seed)
+            sampler = arm.method.prepare(arm.scene(case), case.prompt, fit_seed)
             fitted = time.perf_counter()
             images = sampler(seeds)
             sampled = time.perf_counter()
-            scores = self._scores(scene, seeds, images)
-            ranked = time.perf_counter()
-        records = []
+        partial = folder.with_name(folder.name + ".partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
         for seed, image in zip(seeds, images, strict=True):
-            write_png(folder / f"seed{seed}.png", image)
-            values = {n: metric(image, case.truth, case.scene.mask) for n, metric in self.metrics.items()}
-            record = Record(
-                case=case.name, method=arm.name, fit_seed=fit_seed, seed=seed, score=scores.get(seed),
-                metrics=values, image=f"{name}/seed{seed}.png",
-            )  # fmt: skip
-            records.append(record)
-        run = Run(
+            write_png(partial / f"seed{seed}.png", image)
+        shutil.rmtree(folder, ignore_errors=True)
+        partial.replace(folder)
+        said = dict.fromkeys(str(w.message) for w in caught if issubclass(w.category, RealFillWarning))
+        return Run(
             case=case.name, method=arm.name, fit_seed=fit_seed, fit_s=fitted - start, sample_s=sampled - fitted,
-            rank_s=ranked - sampled, peak_memory_mb=memory.peak_mb,
+            peak_memory_mb=memory.peak_mb, warnings=tuple(said),
         )  # fmt: skip
-        return run, records
 
-    def _measured_again(self, case: Case, record: Record, output: Path) -> Record:
-        """Add metrics that weren't there, and leave out those not asked for."""
-        image = read_image(output / record.image)[0] if set(self.metrics) - set(record.metrics) else case.truth
-        values = {
-            name: record.metrics[name] if name in record.metrics else metric(image, case.truth, case.scene.mask)
-            for name, metric in self.metrics.items()
-        }
-        return dataclasses.replace(record, metrics=values)
+    def _measure(
+        self, case: Case, arm: Arm, run: Run, records: Sequence[Record], folder: Path
+    ) -> tuple[Run, list[Record]]:
+        """Rank and measure pictures that were written, but for what was measured earlier."""
+        seeds = range(self.num_samples if arm.method.uses_seed else 1)
+        old = {r.seed: r for r in records}
+        scene = arm.scene(case)
+        ranks = self.matcher is not None and bool(scene.references)
+        scores = {seed: old[seed].score if seed in old else None for seed in seeds}
+        order: Sequence[int] = [r.seed for r in records] or seeds
+        if ranks and None in scores.values():
+            start = time.perf_counter()
+            scores = self._scores(scene, {seed: _picture(folder, seed) for seed in seeds})
+            order, run = list(scores), dataclasses.replace(run, rank_s=time.perf_counter() - start)
+        place = f"cases/{case.name}/{arm.name}/{folder.name}"
+        found = []
+        for seed in order:
+            values = dict(old[seed].metrics) if seed in old else {}
+            record = Record(
+                case=case.name, method=arm.name, fit_seed=run.fit_seed, seed=seed, score=scores[seed],
+                metrics={n: v for n, v in self._values(case, values, folder, seed).items() if n in self.metrics},
+                image=f"{place}/seed{seed}.png",
+            )  # fmt: skip
+            found.append(record)
+        return run, found
 
-    def _scores(self, scene: Scene, seeds: Sequence[int], images: Sequence[ImageArray]) -> dict[int, float | None]:
-        if self.matcher is None or not scene.references:
-            return {}
-        items = tuple(Completion.from_image(image, scene, seed) for seed, image in zip(seeds, images, strict=True))
+    def _values(self, case: Case, values: dict[str, float], folder: Path, seed: int) -> dict[str, float]:
+        """Add the metrics that are missing; one that fails on a picture leaves a gap and is told."""
+        missing = [name for name in self.metrics if name not in values]
+        image = _picture(folder, seed) if missing else case.truth
+        for name in missing:
+            try:
+                values[name] = self.metrics[name](image, case.truth, case.scene.mask)
+            except Exception as error:  # noqa: BLE001 - a network may run out of memory
+                self.failed_metrics[name] = f"failed on {case.name}: {type(error).__name__}: {error}"
+        return values
+
+    def _scores(self, scene: Scene, images: Mapping[int, ImageArray]) -> dict[int, float | None]:
+        """Rank pictures: seed to score, best first."""
+        items = tuple(Completion.from_image(image, scene, seed) for seed, image in images.items())
         completions = Completions(items=items, scene=scene)
-        ranked = rank(completions, config=self.ranking, matcher=self.matcher, progress=False)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RealFillWarning)  # no match at all is a score like any other here
+            ranked = rank(completions, config=self.ranking, matcher=self.matcher, progress=False)
         return {c.seed: c.score for c in ranked}
+
+
+def discard(output: Path) -> None:
+    """Remove what a benchmark left in a folder; other folders are left alone."""
+    if (output / _CONFIG_NAME).exists():
+        shutil.rmtree(output / "cases", ignore_errors=True)
+        (output / _CONFIG_NAME).unlink()
+        (output / RESULTS_NAME).unlink(missing_ok=True)
+
+
+def _picture(folder: Path, seed: int) -> ImageArray:
+    return read_image(folder / f"seed{seed}.png")[0]
+
+
+def _save_unit(folder: Path, identity: str, run: Run, records: Sequence[Record]) -> None:
+    kept = {"identity": identity, "run": asdict(run), "records": [asdict(r) for r in records]}
+    partial = folder / f"{_RUN_NAME}.partial"
+    partial.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
+    partial.replace(folder / _RUN_NAME)
 
 
 def _load_unit(folder: Path, identity: str) -> tuple[Run, list[Record]] | None:
     """Read what an earlier run measured, if it is the same case, whole, and its pictures are there."""
     try:
         kept = json.loads((folder / _RUN_NAME).read_text(encoding="utf-8"))
-        run, records = Run(**kept["run"]), [Record(**r) for r in kept["records"]]
+        run = Run(**{**kept["run"], "warnings": tuple(kept["run"]["warnings"])})
+        records = [Record(**r) for r in kept["records"]]
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    whole = all((folder / Path(r.image).name).is_file() for r in records)
-    return (run, records) if whole and kept["identity"] == identity else None
+    return (run, records) if kept["identity"] == identity else None
 
 
 def _write_inputs(folder: Path, case: Case) -> None:
@@ -261,5 +310,5 @@ def _hash(case: Case) -> str:
 
 
 def _machine() -> str:
-    cores = f"{len(psutil.Process().cpu_affinity() or ())} CPU cores ({platform.machine()}, {cv2.getCPUFeaturesLine()})"
+    cores = f"{os.cpu_count()} CPU cores ({platform.machine()}, {cv2.getCPUFeaturesLine()})"
     return f"{torch.cuda.get_device_name()}, {cores}" if torch.cuda.is_available() else cores

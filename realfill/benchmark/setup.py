@@ -38,25 +38,29 @@ def set_up(
     Args:
         config: which methods and metrics, how many fits.
         fit: base and recipe; open fields are the base's own.
-        sample: sampler, steps, temperature and number of samples, for every arm that samples.
+        sample: sampler, steps, temperature and number of samples, for every arm of Stable Diffusion's kind;
+            Paint by Example and FLUX.2 klein have samplers of their own.
         ranking: matcher, for every arm.
         device: where to compute.
 
     Raises:
         BaseModelError: the base can't be had. A metric or matcher that can't be had is told in the results.
+        ValueError: the hole would be grown.
     """
     where = resolve_device(device)
     inpainter = Inpainter.load(fit.base)
-    card = inpainter.card
+    card, resolution, multiple = inpainter.card, inpainter.resolution, inpainter.latent_px
+    if sample.dilation_px:
+        raise ValueError(
+            f"sample.dilation_px is {sample.dilation_px}; legal in a benchmark: 0, one hole for all methods"
+        )
     sample, ranking = sample.resolve(card.sample), ranking.resolve(card.rank)
     missing: dict[str, str] = {}
     matcher = _or_reason("score", missing, lambda: load_matcher(ranking, where))
 
     def at_window(metric: Metric) -> Metric:
         def measure(image: ImageArray, truth: ImageArray, mask: MaskArray) -> float:
-            window = choose_window(
-                mask, resolution=inpainter.resolution, multiple=inpainter.latent_px, context=sample.context
-            )
+            window = choose_window(mask, resolution=resolution, multiple=multiple, context=sample.context)
             inside = ~window.crop_mask(~mask)  # pixels that average nothing but the hole's
             inside = inside if inside.any() else window.crop_mask(mask)
             return metric(window.crop(image), window.crop(truth), inside)
@@ -76,8 +80,10 @@ def set_up(
         method = _method(name, config, fit, sample, device)
         takes_some = config.num_references if name not in _WITHOUT_REFERENCES else ()
         arms += [Arm(method=method, num_references=n) for n in takes_some or (None,)]
+    values = config.to_dict()
     about = {
-        "config": config.to_dict(), "base": inpainter.base, "fingerprint": inpainter.fingerprint,
+        "config": {name: values.pop(name) for name in ("methods", "metrics", "fit_seeds", "num_references")},
+        "weights": values, "base": inpainter.base, "fingerprint": inpainter.fingerprint,
         "fit": dataclasses.replace(fit.resolve(card.fit), base=inpainter.base).to_dict(), "sample": sample.to_dict(),
     }  # fmt: skip
     return Benchmark(
@@ -100,7 +106,11 @@ def _method(name: MethodName, config: BenchConfig, fit: FitConfig, sample: Sampl
         "stitching": Stitching,
         "paint_by_example": lambda: PaintByExample(base=config.paint_by_example, **shared),
         "dreambooth": lambda: DreamBooth(
-            base=config.dreambooth, scheduler=sample.scheduler, num_inference_steps=sample.num_inference_steps, **shared
+            base=config.dreambooth,
+            scheduler=sample.scheduler,
+            num_inference_steps=sample.num_inference_steps,
+            temperature=sample.temperature,
+            **shared,
         ),
         "klein": lambda: Klein(base=config.klein, **shared),
     }
