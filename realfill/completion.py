@@ -223,6 +223,6 @@ def _check_free(path: str | PathLike[str], *, overwrite: bool) -> None:
 
 
 def dilation_of(provenance: Mapping[str, Any]) -> int:
-    """Tell by how many pixels a hole was grown in all: for the completion itself, and for those that it is redone from."""
+    """Tell by how many pixels a hole was grown in all, for a completion and those that it was redone from."""
     earlier = provenance.get("scene", {}).get("redo", {}).get("provenance")
     return provenance.get("sample", {}).get("dilation_px", 0) + (dilation_of(earlier) if earlier else 0)
