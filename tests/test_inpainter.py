@@ -161,7 +161,7 @@ def test_encode_draws_from_the_posterior_with_the_noise_it_is_given(sd):
 
 
 def test_decoded_images_lie_between_0_and_1():
-    images = Inpainter.load("mini").decode(50 * normal(1, 20, 4, 6))
+    images = Inpainter.load("mini").decode(50 * normal(1, 40, 4, 6))
     assert images.shape == (1, 3, 32, 48)
     assert (images.min(), images.max()) == (0, 1)
 
@@ -218,7 +218,7 @@ def test_loading_freezes_every_part(inpainter):
 def test_the_sizes_are_the_bases_own(tiny_sd):
     sd, mini = Inpainter.load(tiny_sd), Inpainter.load("mini")
     assert (sd.resolution, sd.latent_px, sd.latent_shape((32, 48))) == (32, 2, (4, 16, 24))
-    assert (mini.resolution, mini.latent_px, mini.latent_shape((128, 64))) == (128, 8, (20, 16, 8))
+    assert (mini.resolution, mini.latent_px, mini.latent_shape((128, 64))) == (128, 8, (40, 16, 8))
     assert (
         Inpainter.from_pipeline(sd.pipeline, base="", card=dataclasses.replace(sd.card, resolution=48)).resolution == 48
     )
