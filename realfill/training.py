@@ -73,9 +73,9 @@ def denoising_loss(
     noise = noise.to(inpainter.device)
     latents = inpainter.encode(batch.images, noise[0])
     condition = inpainter.condition(batch.images, batch.hidden)
-    noisy, timesteps, wanted = inpainter.diffuse(latents, noise[1], batch.quantiles)
+    noisy, timesteps, wanted, counts = inpainter.diffuse(latents, noise[1], batch.quantiles)
     guess = predict(noisy, timesteps, condition)
-    return ((guess - wanted) ** 2 * weights.to(guess.device)).sum()
+    return ((guess - wanted) ** 2 * counts * weights.to(guess.device)).sum()
 
 
 class _Denoiser(nn.Module):

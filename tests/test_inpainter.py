@@ -98,25 +98,43 @@ def test_the_packaged_base_marks_every_latent_with_a_hidden_pixel():
 
 def test_a_model_of_noise_is_taught_the_noise(sd):
     latents, noise = normal(3, 4, 16, 16), normal(3, 4, 16, 16, seed=1)
-    noisy, timesteps, wanted = sd.diffuse(latents, noise, torch.tensor([0.0, 0.5, 1.0]))
+    noisy, timesteps, wanted, counts = sd.diffuse(latents, noise, torch.tensor([0.0, 0.5, 1.0]))
     assert timesteps.tolist() == [0, 500, 999]
     assert torch.equal(wanted, noise)
+    assert torch.equal(counts, torch.ones(3, 1, 1, 1))
     kept = sd.pipeline.scheduler.alphas_cumprod[timesteps].view(-1, 1, 1, 1)
     torch.testing.assert_close(noisy, kept.sqrt() * latents + (1 - kept).sqrt() * noise)
 
 
 def test_a_model_of_velocity_is_taught_the_velocity(velocity):
     latents, noise = normal(3, 6, 16, 16), normal(3, 6, 16, 16, seed=1)
-    _, timesteps, wanted = velocity.diffuse(latents, noise, torch.tensor([0.0, 0.5, 1.0]))
+    _, timesteps, wanted, counts = velocity.diffuse(latents, noise, torch.tensor([0.0, 0.5, 1.0]))
     assert torch.equal(wanted, velocity.pipeline.scheduler.get_velocity(latents, noise, timesteps))
     kept = velocity.pipeline.scheduler.alphas_cumprod[timesteps].view(-1, 1, 1, 1)
     torch.testing.assert_close(wanted, kept.sqrt() * noise - (1 - kept).sqrt() * latents)
+    assert torch.equal(counts, torch.ones(3, 1, 1, 1))
 
 
 def test_a_model_of_latents_is_taught_the_latents(sd):
     sd.pipeline.scheduler.register_to_config(prediction_type="sample")
+    latents, noise = normal(2, 4, 16, 16), normal(2, 4, 16, 16, seed=1)
+    noisy, timesteps, wanted, counts = sd.diffuse(latents, noise, torch.tensor([0.3, 0.99]))
+    assert torch.equal(wanted, latents)
+    # an error counts as much as that of the velocity that follows from the latents and the noisy ones
+    kept = sd.pipeline.scheduler.alphas_cumprod[timesteps].view(-1, 1, 1, 1)
+    guess = latents + 0.1 * noise
+
+    def velocity_of(clean):
+        return (kept.sqrt() * noisy - clean) / (1 - kept).sqrt()
+
+    squared = (velocity_of(guess) - velocity_of(latents)) ** 2
+    torch.testing.assert_close(counts * (guess - latents) ** 2, squared, rtol=1e-3, atol=1e-5)
+
+
+def test_the_error_of_latents_that_hardly_carry_noise_is_not_weighed_up_without_bound(sd):
+    sd.pipeline.scheduler.register_to_config(prediction_type="sample")
     latents = normal(1, 4, 16, 16)
-    assert torch.equal(sd.diffuse(latents, normal(1, 4, 16, 16, seed=1), torch.tensor([0.3]))[2], latents)
+    assert sd.diffuse(latents, latents, torch.zeros(1))[3].item() == pytest.approx(50)
 
 
 @pytest.mark.parametrize(("base", "pure"), [("tiny_v", True), ("mini", True), ("tiny_sd", False)])

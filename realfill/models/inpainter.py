@@ -55,6 +55,7 @@ _SCHEDULE_KEYS = ("prediction_type", "beta_schedule", "beta_start", "beta_end", 
 _BYTES_PER_PIXEL = 4000  # of a window, at the U-Net's and the decoder's widest; Stable Diffusion at 512 px: 1 GB
 _CPU_BUDGET = 8e9
 _MAX_BATCH = 16
+_LEAST_NOISE = 0.02  # variance below which a predicted latent's error isn't weighted up further
 
 
 @dataclass(slots=True, eq=False)
@@ -259,7 +260,7 @@ class Inpainter:
 
     def diffuse(
         self, latents: torch.Tensor, noise: torch.Tensor, quantiles: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
         """Add noise for a training step.
 
         Args:
@@ -268,17 +269,23 @@ class Inpainter:
             quantiles: (B,) in [0, 1]: how far up the noise schedule.
 
         Returns:
-            Noisy latents; timesteps (B,); and what the model shall predict from them (noise, velocity or the latents
-            themselves, as the base was trained).
+            Noisy latents; timesteps (B,); what the model shall predict from them (noise, velocity or the latents
+            themselves, as the base was trained); and how much each row's squared error counts, (B, 1, 1, 1). It is 1
+            but where the latents are predicted: there it makes the loss that of the velocity that follows from them
+            (Li & He 2025, "Back to basics"), within bounds.
         """
         schedule = self._training_schedule()
         steps = schedule.config.num_train_timesteps
         timesteps = (quantiles * steps).long().clamp(0, steps - 1).to(latents.device)
         noisy = schedule.add_noise(latents, noise, timesteps)
         kind = schedule.config.prediction_type
+        counts = torch.ones(len(latents), 1, 1, 1, device=latents.device)
         if kind == "v_prediction":
-            return noisy, timesteps, schedule.get_velocity(latents, noise, timesteps)
-        return noisy, timesteps, latents if kind == "sample" else noise
+            return noisy, timesteps, schedule.get_velocity(latents, noise, timesteps), counts
+        if kind == "sample":
+            variance = 1 - schedule.alphas_cumprod.to(latents.device)[timesteps]
+            return noisy, timesteps, latents, counts / variance.clamp(min=_LEAST_NOISE).view_as(counts)
+        return noisy, timesteps, noise, counts
 
     def predict(
         self, noisy: torch.Tensor, timesteps: torch.Tensor, condition: torch.Tensor, embeddings: torch.Tensor
