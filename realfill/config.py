@@ -29,7 +29,7 @@ Blend = Literal["membrane", "cut"]
 MatcherName = Literal["loftr", "sift", "patches"]
 FileFormat = Literal["png", "tiff", "jpeg"]
 MethodName = Literal[
-    "realfill", "base", "prompt", "telea", "shiftmap", "stitching", "paint_by_example", "dreambooth", "klein"
+    "realfill", "base", "prompt", "smooth", "telea", "shiftmap", "stitching", "paint_by_example", "dreambooth", "klein"
 ]
 MetricName = Literal["psnr", "ssim", "gmsd", "detail", "lpips", "dreamsim", "dino", "clip"]
 
@@ -294,7 +294,7 @@ class BenchConfig(_Config):
 
     methods: tuple[MethodName, ...] = ("realfill", "base", "telea", "shiftmap", "stitching")
     """``realfill``, or else the first, is compared with each of the others, scene by scene. ``base`` is unfitted,
-    ``prompt`` too but told the case's prompt; ``telea``, ``shiftmap`` and ``stitching`` need no weights,
+    ``prompt`` too but told the case's prompt; ``smooth``, ``telea``, ``shiftmap`` and ``stitching`` need no weights,
     ``paint_by_example``, ``dreambooth`` and ``klein`` their own."""
     metrics: tuple[MetricName, ...] = ("psnr", "ssim", "lpips", "dreamsim", "dino", "clip", "gmsd", "detail")
     """Those whose weights or packages can't be had are told in the results."""

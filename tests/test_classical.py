@@ -1,4 +1,4 @@
-"""Telea and shift map: only the hole changes, nothing under it is read, nothing of it stays open."""
+"""Smooth fill, Telea and shift map: only the hole changes, nothing under it is read, nothing of it stays open."""
 
 import cv2
 import numpy as np
@@ -7,11 +7,11 @@ from conftest import make_photo
 
 from realfill import Scene
 from realfill.baselines import classical
-from realfill.baselines.classical import ShiftMap, Telea, inpaint_telea
+from realfill.baselines.classical import ShiftMap, Smooth, Telea, inpaint_telea
 from realfill.errors import MissingDependencyError, SceneError
 
 SIZE = (48, 64)
-METHODS = [Telea(), ShiftMap()]
+METHODS = [Smooth(), Telea(), ShiftMap()]
 BRIGHT = (make_photo(*SIZE) // 2 + 100).astype(np.uint8)
 
 
@@ -78,7 +78,15 @@ def test_each_seed_gets_an_image_of_its_own(method):
     assert not method.uses_seed and not method.uses_fit_seed
 
 
-@pytest.mark.parametrize("method", METHODS, ids=lambda m: m.name)
+def test_the_smooth_fill_is_smooth_between_the_sides_and_grey_on_an_empty_canvas():
+    ramp = np.broadcast_to(np.linspace(40, 200, SIZE[1])[None, :, None], (*SIZE, 3)).round().astype(np.uint8)
+    image = fill(Smooth(), make_scene(ramp, HOLES["blob"])).astype(int)
+    assert np.abs(image - ramp)[HOLES["blob"]].mean() < 8
+    assert np.abs(np.diff(image, axis=1)).max() < 16
+    assert (fill(Smooth(), Scene.canvas((40, 50))) == 128).all()
+
+
+@pytest.mark.parametrize("method", [Telea(), ShiftMap()], ids=lambda m: m.name)
 def test_an_empty_canvas_is_refused(method):
     with pytest.raises(SceneError, match="covers the whole target"):
         method.prepare(Scene.canvas((40, 50)), None, 0)
@@ -97,7 +105,8 @@ def test_shift_map_continues_a_pattern_where_telea_blurs_it():
     pattern = np.where((x // 6 + y // 6) % 2, 220, 40).astype(np.uint8)[:, :, None].repeat(3, axis=2)
     hole = np.zeros((96, 120), bool)
     hole[38:58, 50:70] = True
-    telea, shift = (np.abs(fill(m, make_scene(pattern, hole)).astype(int) - pattern)[hole].mean() for m in METHODS)
+    filled = [fill(method, make_scene(pattern, hole)).astype(int) for method in (Telea(), ShiftMap())]
+    telea, shift = (np.abs(image - pattern)[hole].mean() for image in filled)
     assert shift < 15 and telea > 45, f"mean error: Telea {telea:.1f}, shift map {shift:.1f}"
 
 

@@ -1,5 +1,6 @@
 """Reports of a benchmark: everything is named, gaps too; the page is well-formed, loads nothing, and shows pictures."""
 
+import dataclasses
 import math
 import re
 from html.parser import HTMLParser
@@ -123,6 +124,24 @@ def test_studies_show_what_was_planted():
     scenes = rows_of(results, "Scenes")
     assert (scenes[0]["psnr ↑ (dB)"], scenes[0]["failed runs"]) == ("–", "1 of 1")
     assert (scenes[3]["psnr ↑ (dB)"], scenes[3]["time (s)"], scenes[3]["peak (MB)"]) == ("17.00", "4.0", "700")
+
+
+def test_more_references_are_compared_over_the_same_scenes():
+    plain = make_benchmark(cases=("a", "b"), methods=("realfill",))
+    more = [dataclasses.replace(r, method="realfill-3ref", metrics={"psnr": 20.0}) for r in plain.records]
+    fewer = [dataclasses.replace(r, method="realfill-1ref") for r in plain.records if r.case == "a"]
+    results = dataclasses.replace(plain, records=(*more, *fewer), runs=())
+    rows = rows_of(results, "Number of references")
+    assert [(r["method"], r["references"], r["scenes"]) for r in rows] == [
+        ("realfill", "1", "1"),
+        ("realfill", "3", "1"),
+    ]
+    assert [r["psnr ↑ (dB)"][:5] for r in rows] == ["16.00", "20.00"]
+    paired = rows_of(results, "Paired differences, all completions")
+    assert [row[""] for row in paired] == ["realfill-3ref against realfill-1ref"]
+    elsewhere = [dataclasses.replace(r, case="c") for r in fewer]
+    without = dataclasses.replace(results, records=(*more, *elsewhere))
+    assert "Number of references" not in [table.title for table in build_tables(without)]
 
 
 def test_a_baseline_of_ones_own(tmp_path):

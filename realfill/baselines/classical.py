@@ -1,4 +1,4 @@
-"""Inpainting without references and without weights: OpenCV's Telea and shift map."""
+"""Inpainting without references and without weights: a smooth fill, OpenCV's Telea and shift map."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ from typing import ClassVar
 
 import cv2
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from realfill.baselines.method import Sampler
 from realfill.errors import MissingDependencyError, SceneError
-from realfill.images import ImageArray, MaskArray, fit_within, resize
-from realfill.masks import resize_mask
+from realfill.images import ImageArray, MaskArray, fit_within, resize, to_array, to_tensor
+from realfill.masks import fill_smooth, resize_mask
 from realfill.scene import Scene
 
 _RADIUS_PX = 5  # pixels around each one that Telea averages; OpenCV's examples take 3 to 5
@@ -34,6 +35,20 @@ cv2.xphoto.inpaint(lab, known, filled, cv2.xphoto.INPAINT_SHIFTMAP)
 np.save(sys.stdout.buffer, filled)
 """
 _ZEROED = {"MALLOC_PERTURB_": "255"}  # glibc hands out zeros: it reads memory that it never wrote
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Smooth:
+    """Push-pull (Gortler et al., The Lumigraph, SIGGRAPH 1996): the smoothest of fills, and so the floor."""
+
+    name: ClassVar[str] = "smooth"
+    uses_fit_seed: ClassVar[bool] = False
+    uses_seed: ClassVar[bool] = False
+
+    def prepare(self, scene: Scene, prompt: str | None, fit_seed: int) -> Sampler:
+        """Fill the hole, grey where nothing is known; neither references nor words nor seeds are used."""
+        del prompt, fit_seed
+        return same_for_all(to_array(fill_smooth(to_tensor(scene.known), torch.from_numpy(scene.mask)[None, None])[0]))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
 
 from realfill.benchmark.cells import NOTHING, Table, cell, count, label
-from realfill.benchmark.figures import PSNR_CEILING_DB, cases_of, is_ranked, methods_of, metrics_of, runs_of
+from realfill.benchmark.figures import PSNR_CEILING_DB, cases_of, is_ranked, methods_of, metrics_of, numbers_of, runs_of
 from realfill.benchmark.records import Results
 from realfill.benchmark.statistics import (
     RunStudy,
@@ -15,6 +16,7 @@ from realfill.benchmark.statistics import (
     paired_differences,
     rank_correlation,
     ranking_gain,
+    summarize,
 )
 
 _FEW_SCENES = 10
@@ -132,6 +134,22 @@ def paired(results: Results, baseline: str, *, top_ranked: bool) -> Table:
     title = f"Paired differences, {'top-ranked completions' if top_ranked else 'all completions'}"
     ranked = any(is_ranked(run) for method in methods_of(results) for run in _flat(results, method))
     return Table(title=title, notes=notes, header=("", *metrics), rows=rows if ranked or not top_ranked else ())
+
+
+def numbers_of_references(results: Results) -> Table:
+    """Build the table of what more references do (paper's supplement), over the scenes that ran with every number."""
+    metrics = metrics_of(results)
+    rows = []
+    for method, arms in numbers_of(results).items():
+        shared = set.intersection(*(set(runs_of(results, arm)) for arm in arms.values()))
+        alike = dataclasses.replace(results, records=tuple(r for r in results.records if r.case in shared))
+        summaries = summarize(alike)
+        for number, arm in arms.items() if shared else ():
+            means = [cell(m, summaries[arm][m].mean if m in summaries[arm] else None) for m in metrics]
+            rows.append((method, str(number), str(len(shared)), *means))
+    notes = ["Means over all completions of the scenes that ran with every number [95 % bootstrap interval]."]
+    header = ("method", "references", "scenes", *map(label, metrics))
+    return Table(title="Number of references", notes=notes, header=header, rows=rows)
 
 
 def filtered(results: Results) -> Table:

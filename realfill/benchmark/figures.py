@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from typing import TypeAlias
 
@@ -19,6 +20,16 @@ Runs: TypeAlias = dict[str, list[list[Record]]]
 def methods_of(results: Results) -> list[str]:
     """List the methods in the order in which they first ran, failed ones too."""
     return list(dict.fromkeys(item.method for item in (*results.runs, *results.records)))
+
+
+def numbers_of(results: Results) -> dict[str, dict[int, str]]:
+    """Find the methods that ran with several numbers of references: name to number to the name of that arm."""
+    found: dict[str, dict[int, str]] = {}
+    for arm in methods_of(results):
+        parts = re.fullmatch(r"(.+)-(\d)ref", arm)
+        if parts:
+            found.setdefault(parts[1], {})[int(parts[2])] = arm
+    return {method: dict(sorted(arms.items())) for method, arms in found.items()}
 
 
 def cases_of(results: Results) -> list[str]:

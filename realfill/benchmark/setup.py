@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from realfill import metrics
-from realfill.baselines.classical import ShiftMap, Telea
+from realfill.baselines.classical import ShiftMap, Smooth, Telea
 from realfill.baselines.diffusion import Base, Prompt, RealFill
 from realfill.baselines.dreambooth import DreamBooth
 from realfill.baselines.klein import Klein
@@ -92,7 +92,7 @@ def set_up(
     )  # fmt: skip
 
 
-_WITHOUT_REFERENCES = frozenset({"base", "prompt", "telea", "shiftmap"})
+_WITHOUT_REFERENCES = frozenset({"base", "prompt", "smooth", "telea", "shiftmap"})
 
 
 def _method(name: MethodName, config: BenchConfig, fit: FitConfig, sample: SampleConfig, device: str | None) -> Method:
@@ -102,6 +102,7 @@ def _method(name: MethodName, config: BenchConfig, fit: FitConfig, sample: Sampl
         "base": lambda: Base(base=fit.base, sample=sample, device=device),
         "prompt": lambda: Prompt(base=fit.base, sample=sample, device=device),
         "telea": Telea,
+        "smooth": Smooth,
         "shiftmap": ShiftMap,
         "stitching": Stitching,
         "paint_by_example": lambda: PaintByExample(base=config.paint_by_example, **shared),

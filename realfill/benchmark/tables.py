@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from statistics import median
 
 from realfill.benchmark.cells import NOTHING, Table, count, figure_text, label
-from realfill.benchmark.comparisons import correlations, filtered, means, paired, selections
-from realfill.benchmark.figures import cases_of, figure, methods_of, metrics_of
+from realfill.benchmark.comparisons import correlations, filtered, means, numbers_of_references, paired, selections
+from realfill.benchmark.figures import cases_of, figure, methods_of, metrics_of, numbers_of
 from realfill.benchmark.records import Results, Run
 from realfill.benchmark.statistics import scene_means, summarize
 from realfill.metrics import METRICS
@@ -21,15 +21,18 @@ def build_tables(results: Results, *, baseline: str | None = None) -> list[Table
 
     Args:
         results: of a benchmark.
-        baseline: the method that every other is compared with; ``None``: ``realfill``, else the first.
+        baseline: the method that every other is compared with; ``None``: ``realfill``, with the most references, else
+            the first.
     """
     methods = methods_of(results)
     if baseline is None:
-        baseline = "realfill" if "realfill" in methods else next(iter(methods), None)
+        most = next(reversed(numbers_of(results).get("realfill", {0: "realfill"}).values()))
+        baseline = most if most in methods else next(iter(methods), None)
     summaries = summarize(results)
     tables = [means(results, summaries), *selections(results, summaries)]
     if baseline is not None:
         tables += [paired(results, baseline, top_ranked=top) for top in (False, True)]
+    tables += [numbers_of_references(results)]
     tables += [filtered(results), correlations(results), _metrics(results), _cost(results), _scenes(results)]
     return [table for table in (*tables, _gaps(results)) if table.rows]
 
