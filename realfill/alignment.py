@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -14,36 +12,10 @@ _MIN_SHARE = 0.25  # of the matches
 _MAX_SCALE = 8.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Similarity:
-    """A turn, a change of scale and a shift that bring points of the target to where a photo shows them.
-
-    Attributes:
-        matrix: (2, 3) float64; photo's (x, y) = matrix @ (x, y, 1) of the target.
-    """
-
-    matrix: NDArray[np.float64]
-
-    @property
-    def scale(self) -> float:
-        """The photo's pixels to one of the target's."""
-        return float(np.sqrt(np.linalg.det(self.matrix[:, :2])))
-
-    def __call__(self, x: float, y: float) -> tuple[float, float]:
-        """Bring a point of the target into the photo."""
-        there = self.matrix @ (x, y, 1.0)
-        return float(there[0]), float(there[1])
-
-    def inverse(self, x: float, y: float) -> tuple[float, float]:
-        """Bring a point of the photo into the target."""
-        there = np.linalg.solve(self.matrix[:, :2], (x, y) - self.matrix[:, 2])
-        return float(there[0]), float(there[1])
-
-
-def find_similarity(
+def find_scale(
     target_points: NDArray[np.float32], photo_points: NDArray[np.float32], size: tuple[int, int]
-) -> Similarity | None:
-    """Find the similarity that most matches agree on, by RANSAC.
+) -> float | None:
+    """Find at which scale a photo shows what the target shows, by the similarity that most matches agree on (RANSAC).
 
     Args:
         target_points: (K, 2), (x, y) pixels.
@@ -51,7 +23,7 @@ def find_similarity(
         size: (height, width) of the photo.
 
     Returns:
-        ``None`` where too few matches agree on one to be believed.
+        The photo's pixels to one of the target's; ``None`` where too few matches agree to be believed.
     """
     if len(target_points) < _MIN_INLIERS:
         return None
@@ -60,8 +32,8 @@ def find_similarity(
     )
     if matrix is None or inliers.sum() < max(_MIN_INLIERS, _MIN_SHARE * len(target_points)):
         return None
-    found = Similarity(matrix=np.asarray(matrix, np.float64))
-    return found if 1 / _MAX_SCALE < found.scale < _MAX_SCALE else None
+    scale = float(np.sqrt(np.linalg.det(np.asarray(matrix, np.float64)[:, :2])))
+    return scale if 1 / _MAX_SCALE < scale < _MAX_SCALE else None
 
 
 def find_homography(

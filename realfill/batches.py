@@ -9,10 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from realfill.alignment import Similarity
 from realfill.config import FitConfig
 from realfill.images import ImageArray, MaskArray, resize, to_tensor
-from realfill.masks import dilate, fill_smooth, random_mask, resize_mask
+from realfill.masks import bounding_box, dilate, fill_smooth, random_mask, resize_mask
 
 _MIN_KNOWN = 0.05  # share of known pixels below which a crop is drawn anew
 
@@ -27,7 +26,8 @@ class TrainingImage:
         crop_sides_px: least and greatest side of a crop in this photo's pixels, drawn evenly on a logarithmic scale.
         share: how often crops come from it, in proportion to the others' shares.
         mirror: turn every other crop's left to right. Not for a scene, where left is left.
-        aligned: where the target's hole lies in this photo, if that is known.
+        hole: (H, W) bool, True = fill: crops lie around it, and it is what is hidden in them. ``None``: they lie
+            anywhere, under random masks.
     """
 
     image: ImageArray
@@ -35,22 +35,7 @@ class TrainingImage:
     crop_sides_px: tuple[float, float]
     share: float = 1.0
     mirror: bool = False
-    aligned: AlignedHole | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class AlignedHole:
-    """The target's hole, and how a photo lies to the target.
-
-    Attributes:
-        mask: (H, W) bool of the target, True = fill.
-        similarity: from the target's pixels to the photo's. Crops aren't turned: only its scale and place are used.
-        box: around the hole: (top, left, bottom, right), the last two exclusive.
-    """
-
-    mask: MaskArray
-    similarity: Similarity
-    box: tuple[int, int, int, int]
+    hole: MaskArray | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -94,11 +79,8 @@ def draw_batch(photos: Sequence[TrainingImage], config: FitConfig, resolution: i
     images, known, hidden = [], [], []
     for choice in rng.choice(len(photos), config.batch_size, p=shares / shares.sum()):
         photo = photos[choice]
-        if photo.aligned is not None and rng.random() < config.aligned_share:
-            image, mask = _aligned_crop(photo, photo.aligned, resolution, rng)
-            seen = np.ones_like(mask)
-        else:
-            image, seen = _random_crop(photo, resolution, rng)
+        image, seen, mask = _random_crop(photo, resolution, rng)
+        if mask is None:
             mask = random_mask(
                 image.shape[:2], rng, num_rectangles=config.num_rectangles, rectangle_size=config.rectangle_size
             )
@@ -117,41 +99,38 @@ def draw_batch(photos: Sequence[TrainingImage], config: FitConfig, resolution: i
     )
 
 
-def _random_crop(photo: TrainingImage, resolution: int, rng: np.random.Generator) -> tuple[ImageArray, MaskArray]:
-    """Cut a square at random and bring it to the model's size; a pixel is known if all that it averages is."""
+def _random_crop(
+    photo: TrainingImage, resolution: int, rng: np.random.Generator
+) -> tuple[ImageArray, MaskArray, MaskArray | None]:
+    """Cut a square at random and bring it to the model's size, with what is known of it and where the hole is.
+
+    A pixel is known if all that it averages is, and of the hole if any is.
+    """
     size = (resolution, resolution)
     box, known = (slice(None), slice(None)), np.ones(size, bool)
     for _ in range(20):
         side = math.exp(rng.uniform(*np.log(photo.crop_sides_px)))
         side = max(1, round(min(side, *photo.image.shape[:2])))
-        y, x = (int(rng.integers(n - side + 1)) for n in photo.image.shape[:2])
+        y, x = _place(photo, side, rng)
         box = slice(y, y + side), slice(x, x + side)
         if photo.known is not None:
             known = ~resize_mask(~photo.known[box], size)
         if known.mean() >= _MIN_KNOWN:
             break
     image = resize(photo.image[box], size)
-    return (image[:, ::-1], known[:, ::-1]) if photo.mirror and rng.random() < 0.5 else (image, known)
+    hole = resize_mask(photo.hole[box], size) if photo.hole is not None else None
+    if photo.mirror and rng.random() < 0.5:
+        return image[:, ::-1], known[:, ::-1], hole[:, ::-1] if hole is not None else None
+    return image, known, hole
 
 
-def _aligned_crop(
-    photo: TrainingImage, hole: AlignedHole, resolution: int, rng: np.random.Generator
-) -> tuple[ImageArray, MaskArray]:
-    """Cut a square where the photo shows the hole's surroundings; the second value is the hole as it lies in it."""
-    height, width = photo.image.shape[:2]
-    top, left, bottom, right = hole.box
-    scale = hole.similarity.scale
-    side = max(1, round(min(math.exp(rng.uniform(*np.log(photo.crop_sides_px))), height, width)))
-    # a point of the hole at the centre, as far as the photo reaches
-    x, y = hole.similarity(rng.uniform(left, right), rng.uniform(top, bottom))
-    corner = [int(np.clip(round(c - side / 2), 0, n - side)) for c, n in ((x, width), (y, height))]
-    image = resize(photo.image[corner[1] : corner[1] + side, corner[0] : corner[0] + side], (resolution, resolution))
-    x, y = hole.similarity.inverse(corner[0] + side / 2, corner[1] + side / 2)
-    own = max(1, round(side / scale))  # the same square in the target's pixels
-    box = [int(np.clip(round(c - own / 2), -own, n)) for c, n in zip((y, x), hole.mask.shape, strict=True)]
-    cut = np.zeros((own, own), bool)
-    rows, columns = (slice(max(0, b), max(0, b + own)) for b in box)
-    inside = hole.mask[rows, columns]
-    y, x = rows.start - box[0], columns.start - box[1]
-    cut[y : y + inside.shape[0], x : x + inside.shape[1]] = inside
-    return image, resize_mask(cut, (resolution, resolution))
+def _place(photo: TrainingImage, side: int, rng: np.random.Generator) -> tuple[int, int]:
+    """Choose a square's top left corner: anywhere, or so that a point of the hole is in its middle if that can be."""
+    size = photo.image.shape[:2]
+    if photo.hole is None:
+        y, x = (int(rng.integers(n - side + 1)) for n in size)
+        return y, x
+    top, left, bottom, right = bounding_box(photo.hole)
+    middle = rng.uniform(top, bottom), rng.uniform(left, right)
+    y, x = (int(np.clip(round(c - side / 2), 0, n - side)) for c, n in zip(middle, size, strict=True))
+    return y, x

@@ -195,8 +195,9 @@ class FitConfig(_Config):
     at which matched keypoints say that the photo shows the scene; drawn evenly on a logarithmic scale. Unstated in the
     paper: close to the scale that is needed."""
     aligned_share: Auto[float] = auto(0.0)
-    """Share of a reference's crops that are taken where it shows the surroundings of the target's hole, a hole of the
-    same shape hidden in them; only where matched keypoints tell the place. Paper: none."""
+    """Share of the references' crops that are taken of the references as a homography lays them over the target, their
+    colours brought to its own: around the hole, which is hidden in them. None where no reference can be laid so.
+    Paper: none."""
     num_rectangles: Auto[tuple[int, int]] = auto((1, 4))
     """Fewest and most rectangles of a random mask. Unstated in the paper."""
     rectangle_size: Auto[tuple[float, float]] = auto((0.2, 0.7))

@@ -19,19 +19,20 @@ import torch
 from tqdm import tqdm
 
 from realfill import __version__
-from realfill.alignment import Similarity, find_similarity
-from realfill.batches import AlignedHole, TrainingImage
+from realfill.alignment import find_scale
+from realfill.batches import TrainingImage
 from realfill.blending import blend
 from realfill.config import FitConfig, RankConfig, SampleConfig
 from realfill.devices import make_accelerator, resolve_device, resolve_dtype, resolve_precision
 from realfill.errors import RealFillWarning, SceneError
 from realfill.images import ImageArray, ImageLike, to_tensor
-from realfill.masks import bounding_box, dilate
+from realfill.masks import dilate
 from realfill.models.adapter import Adapter, attach, trainable_lora, trainable_weights
 from realfill.models.bases import Card, locate
 from realfill.models.inpainter import Inpainter
 from realfill.models.matcher import SiftMatcher, load_matcher
 from realfill.ranking import rank
+from realfill.registration import register
 from realfill.results import Completion, Completions
 from realfill.sampling import sample
 from realfill.scene import Scene
@@ -266,25 +267,30 @@ def _window(scene: Scene, inpainter: Inpainter, context: float) -> Window:
 
 
 def _training_images(scene: Scene, window: Window, config: FitConfig) -> list[TrainingImage]:
-    """Take the photos at the scale in which the hole will be filled: crops about as large as its window."""
+    """Take the photos at the scale in which the hole will be filled: crops about as large as its window.
+
+    Of the references' crops, ``aligned_share`` come from the references as they lie over the target, around the hole.
+    """
     side = np.sqrt(np.prod(window.box_size))
     sides = (side * config.crop_scale[0], side * config.crop_scale[1])
-    share = (1 - config.target_share) / len(scene.references)
-    box = bounding_box(scene.mask)
+    registered = register(scene) if config.aligned_share else []
+    total = 1 - config.target_share
+    aligned = total * config.aligned_share if registered else 0.0
     photos = []
-    for reference, similarity in zip(scene.references, _similarities(scene), strict=True):
-        if similarity is None:  # as if it showed as much of the scene as the target does
-            aligned, zoom = None, np.sqrt(reference[:, :, 0].size / scene.mask.size)
-        else:
-            aligned, zoom = AlignedHole(mask=scene.mask, similarity=similarity, box=box), similarity.scale
-        sides_there = (sides[0] * zoom, sides[1] * zoom)
-        photos.append(TrainingImage(image=reference, crop_sides_px=sides_there, share=share, aligned=aligned))
+    for reference, scale in zip(scene.references, _scales(scene), strict=True):
+        there = (sides[0] * scale, sides[1] * scale)
+        share = (total - aligned) / len(scene.references)
+        photos.append(TrainingImage(image=reference, crop_sides_px=there, share=share))
+    for found in registered:
+        image = found.image.round().clip(0, 255).astype(np.uint8)
+        share = aligned / len(registered)
+        photos.append(TrainingImage(image=image, known=found.covers, crop_sides_px=sides, share=share, hole=scene.mask))
     target = TrainingImage(image=scene.known, known=~scene.mask, crop_sides_px=sides, share=config.target_share)
     return [*photos, target]
 
 
-def _similarities(scene: Scene) -> list[Similarity | None]:
-    """Find how each reference lies to the target, by keypoints that need no weights."""
+def _scales(scene: Scene) -> list[float]:
+    """Find how large each reference shows what the target shows, by keypoints that need no weights."""
     matcher = SiftMatcher(RankConfig().resolve({}))
     target, near = matcher.extract(scene.known), dilate(scene.mask, _HOLE_EDGE_PX)
     found = []
@@ -292,7 +298,10 @@ def _similarities(scene: Scene) -> list[Similarity | None]:
         matches = matcher.match(matcher.extract(reference), target)
         x, y = matches.keypoints1.round().astype(int).reshape(-1, 2).T
         real = ~near[y, x]  # the blank hole's edge is nothing to hold on to
-        found.append(find_similarity(matches.keypoints1[real], matches.keypoints0[real], reference.shape[:2]))
+        scale = find_scale(matches.keypoints1[real], matches.keypoints0[real], reference.shape[:2])
+        if scale is None:  # as if it showed as much of the scene as the target does
+            scale = float(np.sqrt(reference[:, :, 0].size / scene.mask.size))
+        found.append(scale)
     return found
 
 

@@ -1,58 +1,57 @@
 """Batches: what a training step sees."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from conftest import make_photo
 
 from realfill import FitConfig
-from realfill.alignment import Similarity
-from realfill.batches import AlignedHole, TrainingImage, draw_batch
+from realfill.batches import TrainingImage, draw_batch
 
-CONFIG = FitConfig(batch_size=16, aligned_share=1.0, mask_dropout=0.0).resolve({})
-
-
-BOX = (30, 50, 60, 80)
+CONFIG = FitConfig(batch_size=16, mask_dropout=0.0, hole_margin_px=0).resolve({})
 
 
-def marked(scale, shift):
-    """A photo whose green square is what the target's hole hides, and where the hole lies in the target."""
-    mask = np.zeros((96, 128), bool)
-    mask[30:60, 50:80] = True
-    photo = np.full((160, 200, 3), (120, 0, 60), np.uint8)
-    (x0, y0), (x1, y1) = (np.round(scale * np.array(p) + shift).astype(int) for p in ((50, 30), (80, 60)))
-    photo[y0:y1, x0:x1] = (0, 255, 0)
-    similarity = Similarity(matrix=np.array([[scale, 0, shift[0]], [0, scale, shift[1]]], float))
-    return TrainingImage(
-        image=photo,
-        crop_sides_px=(60 * scale, 90 * scale),
-        aligned=AlignedHole(mask=mask, similarity=similarity, box=BOX),
-    )
+def marked(where=(slice(30, 60), slice(50, 80)), known=None):
+    """A photo whose green part is its hole."""
+    hole = np.zeros((160, 200), bool)
+    hole[where] = True
+    image = np.where(hole[:, :, None], np.uint8((0, 255, 0)), np.uint8((120, 0, 60)))
+    return TrainingImage(image=image, known=known, crop_sides_px=(60, 90), hole=hole)
 
 
-@pytest.mark.parametrize(("scale", "shift"), [(1.0, (10, 20)), (1.6, (-20, 10)), (0.6, (60, 50))])
-def test_aligned_crops_hide_what_the_hole_hides(scale, shift):
-    batch = draw_batch([marked(scale, shift)], CONFIG, 64, np.random.default_rng(0))
+CORNER = (slice(0, 20), slice(180, 200))
+
+
+@pytest.mark.parametrize("where", [(slice(30, 60), slice(50, 80)), CORNER], ids=["inside", "corner"])
+@pytest.mark.parametrize("mirror", [False, True])
+def test_crops_around_a_hole_show_it_and_hide_it_and_nothing_else(where, mirror):
+    photo = dataclasses.replace(marked(where), mirror=mirror)
+    batch = draw_batch([photo], CONFIG, 64, np.random.default_rng(0))
     green = batch.images[:, 1:2] > 0.5
     assert green.any(dim=(1, 2, 3)).all()
-    agree = (batch.hidden == green).float().mean(dim=(1, 2, 3))
-    assert agree.min() > 0.9
+    assert not (green & ~batch.hidden).any()
+    assert (batch.hidden == green).float().mean(dim=(1, 2, 3)).min() > 0.9
+    assert batch.learnt.all()
 
 
-def test_their_share_is_kept_and_without_alignment_there_are_none():
-    photo = marked(1.0, (10, 20))
-    config = FitConfig(batch_size=400, aligned_share=0.25, mask_dropout=0.0).resolve({})
-    batch = draw_batch([photo], config, 16, np.random.default_rng(0))
-    green = batch.images[:, 1:2] > 0.5
-    aligned = ((batch.hidden == green).float().mean(dim=(1, 2, 3)) > 0.85).float().mean()
-    assert 0.15 < aligned < 0.4
+def test_a_point_of_the_hole_is_in_the_middle_where_the_photo_reaches():
+    rng = np.random.default_rng(0)
+    batch = draw_batch([marked((slice(70, 90), slice(90, 110)))] * 4, CONFIG, 64, rng)
+    assert batch.hidden[:, :, 28:36, 28:36].any(dim=(1, 2, 3)).all()
+
+
+def test_what_is_not_known_beside_the_hole_is_hidden_and_does_not_count():
+    known = np.ones((160, 200), bool)
+    known[:, 65:] = False
+    batch = draw_batch([marked(known=known)], CONFIG, 64, np.random.default_rng(0))
+    assert (batch.hidden | batch.learnt).all() and not batch.learnt.all()
+    assert (batch.learnt & batch.hidden).any(), "the known part of the hole is to be learnt"
+
+
+def test_without_a_hole_masks_are_random():
     plain = TrainingImage(image=make_photo(64, 64), crop_sides_px=(32, 64))
-    assert draw_batch([plain], CONFIG, 32, np.random.default_rng(0)).learnt.all()
-
-
-def test_a_place_beyond_the_photo_still_gives_crops():
-    far = marked(1.0, (10, 20))
-    moved = Similarity(matrix=np.array([[1.0, 0, 500], [0, 1.0, -900]]))
-    photo = TrainingImage(
-        image=far.image, crop_sides_px=(60, 90), aligned=AlignedHole(mask=far.aligned.mask, similarity=moved, box=BOX)
-    )
-    assert draw_batch([photo], CONFIG, 32, np.random.default_rng(0)).images.isfinite().all()
+    batch = draw_batch([plain], CONFIG, 32, np.random.default_rng(0))
+    assert batch.learnt.all()
+    shares = batch.hidden.float().mean(dim=(1, 2, 3))
+    assert shares.std() > 0.1

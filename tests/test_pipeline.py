@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -233,6 +234,30 @@ def test_crops_of_a_larger_reference_show_as_much_of_the_scene(tiny_sd):
     assert one.crop_sides_px == pytest.approx(target.crop_sides_px)
     assert four.crop_sides_px == pytest.approx([4 * side for side in target.crop_sides_px])
     assert one.share + four.share + target.share == pytest.approx(1)
+
+
+def test_a_share_of_the_crops_shows_the_references_as_they_lie_over_the_target():
+    from realfill.demo import demo_scene
+    from realfill.pipeline import _training_images
+    from realfill.windows import choose_window
+
+    truth = demo_scene()[1]
+    hole = np.zeros(truth.shape[:2], bool)
+    hole[40:110, 60:150] = True
+    moved = cv2.warpAffine(truth, np.float32([[0.9, 0.05, 10], [-0.05, 0.9, 14]]), truth.shape[1::-1])
+    dark = (moved * 0.6).astype(np.uint8)
+    scene = Scene([dark, make_photo(90, 120, 9)], truth, hole)
+    window = choose_window(hole, resolution=64, multiple=8, context=1.7)
+    config = FitConfig(aligned_share=0.6).resolve({})
+    *plain, laid, target = _training_images(scene, window, config)
+    assert len(plain) == 2 and laid.hole is not None
+    assert laid.share == pytest.approx(0.75 * 0.6) and plain[0].share == pytest.approx(0.75 * 0.2)
+    assert target.share == 0.25
+    covered = hole & laid.known
+    assert covered[hole].mean() > 0.9
+    assert np.abs(laid.image.astype(int) - truth)[covered].mean() < 6 < np.abs(dark.astype(int) - truth)[covered].mean()
+    unaligned = _training_images(Scene(scene.references[1:], truth, hole), window, config)
+    assert [p.share for p in unaligned] == pytest.approx([0.75, 0.25])
 
 
 def test_half_precision_is_not_trained_on_without_a_loss_scale(scene, tiny_fit):

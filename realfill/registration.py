@@ -1,0 +1,179 @@
+"""Registration: references are warped over the target, their colours brought to its own, without any weights."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from realfill.config import RankConfig
+from realfill.images import ImageArray, MaskArray, resize, to_array, to_tensor
+from realfill.masks import fill_smooth
+from realfill.models.matcher import SiftMatcher
+from realfill.scene import Scene
+
+_FEATURES_PX = 1024  # longer side at which SIFT looks
+_THRESHOLD = 0.01  # largest error of an inlier, of the target's longer side: some parallax passes
+_NUM_PLANES = 2  # homographies tried for each reference
+_MAX_SCALE = 8.0
+_FRAME_PX = 3  # the outermost pixels of photos are often dark or smeared
+_MIN_OVERLAP_PX = 64
+_MIN_CORRELATION = 0.25
+_NEAR = 0.1  # of the target's longer side: how far the hole's surroundings reach
+_LINE_SAMPLES = 100_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Registered:
+    """A reference as it lies over the target.
+
+    Attributes:
+        image: (H, W, 3) float32, of the target's size, its colours brought to the target's.
+        covers: (H, W) bool, where it can be used.
+        error: root mean square difference to the known pixels around the hole.
+    """
+
+    image: NDArray[np.float32]
+    covers: MaskArray
+    error: float
+
+
+def register(scene: Scene) -> list[Registered]:
+    """Lay the references over the target, best fitting first; those that can't be are left out.
+
+    SIFT, a homography by MAGSAC++ and a fit of the colours for each reference. The criterion for a homography is Brown
+    and Lowe's (Automatic Panoramic Image Stitching, IJCV 2007).
+    """
+    known, mask = scene.known, scene.mask
+    smooth = to_array(fill_smooth(to_tensor(known), torch.from_numpy(mask)[None, None])[0])  # no edges at the hole's
+    sift = SiftMatcher(RankConfig(matcher="sift", max_size_px=_FEATURES_PX).resolve({}))
+    target_features = sift.extract(smooth)
+    found: list[Registered] = []
+    for reference in scene.references:
+        matches = sift.match(sift.extract(reference), target_features)
+        x, y = np.rint(matches.keypoints1).astype(int).clip(0, np.array(mask.shape[::-1]) - 1).T
+        seen = ~mask[y, x]
+        matrices = _find_homographies(matches.keypoints0[seen], matches.keypoints1[seen], mask.shape)
+        layers = [_registered(reference, matrix, smooth, mask) for matrix in matrices]
+        found += sorted((x for x in layers if x is not None), key=lambda x: x.error)[:1]
+    return sorted(found, key=lambda x: x.error)
+
+
+def _find_homographies(
+    points: NDArray[np.float32], target_points: NDArray[np.float32], size: tuple[int, ...]
+) -> list[NDArray[np.float64]]:
+    """Find homographies (3, 3) from the target to a reference, of planes that many matches agree on.
+
+    The first is that of most matches; the next one is found among the matches that are left: what is around the hole
+    may lie at another depth than most of the scene.
+
+    Args:
+        points: (K, 2), (x, y) pixels in the reference.
+        target_points: (K, 2), what they were matched with.
+        size: (height, width) of the target.
+    """
+    found: list[NDArray[np.float64]] = []
+    while len(found) < _NUM_PLANES and len(points) > 8:
+        matrix, inliers = cv2.findHomography(
+            points, target_points, cv2.USAC_MAGSAC, _THRESHOLD * max(size), maxIters=10_000, confidence=0.9999
+        )
+        if matrix is None or inliers.sum() < 8 + 0.3 * len(points) or abs(np.linalg.det(matrix)) < 1e-6:
+            break
+        agree = inliers.ravel() > 0
+        back = np.linalg.inv(matrix)
+        found.append(back * np.sign(back[2] @ (*target_points[agree].mean(axis=0), 1)))  # w > 0 where it is trusted
+        points, target_points = points[~agree], target_points[~agree]
+    return found
+
+
+def _registered(
+    reference: ImageArray, matrix: NDArray[np.float64], known: ImageArray, mask: MaskArray
+) -> Registered | None:
+    """Warp a reference and fit its colours to the known pixels around the hole.
+
+    ``None``: it doesn't reach the hole, or doesn't look like the target.
+    """
+    image, covers = _warp(reference, matrix, mask.shape)
+    overlap = covers & ~mask
+    if not (covers & mask).any() or overlap.sum() < _MIN_OVERLAP_PX:
+        return None
+    if _correlation(image, known, overlap) < _MIN_CORRELATION:
+        return None
+    distance = cv2.distanceTransform((~mask).astype(np.uint8), cv2.DIST_L2, 5)
+    near = overlap & (distance <= max(4.0, _NEAR * max(mask.shape)))
+    near = near if near.sum() >= _MIN_OVERLAP_PX else overlap
+    fitted = np.empty(image.shape, np.float32)
+    for i in range(3):
+        gain, bias = _fit_line(image[:, :, i][near], known[:, :, i][near])
+        fitted[:, :, i] = gain * image[:, :, i] + np.float32(bias)
+    error = float(np.sqrt(((fitted[near] - known[near]) ** 2).mean()))
+    return Registered(image=fitted, covers=covers, error=error)
+
+
+def _warp(reference: ImageArray, matrix: NDArray[np.float64], size: tuple[int, ...]) -> tuple[ImageArray, MaskArray]:
+    """Warp a reference to the target's view.
+
+    Args:
+        reference: (h, w, 3) uint8.
+        matrix: (3, 3), from the target to the reference, w above 0 on the right side of the horizon.
+        size: (height, width) of the target.
+
+    Returns:
+        The image, (height, width, 3), and where it can be used: within the reference, not mirrored, not beyond the
+        horizon, neither shrunk nor stretched too much.
+    """
+    height, width = size
+    w = matrix[2, 0] * np.arange(width) + (matrix[2, 1] * np.arange(height) + matrix[2, 2])[:, None]
+    with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
+        area = np.linalg.det(matrix) / w**3  # of the reference's pixels for one of the target's
+    usable = (w > 0) & (area > _MAX_SCALE**-2) & (area < _MAX_SCALE**2)
+    if not usable.any():
+        return np.zeros((height, width, 3), np.uint8), usable
+    shrink = max(1.0, float(np.median(area[usable])) ** 0.5)  # beforehand: warping doesn't average
+    small = resize(reference, (max(1, round(reference.shape[0] / shrink)), max(1, round(reference.shape[1] / shrink))))
+    x, y = small.shape[1] / reference.shape[1], small.shape[0] / reference.shape[0]
+    there = np.array([[x, 0, (x - 1) / 2], [0, y, (y - 1) / 2], [0, 0, 1]]) @ matrix
+    inverse = cv2.WARP_INVERSE_MAP
+    image = cv2.warpPerspective(
+        small, there, (width, height), flags=inverse | cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE
+    )
+    inner = np.zeros(small.shape[:2], np.uint8)
+    inner[_FRAME_PX:-_FRAME_PX, _FRAME_PX:-_FRAME_PX] = 255
+    inside = cv2.warpPerspective(inner, there, (width, height), flags=inverse | cv2.INTER_LINEAR) == 255
+    return image, usable & inside
+
+
+def _correlation(image0: ImageArray, image1: ImageArray, where: MaskArray) -> float:
+    """Correlate the brightness of two images, slightly blurred; 0 where one of them is flat."""
+    grey0, grey1 = (cv2.GaussianBlur(cv2.cvtColor(i, cv2.COLOR_RGB2GRAY), (0, 0), 2)[where] for i in (image0, image1))
+    return float(np.corrcoef(grey0, grey1)[0, 1]) if min(grey0.std(), grey1.std()) > 0 else 0.0
+
+
+def _fit_line(values: NDArray, wanted: NDArray) -> tuple[float, float]:
+    """Fit ``wanted = gain * values + bias`` by iterated least squares with Huber's weights.
+
+    A bias beside the gain, which OpenCV's exposure compensators don't have: haze and another sky need it.
+
+    Args:
+        values: (K,).
+        wanted: (K,), with outliers where the images show something else.
+
+    Returns:
+        gain, at least 0, and bias.
+    """
+    step = max(1, len(values) // _LINE_SAMPLES)
+    values, wanted = values[::step].astype(np.float64), wanted[::step].astype(np.float64)
+    weights, gain, bias = np.ones(len(values)), 1.0, 0.0
+    for _ in range(10):
+        mean, wanted_mean = np.average(values, weights=weights), np.average(wanted, weights=weights)
+        variance = np.average((values - mean) ** 2, weights=weights)
+        covariance = np.average((values - mean) * (wanted - wanted_mean), weights=weights)
+        gain = max(0.0, float(covariance / max(variance, 1e-6)))
+        bias = float(wanted_mean - gain * mean)
+        errors = np.abs(wanted - gain * values - bias)
+        limit = 1.345 * 1.4826 * max(float(np.median(errors)), 0.5)
+        weights = limit / np.maximum(errors, limit)
+    return gain, bias
