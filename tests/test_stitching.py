@@ -12,7 +12,7 @@ from realfill.baselines.classical import inpaint_telea
 from realfill.baselines.stitching import Stitching
 from realfill.errors import RealFillWarning, SceneError
 from realfill.metrics import psnr
-from realfill.registration import _find_homographies, _fit_line, _registered, _warp, register
+from realfill.registration import _find_homographies, _fit_line, _registered, _warp
 
 SIZE = (150, 200)
 HEIGHT, WIDTH = SIZE
