@@ -143,7 +143,7 @@ def _warp(reference: ImageArray, matrix: NDArray[np.float64], size: tuple[int, .
     inner = np.zeros(small.shape[:2], np.uint8)
     inner[_FRAME_PX:-_FRAME_PX, _FRAME_PX:-_FRAME_PX] = 255
     inside = cv2.warpPerspective(inner, there, (width, height), flags=inverse | cv2.INTER_LINEAR) == 255
-    return image, usable & inside
+    return image.astype(np.uint8), usable & inside
 
 
 def _correlation(image0: ImageArray, image1: ImageArray, where: MaskArray) -> float:
