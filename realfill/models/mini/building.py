@@ -159,7 +159,7 @@ def build_pipeline(
         )  # fmt: skip
         nn.init.constant_(text_encoder.final_layer_norm.weight, 0.1)  # a whisper: the prompt says little here
     scheduler = DDPMScheduler(
-        beta_schedule="squaredcos_cap_v2", prediction_type="v_prediction", rescale_betas_zero_snr=True,
+        beta_schedule="squaredcos_cap_v2", prediction_type="sample", rescale_betas_zero_snr=True,
         timestep_spacing="trailing", clip_sample=False, steps_offset=1,
     )  # fmt: skip
     return StableDiffusionInpaintPipeline(
