@@ -31,7 +31,7 @@ FileFormat = Literal["png", "tiff", "jpeg"]
 MethodName = Literal[
     "realfill", "base", "prompt", "telea", "shiftmap", "stitching", "paint_by_example", "dreambooth", "klein"
 ]
-MetricName = Literal["psnr", "ssim", "gmsd", "detail", "lpips", "dreamsim", "dino", "clip"]
+MetricName = Literal["psnr", "ssim", "gmsd", "detail", "seam", "delta_e", "lpips", "dreamsim", "dino", "clip"]
 
 MAX_REFERENCES = 5
 
@@ -296,7 +296,7 @@ class BenchConfig(_Config):
     """``realfill``, or else the first, is compared with each of the others, scene by scene. ``base`` is unfitted,
     ``prompt`` too but told the case's prompt; ``telea``, ``shiftmap`` and ``stitching`` need no weights,
     ``paint_by_example``, ``dreambooth`` and ``klein`` their own."""
-    metrics: tuple[MetricName, ...] = ("psnr", "ssim", "lpips", "dreamsim", "dino", "clip", "gmsd", "detail")
+    metrics: tuple[MetricName, ...] = get_args(MetricName)
     """Those whose weights or packages can't be had are told in the results."""
     fit_seeds: int = 1
     """Times that each case is fitted, with seeds from 0."""
