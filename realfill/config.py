@@ -25,7 +25,7 @@ Trainable = Literal["lora", "all"]
 Schedule = Literal["constant", "linear", "cosine"]
 Precision = Literal["no", "fp16", "bf16"]
 Scheduler = Literal["ddpm", "ddim", "dpm++", "unipc", "euler"]
-Blend = Literal["membrane", "cut"]
+Blend = Literal["membrane", "poisson", "cut"]
 MatcherName = Literal["loftr", "sift", "patches"]
 FileFormat = Literal["png", "tiff", "jpeg"]
 MethodName = Literal[
@@ -260,7 +260,8 @@ class SampleConfig(_Config):
     too close to what it should remove."""
     blend: Blend = "membrane"
     """``membrane``: what is left between the known pixels and the sample at the border is spread into the hole.
-    ``cut``: the sample as it is. Known pixels stay exact either way."""
+    ``poisson``: the sample's gradients, with the known pixels at the border (Perez et al. 2003). ``cut``: the sample
+    as it is. Known pixels stay exact in each."""
 
     def __post_init__(self) -> None:
         self._check_types()

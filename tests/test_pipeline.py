@@ -62,7 +62,7 @@ def test_what_lies_under_the_hole_has_no_influence(base, shape_of_hole, request)
 
 
 @pytest.mark.parametrize("size", [(33, 200), (101, 57), (200, 33)])
-@pytest.mark.parametrize("blend", ["membrane", "cut"])
+@pytest.mark.parametrize("blend", ["membrane", "poisson", "cut"])
 def test_known_pixels_come_back_exact(tiny_sd, size, blend):
     rng = np.random.default_rng(1)
     for mask in (rng.random(size) < 0.5, rng.random(size) < 0.001, np.arange(size[1]) >= size[1] - 7):
