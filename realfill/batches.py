@@ -45,12 +45,12 @@ class AlignedHole:
     Attributes:
         mask: (H, W) bool of the target, True = fill.
         similarity: from the target's pixels to the photo's. Crops aren't turned: only its scale and place are used.
-        box: around the hole: (top, left, bottom, right), the last two exclusive.
+        boxes: around the hole's parts: (top, left, bottom, right), the last two exclusive.
     """
 
     mask: MaskArray
     similarity: Similarity
-    box: tuple[int, int, int, int]
+    boxes: tuple[tuple[int, int, int, int], ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -139,7 +139,7 @@ def _aligned_crop(
 ) -> tuple[ImageArray, MaskArray]:
     """Cut a square where the photo shows the hole's surroundings; the second value is the hole as it lies in it."""
     height, width = photo.image.shape[:2]
-    top, left, bottom, right = hole.box
+    top, left, bottom, right = hole.boxes[rng.integers(len(hole.boxes))]
     scale = hole.similarity.scale
     side = max(1, round(min(math.exp(rng.uniform(*np.log(photo.crop_sides_px))), height, width)))
     # a point of the hole at the centre, as far as the photo reaches

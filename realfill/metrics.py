@@ -48,6 +48,9 @@ METRICS: Mapping[str, Metric] = {
     "ssim": Metric(higher_is_better=True, meaning="how alike brightness, contrast and structure are in the hole"),
     "gmsd": Metric(higher_is_better=False, meaning="how unevenly edges in the hole differ; 0 where equal"),
     "detail": Metric(higher_is_better=None, meaning="how sharp the hole is: 1 as the truth, blur below, noise above"),
+    "native_detail": Metric(
+        higher_is_better=None, meaning="the same at the target's own size, where noise counts more"
+    ),
     "seam": Metric(
         higher_is_better=None,
         meaning="steps across the hole's border: 1 as beside it, a visible edge above",
@@ -147,6 +150,17 @@ def detail(image: ImageArray, truth: ImageArray, mask: MaskArray) -> float:
     if true == 0:
         return 1.0 if energy == 0 else math.inf
     return energy / true
+
+
+def native_detail(image: ImageArray, truth: ImageArray, mask: MaskArray) -> float:
+    """Compute ``detail`` at the target's own size; a benchmark measures ``detail`` at the size that the model sees.
+
+    Args:
+        image: (H, W, 3) uint8.
+        truth: the same shape.
+        mask: (H, W) bool, True = the hole.
+    """
+    return detail(image, truth, mask)
 
 
 def seam(image: ImageArray, mask: MaskArray) -> float:

@@ -25,7 +25,7 @@ def marked(scale, shift):
     return TrainingImage(
         image=photo,
         crop_sides_px=(60 * scale, 90 * scale),
-        aligned=AlignedHole(mask=mask, similarity=similarity, box=BOX),
+        aligned=AlignedHole(mask=mask, similarity=similarity, boxes=(BOX,)),
     )
 
 
@@ -53,6 +53,8 @@ def test_a_place_beyond_the_photo_still_gives_crops():
     far = marked(1.0, (10, 20))
     moved = Similarity(matrix=np.array([[1.0, 0, 500], [0, 1.0, -900]]))
     photo = TrainingImage(
-        image=far.image, crop_sides_px=(60, 90), aligned=AlignedHole(mask=far.aligned.mask, similarity=moved, box=BOX)
+        image=far.image,
+        crop_sides_px=(60, 90),
+        aligned=AlignedHole(mask=far.aligned.mask, similarity=moved, boxes=(BOX,)),
     )
     assert draw_batch([photo], CONFIG, 32, np.random.default_rng(0)).images.isfinite().all()

@@ -123,9 +123,7 @@ def test_an_adapter_of_another_base_is_refused(scene, tiny_fit, tiny_v):
 
 
 def test_what_can_fail_fails_before_sampling(scene, tiny_sd, monkeypatch):
-    monkeypatch.setattr(
-        "realfill.pipeline.sample", lambda *_, **__: pytest.fail("sampled before the matcher was there")
-    )
+    monkeypatch.setattr("realfill.filling.sample", lambda *_, **__: pytest.fail("sampled before the matcher was there"))
     monkeypatch.setattr("kornia.feature.loftr.loftr.load_state_dict_from_url", lambda *_, **__: 1 / 0)
     with pytest.raises(BaseModelError, match="sift"):
         complete(scene, tiny_sd, FAST, ranking=RankConfig(matcher="loftr"), progress=False)
@@ -167,9 +165,9 @@ def test_variants_fill_a_whole_canvas(scene, tiny_fit):
 
 
 def test_memory_running_out_halves_the_batch(scene, tiny_sd, monkeypatch):
-    from realfill import pipeline
+    from realfill import filling
 
-    sizes, real = [], pipeline.sample
+    sizes, real = [], filling.sample
 
     def scarce(*args, seeds, **options):
         sizes.append(len(seeds))
@@ -177,7 +175,7 @@ def test_memory_running_out_halves_the_batch(scene, tiny_sd, monkeypatch):
             raise torch.OutOfMemoryError
         return real(*args, seeds=seeds, **options)
 
-    monkeypatch.setattr(pipeline, "sample", scarce)
+    monkeypatch.setattr(filling, "sample", scarce)
     bare = Scene([], scene.target, scene.mask)
     with pytest.warns(RealFillWarning, match="out of memory"):
         completions = complete(bare, tiny_sd, dataclasses.replace(FAST, num_samples=3, batch_size=3), progress=False)
@@ -224,15 +222,35 @@ def test_a_short_fit_on_the_packaged_base_paints_what_the_reference_shows():
 
 def test_crops_of_a_larger_reference_show_as_much_of_the_scene(tiny_sd):
     from realfill.pipeline import _training_images
-    from realfill.windows import choose_window
+    from realfill.windows import choose_windows
 
     small, large = make_photo(64, 80, 1), make_photo(256, 320, 1)
     scene = Scene([small, large], make_photo(64, 80), compact((64, 80)))
-    window = choose_window(scene.mask, resolution=32, multiple=2, context=1.7)
-    one, four, target = _training_images(scene, window, FitConfig().resolve({}))
+    parts = choose_windows(scene.mask, resolution=32, multiple=2, context=1.7)
+    one, four, target = _training_images(scene, parts, FitConfig().resolve({}))
     assert one.crop_sides_px == pytest.approx(target.crop_sides_px)
     assert four.crop_sides_px == pytest.approx([4 * side for side in target.crop_sides_px])
     assert one.share + four.share + target.share == pytest.approx(1)
+
+
+def test_crops_reach_from_the_coarsest_window_to_a_tile_of_the_finest():
+    from realfill.pipeline import _training_images
+    from realfill.windows import choose_windows
+
+    mask = np.zeros((400, 500), bool)
+    mask[100:300, 100:300] = mask[380:, 480:] = True
+    scene, config = Scene([make_photo(400, 500, 1)], make_photo(400, 500), mask), FitConfig(crop_scale=(1.0, 1.0))
+    for stages, low in ((1, 32), (9, 32)):
+        parts = choose_windows(mask, resolution=32, multiple=2, context=1.7, num_stages=stages, max_growth=1)
+        reference, target = _training_images(scene, parts, config.resolve({}))
+        assert target.crop_sides_px == pytest.approx((low if len(parts) > 1 else 340, 340), rel=0.05)
+        assert reference.aligned is None or len(reference.aligned.boxes) == len(parts)
+    (part,) = choose_windows(compact((64, 80)), resolution=32, multiple=2, context=1.7, num_stages=9)
+    target = _training_images(
+        Scene([make_photo(64, 80)], make_photo(64, 80), compact((64, 80))), [part], config.resolve({})
+    )[-1]
+    assert target.crop_sides_px[0] == pytest.approx(32, rel=0.1)
+    assert target.crop_sides_px[1] == pytest.approx(32 * part.windows[0].scale, rel=0.1)
 
 
 def test_half_precision_is_not_trained_on_without_a_loss_scale(scene, tiny_fit):

@@ -1,0 +1,146 @@
+"""Grain: a photo's noise, measured on its known pixels, for what was filled."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from realfill.images import ImageArray, MaskArray
+
+_KERNEL = np.outer([1, -2, 1], [1, -2, 1]).astype(np.float32) / 6  # Immerkaer 1996: unit white noise stays unit
+_LUMINANCE = np.array([0.299, 0.587, 0.114], np.float32)
+_BLOCK_PX = 16
+_MIN_BLOCKS = 12  # for each level of luminance
+_MAX_LEVELS = 4
+_FLATTEST = 0.25  # share of the blocks that show noise rather than texture
+_LEAST = 0.5  # standard deviation that isn't told from rounding, of 255 levels
+_BLURS = (0.0, 0.4, 0.5, 0.6, 0.8, 1.0)  # sigmas in pixels that grain may have
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Grain:
+    """The noise of an image.
+
+    Attributes:
+        luminance: (L,) rising, of 255 levels, at which it was measured.
+        variance: (L, 3), of each channel.
+        coarse: (L, 3), the same after pixels were averaged two by two: a quarter of it for white noise.
+        correlation: of the channels with each other, in [0, 1].
+    """
+
+    luminance: NDArray[np.float32]
+    variance: NDArray[np.float32]
+    coarse: NDArray[np.float32]
+    correlation: float
+
+    def at(self, luminance: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Interpolate the variance for any luminances (...,): (..., 3)."""
+        channels = [np.interp(luminance, self.luminance, v) for v in self.variance.T]
+        return np.stack(channels, axis=-1).astype(np.float32)
+
+
+def measure_grain(image: NDArray, where: MaskArray) -> Grain | None:
+    """Measure the noise of an image where it is flattest, at some levels of luminance.
+
+    The noise is what a second difference along both axes leaves (Immerkaer 1996, "Fast noise variance estimation"), in
+    the quarter of the blocks of 16 pixels in which that is least.
+
+    Args:
+        image: (H, W, 3), uint8 or float32 in [0, 255].
+        where: (H, W) bool: the pixels to look at.
+
+    Returns:
+        ``None``: there are too few blocks.
+    """
+    values = np.where(where[:, :, None], image, 0).astype(np.float32)
+    inside = cv2.erode(where.astype(np.uint8), np.ones((5, 5), np.uint8), borderType=cv2.BORDER_CONSTANT, borderValue=0)
+    height, width = (n // _BLOCK_PX for n in where.shape)
+    if not height or not width:
+        return None
+    usable = _blocks(inside[:, :, None].astype(np.float32), height, width).min(axis=1)[:, 0] > 0
+    if usable.sum() < _MIN_BLOCKS:
+        return None
+    noise = cv2.filter2D(values, -1, _KERNEL)
+    halves = cv2.blur(values, (2, 2))
+    coarse = cv2.filter2D(halves, -1, _spread(_KERNEL))
+    bright = _blocks((values @ _LUMINANCE)[:, :, None], height, width).mean(axis=1)[:, 0][usable]
+    fine, rough, mixed = (
+        _blocks(x, height, width).mean(axis=1)[usable] for x in (noise**2, coarse**2, noise * np.roll(noise, 1, axis=2))
+    )
+    levels = np.array_split(np.argsort(bright, kind="stable"), min(_MAX_LEVELS, len(bright) // _MIN_BLOCKS))
+    flat = [g[np.argsort(fine[g].sum(axis=1), kind="stable")[: max(1, round(len(g) * _FLATTEST))]] for g in levels]
+    variance = np.stack([fine[f].mean(axis=0) for f in flat])
+    every = np.concatenate(flat)
+    total = np.sqrt(fine[every] * np.roll(fine[every], 1, axis=1)).sum()
+    return Grain(
+        luminance=np.array([bright[g].mean() for g in levels], np.float32),
+        variance=variance,
+        coarse=np.stack([rough[f].mean(axis=0) for f in flat]),
+        correlation=float(np.clip(mixed[every].sum() / total, 0, 1)) if total else 0.0,
+    )
+
+
+def match_grain(
+    patch: NDArray[np.float32], known: ImageArray, mask: MaskArray, rng: np.random.Generator
+) -> NDArray[np.float32]:
+    """Give a sample the noise that the photo around it has and it lacks.
+
+    Strength for each channel and luminance, correlation of the channels and fineness are the photo's.
+
+    Args:
+        patch: (H, W, 3) in [0, 255].
+        known: (H, W, 3), the photo; not read under the mask.
+        mask: (H, W) bool, True = the hole.
+        rng: where the noise comes from.
+
+    Returns:
+        (H, W, 3): the patch, with noise in the hole. The patch as it is where the photo has none or can't be measured.
+    """
+    wanted = measure_grain(known, ~mask)
+    if wanted is None or wanted.variance.max() < _LEAST**2:
+        return patch
+    own = measure_grain(patch, mask)
+    luminance = patch @ _LUMINANCE
+    lacking = wanted.at(luminance) - (0 if own is None else own.at(luminance))
+    lacking[wanted.at(luminance) < _LEAST**2] = 0
+    noise = _noise(mask.shape, wanted, rng)
+    return np.where(mask[:, :, None], patch + noise * np.sqrt(lacking.clip(0)), patch)
+
+
+def _noise(shape: tuple[int, ...], grain: Grain, rng: np.random.Generator) -> NDArray[np.float32]:
+    """Draw noise (H, W, 3) of unit measured variance, as fine and as coloured as the grain."""
+    fineness = np.sqrt(grain.coarse.mean() / grain.variance.mean())
+    field = np.random.default_rng(0).standard_normal((256, 256), np.float32)
+    measured = [_response(_blurred(field, blur)) for blur in _BLURS]
+    blur = float(np.interp(fineness, [coarse / fine for fine, coarse in measured], _BLURS))
+    gain = _response(_blurred(field, blur))[0]
+    common, own = rng.standard_normal((*shape, 1), np.float32), rng.standard_normal((*shape, 3), np.float32)
+    mixed = np.sqrt(grain.correlation) * common + np.sqrt(1 - grain.correlation) * own
+    return _blurred(mixed, blur) / np.float32(gain)
+
+
+def _response(field: NDArray[np.float32]) -> tuple[float, float]:
+    """Tell the standard deviations that ``measure_grain`` sees in a field: fine, and averaged two by two."""
+    coarse = cv2.filter2D(cv2.blur(field, (2, 2)), -1, _spread(_KERNEL))
+    return float(cv2.filter2D(field, -1, _KERNEL).std()), float(coarse.std())
+
+
+def _blurred(field: NDArray[np.float32], sigma: float) -> NDArray[np.float32]:
+    return cv2.GaussianBlur(field, (0, 0), sigma) if sigma > 0.2 else field
+
+
+def _spread(kernel: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Put zeros between a kernel's weights: the same kernel for every second pixel."""
+    wide = np.zeros([2 * n - 1 for n in kernel.shape], kernel.dtype)
+    wide[::2, ::2] = kernel
+    return wide
+
+
+def _blocks(image: NDArray[np.float32], height: int, width: int) -> NDArray[np.float32]:
+    """Cut (H, W, C) into whole blocks: (height * width, pixels, C)."""
+    cut = image[: height * _BLOCK_PX, : width * _BLOCK_PX]
+    blocks = cut.reshape(height, _BLOCK_PX, width, _BLOCK_PX, -1).transpose(0, 2, 1, 3, 4)
+    return blocks.reshape(height * width, _BLOCK_PX**2, -1)
