@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import cv2
@@ -56,16 +57,14 @@ def measure_grain(image: NDArray, where: MaskArray) -> Grain | None:
         ``None``: there are too few blocks.
     """
     values = np.where(where[:, :, None], image, 0).astype(np.float32)
-    inside = cv2.erode(where.astype(np.uint8), np.ones((5, 5), np.uint8), borderType=cv2.BORDER_CONSTANT, borderValue=0)
+    inside = cv2.erode(np.pad(where, 2).astype(np.uint8), np.ones((5, 5), np.uint8))[2:-2, 2:-2]
     height, width = (n // _BLOCK_PX for n in where.shape)
     if not height or not width:
         return None
     usable = _blocks(inside[:, :, None].astype(np.float32), height, width).min(axis=1)[:, 0] > 0
     if usable.sum() < _MIN_BLOCKS:
         return None
-    noise = cv2.filter2D(values, -1, _KERNEL)
-    halves = cv2.blur(values, (2, 2))
-    coarse = cv2.filter2D(halves, -1, _spread(_KERNEL))
+    noise, coarse = _differences(values)
     bright = _blocks((values @ _LUMINANCE)[:, :, None], height, width).mean(axis=1)[:, 0][usable]
     fine, rough, mixed = (
         _blocks(x, height, width).mean(axis=1)[usable] for x in (noise**2, coarse**2, noise * np.roll(noise, 1, axis=2))
@@ -107,36 +106,32 @@ def match_grain(
     lacking = wanted.at(luminance) - (0 if own is None else own.at(luminance))
     lacking[wanted.at(luminance) < _LEAST**2] = 0
     noise = _noise(mask.shape, wanted, rng)
-    return np.where(mask[:, :, None], patch + noise * np.sqrt(lacking.clip(0)), patch)
+    grainy = patch + noise * np.sqrt(lacking.clip(0))
+    return np.where(mask[:, :, None], grainy, patch).astype(np.float32, copy=False)
 
 
 def _noise(shape: tuple[int, ...], grain: Grain, rng: np.random.Generator) -> NDArray[np.float32]:
     """Draw noise (H, W, 3) of unit measured variance, as fine and as coloured as the grain."""
     fineness = np.sqrt(grain.coarse.mean() / grain.variance.mean())
     field = np.random.default_rng(0).standard_normal((256, 256), np.float32)
-    measured = [_response(_blurred(field, blur)) for blur in _BLURS]
+    measured = [[x.std() for x in _differences(_blurred(field, blur))] for blur in _BLURS]
     blur = float(np.interp(fineness, [coarse / fine for fine, coarse in measured], _BLURS))
-    gain = _response(_blurred(field, blur))[0]
+    gain = float(_differences(_blurred(field, blur))[0].std())
     common, own = rng.standard_normal((*shape, 1), np.float32), rng.standard_normal((*shape, 3), np.float32)
-    mixed = np.sqrt(grain.correlation) * common + np.sqrt(1 - grain.correlation) * own
-    return _blurred(mixed, blur) / np.float32(gain)
+    mixed = math.sqrt(grain.correlation) * common + math.sqrt(1 - grain.correlation) * own
+    return _blurred(np.asarray(mixed, np.float32), blur) / np.float32(gain)
 
 
-def _response(field: NDArray[np.float32]) -> tuple[float, float]:
-    """Tell the standard deviations that ``measure_grain`` sees in a field: fine, and averaged two by two."""
-    coarse = cv2.filter2D(cv2.blur(field, (2, 2)), -1, _spread(_KERNEL))
-    return float(cv2.filter2D(field, -1, _KERNEL).std()), float(coarse.std())
+def _differences(image: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Take the second difference along both axes: of pixels, and of pixels averaged two by two."""
+    wide = np.zeros((5, 5), np.float32)
+    wide[::2, ::2] = _KERNEL
+    fine, coarse = cv2.filter2D(image, -1, _KERNEL), cv2.filter2D(cv2.blur(image, (2, 2)), -1, wide)
+    return np.asarray(fine, np.float32), np.asarray(coarse, np.float32)
 
 
 def _blurred(field: NDArray[np.float32], sigma: float) -> NDArray[np.float32]:
-    return cv2.GaussianBlur(field, (0, 0), sigma) if sigma > 0.2 else field
-
-
-def _spread(kernel: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Put zeros between a kernel's weights: the same kernel for every second pixel."""
-    wide = np.zeros([2 * n - 1 for n in kernel.shape], kernel.dtype)
-    wide[::2, ::2] = kernel
-    return wide
+    return np.asarray(cv2.GaussianBlur(field, (0, 0), sigma), np.float32) if sigma > 0.2 else field
 
 
 def _blocks(image: NDArray[np.float32], height: int, width: int) -> NDArray[np.float32]:
