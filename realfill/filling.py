@@ -16,7 +16,7 @@ from tqdm import tqdm
 from realfill.blending import blend
 from realfill.config import SampleConfig
 from realfill.errors import RealFillWarning
-from realfill.grain import match_grain
+from realfill.grain import match_grain, measure_grain
 from realfill.images import ImageArray, resize, to_tensor
 from realfill.models.inpainter import Inpainter
 from realfill.sampling import Start, sample
@@ -94,30 +94,31 @@ class _Painter:
 
     def paint(self, part: Part) -> Iterator[tuple[int, NDArray]]:
         """Yield, seed by seed, what the part's last window shows when filled, at the target's size and depth."""
+        first, last = part.windows[0], part.windows[-1]
+        known, holes = self.known[first.slices], self.scene.mask[first.slices]
+        grain = measure_grain(known, ~holes) if self.config.match_grain else None
+        dtype = self.scene.original.pixels.dtype
         seeds = range(self.config.seed, self.config.seed + self.config.num_samples)
         while seeds:
-            patches = self._sample(part.windows[0], seeds, stage=0)
+            patches = self._sample(first, seeds, stage=0)
             for seed, patch in zip(seeds, patches, strict=False):
-                yield seed, self._refine(part, seed, patch)
+                finest = last.restore(self._refine(part, seed, patch))
+                rng = np.random.default_rng([seed, *last.box])
+                finest = match_grain(finest, self.scene.mask[last.slices], grain, rng)
+                yield seed, self._blend(last, finest, dtype)
             seeds = seeds[len(patches) :]
 
-    def _refine(self, part: Part, seed: int, patch: NDArray[np.float32]) -> NDArray:
-        """Blend a first sample into its window, and go through the finer ones, each from the blended one before."""
-        image = self._blend(part.windows[0], patch, None if len(part.windows) > 1 else seed)
+    def _refine(self, part: Part, seed: int, patch: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Go from a sample of the first window to one of the last, each from the one before, blended."""
         for stage, (coarse, window) in enumerate(pairwise(part.windows), 1):
+            image = self._blend(coarse, coarse.restore(patch), np.dtype(np.uint8))
             begin = resize(image[window.within(coarse)], window.size)
             patch = self._sample(window, [seed], stage=stage, begin=begin)[0]
-            image = self._blend(window, patch, None if window is not part.windows[-1] else seed)
-        return image
+        return patch
 
-    def _blend(self, window: Window, patch: NDArray[np.float32], seed: int | None) -> NDArray:
-        """Blend a sample into its window; the last one, which comes with a seed, for good."""
+    def _blend(self, window: Window, patch: NDArray[np.float32], dtype: np.dtype) -> NDArray:
+        """Blend a sample, at the target's size, into its window."""
         known, hole = self.known[window.slices], self.scene.mask[window.slices]
-        patch, dtype = window.restore(patch), np.dtype(np.uint8)
-        if seed is not None:
-            dtype = self.scene.original.pixels.dtype
-            if self.config.match_grain:
-                patch = match_grain(patch, known, hole, np.random.default_rng([seed, *window.box]))
         return blend(known, hole, patch, method=self.config.blend, scale=window.scale, dtype=dtype)
 
     def _sample(

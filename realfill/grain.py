@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from realfill.images import ImageArray, MaskArray
+from realfill.images import MaskArray
 
 _KERNEL = np.outer([1, -2, 1], [1, -2, 1]).astype(np.float32) / 6  # Immerkaer 1996: unit white noise stays unit
 _LUMINANCE = np.array([0.299, 0.587, 0.114], np.float32)
@@ -83,7 +83,7 @@ def measure_grain(image: NDArray, where: MaskArray) -> Grain | None:
 
 
 def match_grain(
-    patch: NDArray[np.float32], known: ImageArray, mask: MaskArray, rng: np.random.Generator
+    patch: NDArray[np.float32], mask: MaskArray, grain: Grain | None, rng: np.random.Generator
 ) -> NDArray[np.float32]:
     """Give a sample the noise that the photo around it has and it lacks.
 
@@ -91,21 +91,20 @@ def match_grain(
 
     Args:
         patch: (H, W, 3) in [0, 255].
-        known: (H, W, 3), the photo; not read under the mask.
         mask: (H, W) bool, True = the hole.
+        grain: of the photo's known pixels; ``None``: it can't be measured.
         rng: where the noise comes from.
 
     Returns:
-        (H, W, 3): the patch, with noise in the hole. The patch as it is where the photo has none or can't be measured.
+        (H, W, 3): the patch, with noise in the hole. The patch as it is where the photo has none.
     """
-    wanted = measure_grain(known, ~mask)
-    if wanted is None or wanted.variance.max() < _LEAST**2:
+    if grain is None or grain.variance.max() < _LEAST**2:
         return patch
     own = measure_grain(patch, mask)
     luminance = patch @ _LUMINANCE
-    lacking = wanted.at(luminance) - (0 if own is None else own.at(luminance))
-    lacking[wanted.at(luminance) < _LEAST**2] = 0
-    noise = _noise(mask.shape, wanted, rng)
+    wanted = grain.at(luminance)
+    lacking = np.where(wanted < _LEAST**2, 0, wanted - (0 if own is None else own.at(luminance)))
+    noise = _noise(mask.shape, grain, rng)
     grainy = patch + noise * np.sqrt(lacking.clip(0))
     return np.where(mask[:, :, None], grainy, patch).astype(np.float32, copy=False)
 

@@ -22,7 +22,7 @@ def grainy(sigma, *, blur=0.0, common=False, seed=0):
 
 
 def added(photo, patch=SMOOTH, seed=7):
-    return match_grain(patch, photo, HOLE, np.random.default_rng(seed)) - patch
+    return match_grain(patch, HOLE, measure_grain(photo, ~HOLE), np.random.default_rng(seed)) - patch
 
 
 @pytest.mark.parametrize("sigma", [2.0, 5.0, 12.0])
@@ -79,5 +79,5 @@ def test_only_the_hole_gets_grain_the_same_for_a_seed_whatever_lay_under_it():
 
 def test_too_little_to_measure_is_left_alone():
     assert measure_grain(make_photo(40, 40), np.ones((40, 40), bool)) is None
-    everything = np.ones(SIZE, bool)
-    assert np.array_equal(match_grain(SMOOTH, grainy(6.0), everything, np.random.default_rng(0)), SMOOTH)
+    assert measure_grain(grainy(6.0), np.zeros(SIZE, bool)) is None
+    assert np.array_equal(match_grain(SMOOTH, HOLE, None, np.random.default_rng(0)), SMOOTH)
