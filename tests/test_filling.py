@@ -117,7 +117,9 @@ mask[500:1600, 300:1395] = True
 scene = Scene([], target, mask)
 Inpainter.load("mini")
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-config = SampleConfig(num_samples=1, num_inference_steps=1, num_stages=stages, stage_steps=(1,), tile_overlap=0.1)
+config = SampleConfig(
+    num_samples=1, num_inference_steps=1, num_stages=stages, stage_steps=(1,), tile_overlap=0.1, batch_size=4
+)
 image = complete(scene, "mini", config, progress=False).best.image
 assert (image == target)[~mask].all() and (image != target)[mask].any()
 print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1e3)
@@ -125,10 +127,10 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1e3)
 
 
 def test_twenty_four_megapixels_in_bounded_memory():
-    """What completing adds to the process's memory, in MB: a few copies of the target, and the window."""
+    """What completing adds to the process's memory: some copies of the target, the window, and a batch of tiles."""
     made = subprocess.run(
         [sys.executable, "-c", _LARGE, "4000", "6000", "9"], check=True, capture_output=True, text=True
     ).stdout
     copies = 4000 * 6000 * 3 / 1e6
     print(f"{float(made):.0f} MB, the target {copies:.0f} MB")
-    assert float(made) < 8 * copies
+    assert float(made) < 10 * copies
