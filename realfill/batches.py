@@ -11,7 +11,7 @@ import torch
 
 from realfill.config import FitConfig
 from realfill.images import ImageArray, MaskArray, resize, to_tensor
-from realfill.masks import bounding_box, dilate, fill_smooth, random_mask, resize_mask
+from realfill.masks import dilate, fill_smooth, random_mask, resize_mask
 
 _MIN_KNOWN = 0.05  # share of known pixels below which a crop is drawn anew
 
@@ -26,8 +26,7 @@ class TrainingImage:
         crop_sides_px: least and greatest side of a crop in this photo's pixels, drawn evenly on a logarithmic scale.
         share: how often crops come from it, in proportion to the others' shares.
         mirror: turn every other crop's left to right. Not for a scene, where left is left.
-        hole: (H, W) bool, True = fill: crops lie around it, and it is what is hidden in them. ``None``: they lie
-            anywhere, under random masks.
+        hole: crops lie around it, and it is what is hidden in them; ``None``: they lie anywhere, under random masks.
     """
 
     image: ImageArray
@@ -35,7 +34,20 @@ class TrainingImage:
     crop_sides_px: tuple[float, float]
     share: float = 1.0
     mirror: bool = False
-    hole: MaskArray | None = None
+    hole: Hole | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Hole:
+    """What shall be filled, in a photo that shows what belongs there.
+
+    Attributes:
+        mask: (H, W) bool of the photo, True = fill.
+        boxes: around its parts: (top, left, bottom, right), the last two exclusive.
+    """
+
+    mask: MaskArray
+    boxes: tuple[tuple[int, int, int, int], ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -118,7 +130,7 @@ def _random_crop(
         if known.mean() >= _MIN_KNOWN:
             break
     image = resize(photo.image[box], size)
-    hole = resize_mask(photo.hole[box], size) if photo.hole is not None else None
+    hole = resize_mask(photo.hole.mask[box], size) if photo.hole is not None else None
     if photo.mirror and rng.random() < 0.5:
         return image[:, ::-1], known[:, ::-1], hole[:, ::-1] if hole is not None else None
     return image, known, hole
@@ -130,7 +142,7 @@ def _place(photo: TrainingImage, side: int, rng: np.random.Generator) -> tuple[i
     if photo.hole is None:
         y, x = (int(rng.integers(n - side + 1)) for n in size)
         return y, x
-    top, left, bottom, right = bounding_box(photo.hole)
+    top, left, bottom, right = photo.hole.boxes[int(rng.integers(len(photo.hole.boxes)))]
     middle = rng.uniform(top, bottom), rng.uniform(left, right)
     y, x = (int(np.clip(round(c - side / 2), 0, n - side)) for c, n in zip(middle, size, strict=True))
     return y, x

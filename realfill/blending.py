@@ -2,7 +2,8 @@
 
 The paper feathers the mask and mixes the sample with the target. Inside the hole the target has nothing to mix in but
 what shall go, and outside it known pixels would change. So here the sample meets the known side another way: what is
-left between the two at the border is spread into the hole and added.
+left between the two at the border is spread into the hole and added, smoothed and fading (``membrane``) or exactly
+(``poisson``).
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy import sparse
+from scipy.sparse.linalg import cg
 
 from realfill.config import Blend
 from realfill.images import ImageArray, MaskArray
@@ -18,6 +21,8 @@ from realfill.masks import fill_smooth
 from realfill.profiles import to_depth
 
 _REACH = 16  # pixels of the model's into the hole, at which the correction has fallen to about a third
+_COARSE_PX = 128  # longer side at which the Poisson equation is solved from nothing
+_ITERATIONS = 30  # of conjugate gradients on each level above
 
 
 def blend(
@@ -35,7 +40,7 @@ def blend(
         known: (H, W, 3) uint8, the window's box of the target; not read under the mask.
         mask: (H, W) bool, True = fill.
         patch: (H, W, 3) float32 in [0, 255], the sample at the same size.
-        method: ``membrane`` or ``cut``.
+        method: ``membrane``, ``poisson`` or ``cut``.
         scale: the target's pixels to one of the model's: how blurred the sample is, and so the correction.
         dtype: of the result: uint8, or uint16 for a target of 16 bits, where 255 becomes 65535.
 
@@ -44,6 +49,8 @@ def blend(
     """
     if method == "membrane" and not mask.all():
         patch = patch + _membrane(known, mask, patch, scale)
+    if method == "poisson" and not mask.all():
+        patch = patch + _harmonic(known.astype(np.float32) - patch, mask)
     peak = np.iinfo(dtype).max
     filled = (patch * np.float32(peak / 255)).round().clip(0, peak).astype(dtype)
     return np.where(mask[:, :, None], filled, to_depth(known, dtype))
@@ -61,3 +68,57 @@ def _membrane(known: ImageArray, mask: MaskArray, patch: NDArray[np.float32], sc
     distance = cv2.distanceTransform(np.pad(mask, 1, mode="edge").astype(np.uint8), cv2.DIST_L2, 5)[1:-1, 1:-1]
     falloff = np.exp(-distance / (_REACH * scale))
     return spread[0].permute(1, 2, 0).numpy() * falloff[:, :, None].astype(np.float32)
+
+
+def _harmonic(values: NDArray[np.float32], hole: MaskArray) -> NDArray[np.float32]:
+    """Continue values into the hole by the solution of Laplace's equation.
+
+    Added to a sample, the continued residual gives the image that has the sample's gradients in the hole and the known
+    pixels at its border: the Poisson equation of Perez et al. 2003, "Poisson image editing". Where the hole meets the
+    edge of the image, nothing is demanded. Solved by conjugate gradients from the solution at half the size (cascadic
+    multigrid, Bornemann & Deuflhard 1996): each level only has to mend what the one below could not show.
+
+    Args:
+        values: (H, W, C); not read in the hole.
+        hole: (H, W) bool, with at least one pixel outside.
+
+    Returns:
+        (H, W, C): ``values`` outside the hole.
+    """
+    values = np.where(hole[:, :, None], np.float32(0), values)
+    if not hole.any():
+        return values
+    start = _from_half(values, hole) if max(hole.shape) > _COARSE_PX else values
+    place = np.full(hole.shape, -1)
+    place[hole] = np.arange(hole.sum())
+    degree, known = np.zeros(hole.shape), np.zeros(values.shape)
+    rows, columns = [], []
+    for axis in (0, 1):
+        for one, two in ((slice(1, None), slice(None, -1)), (slice(None, -1), slice(1, None))):
+            here, there = ((slice(None),) * axis + (s,) for s in (one, two))
+            degree[here] += 1
+            known[here] += np.where(hole[there][..., None], 0, values[there])
+            both = hole[here] & hole[there]
+            rows.append(place[here][both])
+            columns.append(place[there][both])
+    row, column = np.concatenate(rows), np.concatenate(columns)
+    neighbours = sparse.csr_array((np.ones(len(row)), (row, column)), shape=(hole.sum(),) * 2)
+    laplacian = sparse.diags_array(degree[hole]) - neighbours
+    iterations = _ITERATIONS if max(hole.shape) > _COARSE_PX else None
+    for channel in range(values.shape[2]):
+        found, _ = cg(laplacian, known[hole][:, channel], x0=start[hole][:, channel], rtol=1e-4, maxiter=iterations)
+        values[:, :, channel][hole] = found
+    return values
+
+
+def _from_half(values: NDArray[np.float32], hole: MaskArray) -> NDArray[np.float32]:
+    """Solve at half the size, where a pixel is known if any of its four is, and bring the solution back."""
+    height, width = hole.shape
+    padding = ((0, height % 2), (0, width % 2))
+    blocks = ((height + 1) // 2, 2, (width + 1) // 2, 2)
+    known = np.pad((~hole).astype(np.float32), padding).reshape(blocks).sum((1, 3))
+    total = np.pad(values, (*padding, (0, 0))).reshape(*blocks, -1).sum((1, 3))
+    solved = _harmonic(total / np.maximum(known, 1)[:, :, None], known == 0)
+    size = (2 * blocks[2], 2 * blocks[0])
+    grown = cv2.resize(solved, size, interpolation=cv2.INTER_LINEAR).astype(np.float32, copy=False)
+    return grown.reshape(size[1], size[0], -1)[:height, :width]

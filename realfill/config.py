@@ -25,13 +25,15 @@ Trainable = Literal["lora", "all"]
 Schedule = Literal["constant", "linear", "cosine"]
 Precision = Literal["no", "fp16", "bf16"]
 Scheduler = Literal["ddpm", "ddim", "dpm++", "unipc", "euler"]
-Blend = Literal["membrane", "cut"]
+Blend = Literal["membrane", "poisson", "cut"]
 MatcherName = Literal["loftr", "sift", "patches"]
 FileFormat = Literal["png", "tiff", "jpeg"]
 MethodName = Literal[
     "realfill", "base", "prompt", "smooth", "telea", "shiftmap", "stitching", "paint_by_example", "dreambooth", "klein"
 ]
-MetricName = Literal["psnr", "ssim", "gmsd", "detail", "lpips", "dreamsim", "dino", "clip"]
+MetricName = Literal[
+    "psnr", "ssim", "gmsd", "detail", "native_detail", "seam", "delta_e", "lpips", "dreamsim", "dino", "clip"
+]
 
 MAX_REFERENCES = 5
 
@@ -194,6 +196,9 @@ class FitConfig(_Config):
     """Range of a crop's side, as a multiple of the side of the window in which the hole will be filled, at the scale
     at which matched keypoints say that the photo shows the scene; drawn evenly on a logarithmic scale. Unstated in the
     paper: close to the scale that is needed."""
+    num_stages: Auto[int] = auto(1)
+    """Stages of ``SampleConfig.num_stages`` that the fit is for: crops become as small as a tile of the finest shows.
+    """
     aligned_share: Auto[float] = auto(0.0)
     """Share of the references' crops that are taken of the references as a homography lays them over the target, their
     colours brought to its own: around the hole, which is hidden in them. None where no reference can be laid so.
@@ -218,6 +223,7 @@ class FitConfig(_Config):
         self._check_types()
         self._check("base", self.base.strip(), "a name, hub id or directory")
         self._check_at_least(1, "num_steps", "batch_size", "gradient_accumulation_steps", "lora_rank", "lora_alpha")
+        self._check_at_least(1, "num_stages")
         self._check_at_least(1, "checkpoint_every")
         self._check_at_least(0, "seed", "num_warmup_steps", "hole_margin_px", "learning_rate", "visible_weight")
         self._check_at_least(0, "text_encoder_learning_rate", "weight_decay")
@@ -256,17 +262,52 @@ class SampleConfig(_Config):
     """Seeds that are sampled at a time. None: as many as are expected to fit into memory."""
     context: Auto[float] = auto(1.7)
     """Side of the window around the hole, as a multiple of the hole's longer side."""
+    join_windows: float = 1.25
+    """Holes that lie apart are filled in one window if it then is at most this many times as coarse as the coarser of
+    their own; 1: only where it costs nothing."""
+    num_stages: Auto[int] = auto(1)
+    """Most stages from coarse to fine, where a window shrinks the target: each has twice the resolution of the one
+    before, up to the target's own, starts from its result and is denoised in overlapping tiles. 1: the base's
+    resolution only, enlarged."""
+    stage_steps: Auto[tuple[int, ...]] = auto((40, 30))
+    """Denoising steps of each stage after the first; the last number goes on. After Lee & Han: 60, 40, 30."""
+    stage_guidance: Auto[tuple[float, ...]] = auto((1.0,))
+    """``guidance_scale`` of each stage after the first, likewise. After Lee & Han it falls from stage to stage."""
+    stage_strength: Auto[tuple[float, ...]] = auto((0.5,))
+    """Share of the noise schedule that each stage after the first goes through anew, likewise; 1 forgets the stage
+    before."""
+    tile_overlap: float = 0.5
+    """Least share of a tile's side that it has in common with the next; 0: tiles that know nothing of each other."""
     dilation_px: int = 0
     """Pixels by which the hole is grown before it is filled. 0 keeps every known pixel; a few help where a mask cuts
     too close to what it should remove."""
     blend: Blend = "membrane"
     """``membrane``: what is left between the known pixels and the sample at the border is spread into the hole.
-    ``cut``: the sample as it is. Known pixels stay exact either way."""
+    ``poisson``: the sample's gradients, with the known pixels at the border (Perez et al. 2003). ``cut``: the sample
+    as it is. Known pixels stay exact in each."""
+    match_grain: bool = False
+    """Give what is filled the noise that the known pixels around it have and it lacks, by luminance and channel."""
 
     def __post_init__(self) -> None:
         self._check_types()
         self._check_at_least(1, "num_samples", "num_inference_steps", "batch_size", "context")
+        self._check_at_least(1, "join_windows", "num_stages")
         self._check_at_least(0, "seed", "dilation_px", "guidance_scale", "temperature")
+        self._check_share("tile_overlap", one=False)
+        for name, low, high in (("stage_steps", 1, 1000), ("stage_guidance", 0, math.inf), ("stage_strength", 0, 1)):
+            values = getattr(self, name)
+            legal = values is None or (values and all(low <= v <= high and v > 0 for v in values))
+            self._check(name, legal, f"one or more numbers above 0, from {low} to {high}")
+
+    def stage(self, index: int) -> tuple[int, float, float]:
+        """Tell steps, guidance and strength of a stage; 0 is the first."""
+        if index == 0:
+            return self.num_inference_steps, self.guidance_scale, 1.0
+        steps, guidance, strength = (
+            values[min(index, len(values)) - 1]
+            for values in (self.stage_steps, self.stage_guidance, self.stage_strength)
+        )
+        return int(steps), guidance, strength
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -297,7 +338,7 @@ class BenchConfig(_Config):
     """``realfill``, or else the first, is compared with each of the others, scene by scene. ``base`` is unfitted,
     ``prompt`` too but told the case's prompt; ``smooth``, ``telea``, ``shiftmap`` and ``stitching`` need no weights,
     ``paint_by_example``, ``dreambooth`` and ``klein`` their own."""
-    metrics: tuple[MetricName, ...] = ("psnr", "ssim", "lpips", "dreamsim", "dino", "clip", "gmsd", "detail")
+    metrics: tuple[MetricName, ...] = get_args(MetricName)
     """Those whose weights or packages can't be had are told in the results."""
     fit_seeds: int = 1
     """Times that each case is fitted, with seeds from 0."""

@@ -5,10 +5,8 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import warnings
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from functools import partial
 from importlib.metadata import version
 from os import PathLike
 from pathlib import Path
@@ -16,16 +14,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from realfill import __version__
 from realfill.alignment import find_scale
-from realfill.batches import TrainingImage
-from realfill.blending import blend
+from realfill.batches import Hole, TrainingImage
 from realfill.config import FitConfig, RankConfig, SampleConfig
 from realfill.devices import make_accelerator, resolve_device, resolve_dtype, resolve_precision
-from realfill.errors import RealFillWarning, SceneError
-from realfill.images import ImageArray, ImageLike, to_tensor
+from realfill.errors import SceneError
+from realfill.filling import choose_parts, fill_hole
+from realfill.images import ImageLike
 from realfill.masks import dilate
 from realfill.models.adapter import Adapter, attach, trainable_lora, trainable_weights
 from realfill.models.bases import Card, locate
@@ -34,10 +31,9 @@ from realfill.models.matcher import SiftMatcher, load_matcher
 from realfill.ranking import rank
 from realfill.registration import register
 from realfill.results import Completion, Completions
-from realfill.sampling import sample
 from realfill.scene import Scene
 from realfill.training import CHECKPOINT_NAME, Progress, Trainer, train
-from realfill.windows import Window, choose_window
+from realfill.windows import Part
 
 _HOLE_EDGE_PX = 6
 _LIBRARIES = ("torch", "diffusers", "transformers", "peft", "accelerate")
@@ -87,7 +83,7 @@ def fit(
         base=inpainter.base,
         mixed_precision=resolve_precision(where, config.mixed_precision),
     )
-    context = SampleConfig().resolve(inpainter.card.sample).context
+    sampling = dataclasses.replace(SampleConfig().resolve(inpainter.card.sample), num_stages=config.num_stages)
     lora = config.trainable == "lora"
     frozen = resolve_dtype(where, dtype) if lora else torch.float32
     if frozen == torch.float16 and config.mixed_precision != "fp16":
@@ -95,14 +91,14 @@ def fit(
     inpainter.to(where, frozen)
     trainable = (trainable_lora if lora else trainable_weights)(inpainter, config)
     trainer = Trainer(inpainter, trainable, config, make_accelerator(where, config.mixed_precision))
-    window = _window(scene, inpainter, context)
+    parts = choose_parts(inpainter, scene, sampling)
     inputs = {f"reference {i}": _hash(r) for i, r in enumerate(scene.references)}
     inputs |= {"target": _hash(scene.known), "mask": _hash(scene.mask)}
     recipe = {**config.to_dict(), "checkpoint_every": None}
     identity = hashlib.sha256(json.dumps([recipe, inpainter.fingerprint, inputs]).encode()).hexdigest()
     train(
         trainer,
-        _training_images(scene, window, config),
+        _training_images(scene, parts, config),
         checkpoint=Path(checkpoint_dir) / CHECKPOINT_NAME if checkpoint_dir is not None else None,
         identity=identity,
         on_step=on_step,
@@ -182,24 +178,11 @@ def _complete(
         config = config.resolve({"prompt": adapter.config.prompt})
     inpainter.to(where, resolve_dtype(where, dtype))
     scene = scene.dilated(config.dilation_px)
-    window = _window(scene, inpainter, config.context)
-    known, original = scene.known, scene.original
-    hole = scene.mask[window.slices]
     provenance = _provenance(adapter, config, ranking, inpainter)
     if scene.history:
         provenance["scene"] = dict(scene.history)
-    items = []
-    for seed, patch in _samples(inpainter, window, known, scene, config, progress=progress):
-        blended = blend(
-            known[window.slices],
-            hole,
-            window.restore(patch),
-            method=config.blend,
-            scale=window.scale,
-            dtype=original.pixels.dtype,
-        )
-        filled = original.encode(blended[hole])  # the window holds all of the hole
-        items.append(Completion(scene=scene, filled=filled, seed=seed, provenance=provenance))
+    filled = fill_hole(inpainter, scene, config, progress=progress)
+    items = [Completion(scene=scene, filled=f, seed=seed, provenance=provenance) for seed, f in filled.items()]
     completions = Completions(items=tuple(items), scene=scene)
     return rank(completions, config=ranking, matcher=matcher, progress=progress) if matcher else completions
 
@@ -262,17 +245,16 @@ def _require_references(scene: Scene) -> None:
         raise SceneError("the scene has no references to learn from; add one to five, or complete it with a bare base")
 
 
-def _window(scene: Scene, inpainter: Inpainter, context: float) -> Window:
-    return choose_window(scene.mask, resolution=inpainter.resolution, multiple=inpainter.latent_px, context=context)
-
-
-def _training_images(scene: Scene, window: Window, config: FitConfig) -> list[TrainingImage]:
-    """Take the photos at the scale in which the hole will be filled: crops about as large as its window.
+def _training_images(scene: Scene, parts: Sequence[Part], config: FitConfig) -> list[TrainingImage]:
+    """Take the photos at the scales in which the hole will be filled: crops about as large as windows and tiles.
 
     Of the references' crops, ``aligned_share`` come from the references as they lie over the target, around the hole.
     """
-    side = np.sqrt(np.prod(window.box_size))
-    sides = (side * config.crop_scale[0], side * config.crop_scale[1])
+    finest, coarsest = (
+        [np.sqrt(np.prod(p.windows[0].box_size)) / p.windows[0].scale * p.windows[i].scale for p in parts]
+        for i in (-1, 0)
+    )
+    sides = (min(finest) * config.crop_scale[0], max(coarsest) * config.crop_scale[1])
     registered = register(scene) if config.aligned_share else []
     total = 1 - config.target_share
     aligned = total * config.aligned_share if registered else 0.0
@@ -281,10 +263,11 @@ def _training_images(scene: Scene, window: Window, config: FitConfig) -> list[Tr
         there = (sides[0] * scale, sides[1] * scale)
         share = (total - aligned) / len(scene.references)
         photos.append(TrainingImage(image=reference, crop_sides_px=there, share=share))
+    hole = Hole(mask=scene.mask, boxes=tuple(part.hole for part in parts))
     for found in registered:
         image = found.image.round().clip(0, 255).astype(np.uint8)
         share = aligned / len(registered)
-        photos.append(TrainingImage(image=image, known=found.covers, crop_sides_px=sides, share=share, hole=scene.mask))
+        photos.append(TrainingImage(image=image, known=found.covers, crop_sides_px=sides, share=share, hole=hole))
     target = TrainingImage(image=scene.known, known=~scene.mask, crop_sides_px=sides, share=config.target_share)
     return [*photos, target]
 
@@ -303,40 +286,6 @@ def _scales(scene: Scene) -> list[float]:
             scale = float(np.sqrt(reference[:, :, 0].size / scene.mask.size))
         found.append(scale)
     return found
-
-
-def _samples(
-    inpainter: Inpainter, window: Window, known: ImageArray, scene: Scene, config: SampleConfig, *, progress: bool
-) -> list[tuple[int, Any]]:
-    """Sample all seeds, in batches; a batch that doesn't fit into memory is halved."""
-    image = to_tensor(window.crop(known))
-    hole = torch.from_numpy(window.crop_mask(scene.mask))[None, None]
-    seeds = range(config.seed, config.seed + config.num_samples)
-    batch_size = config.batch_size or inpainter.guess_batch_size(window.size, guided=config.guidance_scale != 1)
-    done: list[tuple[int, Any]] = []
-    total = config.num_samples * config.num_inference_steps
-    with tqdm(total=total, desc="sample", unit="step", disable=not progress) as bar:
-        while len(done) < len(seeds):
-            batch = seeds[len(done) : len(done) + batch_size]
-            bar.n = len(done) * config.num_inference_steps
-            try:
-                patches = sample(
-                    inpainter, image, hole, seeds=batch, scheduler=config.scheduler,
-                    num_inference_steps=config.num_inference_steps, temperature=config.temperature,
-                    guidance_scale=config.guidance_scale,
-                    prompt=config.prompt or "", negative_prompt=config.negative_prompt,
-                    on_step=partial(bar.update, len(batch)),
-                )  # fmt: skip
-            except torch.OutOfMemoryError:
-                if batch_size == 1:
-                    raise
-                batch_size //= 2
-                warnings.warn(
-                    f"out of memory; going on with {batch_size} seeds at a time", RealFillWarning, stacklevel=3
-                )
-                continue
-            done += [(s, p.permute(1, 2, 0).cpu().numpy() * 255) for s, p in zip(batch, patches, strict=True)]
-    return done
 
 
 def _provenance(

@@ -1,13 +1,37 @@
-"""Sampling: one sample per seed for one window, the same whatever batch it was drawn in (paper, section 3.3)."""
+"""Sampling: one sample per seed for one window, the same whatever batch it was drawn in (paper, section 3.3).
+
+A window of the base's own resolution is denoised whole, from noise. A larger one is refined: it starts from an image,
+part of the way down the noise schedule, and is denoised in overlapping tiles whose predictions are averaged at every
+step.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 import torch
 
 from realfill.config import Scheduler
 from realfill.models.inpainter import Inpainter
+from realfill.tiles import Tiles
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Start:
+    """What a sample starts from in place of noise.
+
+    Attributes:
+        images: (N, 3, H, W) in [0, 1], one for each seed; in the hole too.
+        strength: share of the noise schedule that is gone through anew, in (0, 1]; 1 leaves nothing of the images but
+            what is known (SDEdit, Meng et al. 2022).
+        overlap: least share of a tile's side that it has in common with the next; 0: tiles that know nothing of each
+            other.
+    """
+
+    images: torch.Tensor
+    strength: float
+    overlap: float
 
 
 @torch.no_grad()
@@ -23,9 +47,11 @@ def sample(
     guidance_scale: float = 1.0,
     prompt: str = "",
     negative_prompt: str = "",
+    start: Start | None = None,
+    batch_size: int | None = None,
     on_step: Callable[[], object] | None = None,
 ) -> torch.Tensor:
-    """Fill the hole of a window, once for each seed, all in one batch.
+    """Fill the hole of a window, once for each seed.
 
     Each seed has a generator of its own, on the CPU: a sample's noise depends on neither batch nor device.
 
@@ -35,35 +61,90 @@ def sample(
         hole: (1, 1, H, W) bool, True = fill.
         seeds: N of them.
         scheduler: by name.
-        num_inference_steps: denoising steps.
+        num_inference_steps: denoising steps that are taken, however far up the schedule they begin.
         temperature: factor on the noise that ``ddpm`` adds.
         guidance_scale: classifier-free guidance; at 1 the negative prompt isn't looked at.
         prompt: what to sample with.
         negative_prompt: what guidance leads away from.
+        start: what to refine, in tiles of the base's resolution; known latents follow it at every noise level.
+            ``None``: from noise, the whole window at once.
+        batch_size: windows or tiles that the U-Net sees at a time; ``None``: all.
         on_step: called after each denoising step.
 
     Returns:
         (N, 3, H, W) in [0, 1], float32, on the inpainter's device. Outside the hole, too, it is the model's.
     """
-    steps = inpainter.make_scheduler(scheduler, num_inference_steps, temperature=temperature)
-    condition = inpainter.condition(image, hole)
-    shape = (1, *inpainter.latent_shape((image.shape[-2], image.shape[-1])))
-    generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-    latents = torch.cat([torch.randn(shape, generator=g) for g in generators]).to(inpainter.device)
-    latents = latents * steps.init_noise_sigma
+    strength = 1.0 if start is None else start.strength
+    steps = inpainter.make_scheduler(scheduler, num_inference_steps, temperature=temperature, strength=strength)
+    timesteps = steps.timesteps[-num_inference_steps:]
+    shape = inpainter.latent_shape((image.shape[-2], image.shape[-1]))
+    canvas = shape[1:]
+    if start is None:
+        tiles = Tiles.cover(canvas, max(canvas), 0)
+    else:
+        tiles = Tiles.cover(canvas, inpainter.resolution // inpainter.latent_px, start.overlap)
+    pixels = tiles.times(inpainter.latent_px)
+    condition = torch.cat([inpainter.condition(i, h) for i, h in zip(pixels.cut(image), pixels.cut(hole), strict=True)])
     guided = guidance_scale != 1
     embeddings = inpainter.embed([prompt, negative_prompt] if guided else [prompt])
-    embeddings = embeddings.repeat_interleave(len(seeds), dim=0)
-    conditions = condition.expand(len(embeddings), -1, -1, -1)
+    model = _Model(inpainter, tiles, condition, embeddings, guidance_scale, batch_size)
+    generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+    noise = torch.cat([torch.randn((1, *shape), generator=g) for g in generators]).to(inpainter.device)
     stochastic = {"generator": generators} if scheduler == "ddpm" else {}
-    for timestep in steps.timesteps:
-        inputs = steps.scale_model_input(latents, timestep)
-        inputs = torch.cat([inputs, inputs]) if guided else inputs
-        guess = inpainter.predict(inputs, timestep.expand(len(inputs)), conditions, embeddings)
-        if guided:
-            guess, unwanted = guess.chunk(2)
-            guess = unwanted + guidance_scale * (guess - unwanted)
+    if start is None:
+        known = origin = None
+        latents = noise * steps.init_noise_sigma
+    else:
+        known = inpainter.known_latents(~hole.to(inpainter.device))
+        origin = torch.cat([tiles.merge(map(inpainter.encode, pixels.cut(one[None]))) for one in start.images])
+        latents = inpainter.add_noise(steps, origin, noise, timesteps[0])
+    for timestep, following in zip(timesteps, [*timesteps[1:], None], strict=True):
+        guess = model(steps.scale_model_input(latents, timestep), timestep)
         latents = steps.step(guess, timestep, latents, **stochastic).prev_sample
+        if known is not None and origin is not None:
+            latents = torch.where(known, inpainter.add_noise(steps, origin, noise, following), latents)
         if on_step is not None:
             on_step()
-    return torch.cat([inpainter.decode(latent[None]) for latent in latents])
+    return torch.cat([pixels.merge(map(inpainter.decode, tiles.cut(latent[None]))) for latent in latents])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Model:
+    """A base's prediction for a canvas, tile by tile.
+
+    Attributes:
+        inpainter: the base.
+        tiles: of the canvas, in latents.
+        condition: (T, C + 1, h, w), of each tile.
+        embeddings: (1, L, D) of the prompt, or (2, L, D) with that of the negative prompt.
+        guidance_scale: looked at where there are two.
+        batch_size: tiles at a time; ``None``: all.
+    """
+
+    inpainter: Inpainter
+    tiles: Tiles
+    condition: torch.Tensor
+    embeddings: torch.Tensor
+    guidance_scale: float
+    batch_size: int | None
+
+    def __call__(self, latents: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
+        """Predict (N, C, H, W) from (N, C, H, W): the mean of the tiles' predictions where they overlap."""
+        pieces = torch.cat(self.tiles.cut(latents))  # tile by tile, each with all seeds
+        conditions = self.condition.repeat_interleave(len(latents), dim=0)
+        found = torch.cat(list(self._predict(pieces, conditions, timestep)))
+        return self.tiles.merge(found.chunk(len(self.tiles)))
+
+    def _predict(
+        self, pieces: torch.Tensor, conditions: torch.Tensor, timestep: torch.Tensor
+    ) -> Iterator[torch.Tensor]:
+        count = self.batch_size or len(pieces)
+        for part, condition in zip(pieces.split(count), conditions.split(count), strict=True):
+            embeddings = self.embeddings.repeat_interleave(len(part), dim=0)
+            kinds = len(self.embeddings)
+            inputs, told = torch.cat([part] * kinds), torch.cat([condition] * kinds)
+            guess = self.inpainter.predict(inputs, timestep.expand(len(inputs)), told, embeddings)
+            if kinds == 2:
+                guess, unwanted = guess.chunk(2)
+                guess = unwanted + self.guidance_scale * (guess - unwanted)
+            yield guess

@@ -1,15 +1,25 @@
-"""Windows: the crop around the hole, its size for the model, and the way back."""
+"""Windows: the crops around holes, coarse to fine, their sizes for the model, and the way back."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import combinations
+from typing import TypeAlias
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from realfill.images import MaskArray, resize
 from realfill.masks import bounding_box, resize_mask
+
+Box: TypeAlias = tuple[int, int, int, int]
+"""(top, left, bottom, right), the last two exclusive."""
+
+_MAX_HOLES = 32  # that are told apart
+_CELLS = 16  # to the base's resolution: how far holes have to lie apart for that
+_FINER = 1.25  # the target's pixels to one of the model's, up to which a finer window isn't worth its time
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -17,11 +27,11 @@ class Window:
     """A box of the target and the size in which the model sees it.
 
     Attributes:
-        box: (top, left, bottom, right) in the target's pixels, the last two exclusive.
+        box: in the target's pixels.
         size: (height, width) for the model.
     """
 
-    box: tuple[int, int, int, int]
+    box: Box
     size: tuple[int, int]
 
     @property
@@ -41,6 +51,12 @@ class Window:
         """The target's pixels to one of the model's."""
         return math.sqrt(math.prod(self.box_size) / math.prod(self.size))
 
+    def within(self, outer: Window) -> tuple[slice, slice]:
+        """The box as an index into that of a window around it."""
+        y, x = outer.box[:2]
+        top, left, bottom, right = self.box
+        return slice(top - y, bottom - y), slice(left - x, right - x)
+
     def crop(self, image: NDArray) -> NDArray:
         """Cut the box out of an image of the target's size and bring it to the model's."""
         return resize(image[self.slices], self.size)
@@ -52,6 +68,19 @@ class Window:
     def restore(self, sample: NDArray[np.float32]) -> NDArray[np.float32]:
         """Bring a sample (height, width, C) of the model's size back to the box's."""
         return resize(sample, self.box_size)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """A part of a target's hole that is filled in windows of its own.
+
+    Attributes:
+        hole: in the target's pixels; what the mask covers in this box is the part's, and no other part reaches in.
+        windows: from coarse to fine, each around all of the part and inside of the one before.
+    """
+
+    hole: Box
+    windows: tuple[Window, ...]
 
 
 def choose_window(mask: MaskArray, *, resolution: int, multiple: int, context: float) -> Window:
@@ -67,18 +96,129 @@ def choose_window(mask: MaskArray, *, resolution: int, multiple: int, context: f
         multiple: what the model's sizes have to be multiples of, in pixels.
         context: at least 1.
     """
-    top, left, bottom, right = bounding_box(mask)
-    hole = (bottom - top, right - left)
-    side = max(context * max(hole), resolution)
-    box = [min(n, math.ceil(side)) for n in mask.shape]
+    return _around(bounding_box(mask), mask.shape, resolution, multiple, context)
+
+
+def choose_windows(
+    mask: MaskArray, *, resolution: int, multiple: int, context: float, max_growth: float = 1.25, num_stages: int = 1
+) -> tuple[Part, ...]:
+    """Choose the windows in which several holes are filled, coarse to fine.
+
+    Holes whose bounding boxes meet belong together. Others share a window if it then is at most ``max_growth`` times
+    as coarse as the coarser of the two that they would have alone; those that lose least come together first.
+
+    Where a window shrinks the target, finer ones follow, each with half as many of the target's pixels to one of the
+    model's, and the last with one. They hold the hole and half the base's resolution on each side of it.
+
+    Args:
+        mask: (H, W) bool, True = fill.
+        resolution: side in pixels of the base's square images.
+        multiple: what the model's sizes have to be multiples of, in pixels.
+        context: at least 1.
+        max_growth: at least 1.
+        num_stages: most windows for each part, at least 1.
+
+    Returns:
+        From top to bottom; together they hold every pixel of the mask, each once.
+    """
+
+    def around(hole: Box) -> Window:
+        return _around(hole, mask.shape, resolution, multiple, context)
+
+    holes = {box: around(box) for box in _separate(mask, max(1, resolution // _CELLS))}
+    while len(holes) > 1:
+        growths = [
+            (around(_union(a, b)).scale / max(holes[a].scale, holes[b].scale), a, b)
+            for a, b in combinations(sorted(holes), 2)
+        ]
+        growth, a, b = min(growths)
+        if growth > max_growth:
+            break
+        boxes = _disjoint([_union(a, b), *(box for box in holes if box not in (a, b))])
+        holes = {box: holes.get(box) or around(box) for box in boxes}
+    return tuple(
+        Part(hole=box, windows=_stages(box, window, resolution, multiple, num_stages))
+        for box, window in sorted(holes.items(), key=lambda item: item[0])
+    )
+
+
+def _around(hole: Box, shape: tuple[int, ...], resolution: int, multiple: int, context: float) -> Window:
+    top, left, bottom, right = hole
+    extent = (bottom - top, right - left)
+    side = max(context * max(extent), resolution)
+    box = [min(n, math.ceil(side)) for n in shape]
     shrink = resolution / math.sqrt(math.prod(box))
     size = tuple(max(multiple, round(n * shrink / multiple) * multiple) for n in box)
     scales = [n / s for n, s in zip(box, size, strict=True)]
-    for scale in (max(scales), min(n / s for n, s in zip(mask.shape, size, strict=True)), min(scales)):
+    for scale in (max(scales), min(n / s for n, s in zip(shape, size, strict=True)), min(scales)):
         exact = [round(s * scale) for s in size]
-        if all(h <= e <= n for h, e, n in zip(hole, exact, mask.shape, strict=True)):
+        if all(h <= e <= n for h, e, n in zip(extent, exact, shape, strict=True)):
             box = exact
             break
     centre = ((top + bottom) / 2, (left + right) / 2)
-    start = [int(np.clip(round(c - b / 2), 0, n - b)) for c, b, n in zip(centre, box, mask.shape, strict=True)]
+    start = [int(np.clip(round(c - b / 2), 0, n - b)) for c, b, n in zip(centre, box, shape, strict=True)]
     return Window(box=(start[0], start[1], start[0] + box[0], start[1] + box[1]), size=(size[0], size[1]))
+
+
+def _separate(mask: MaskArray, cell_px: int) -> list[Box]:
+    """Find boxes around holes that lie at least a cell apart; with larger cells where there would be too many."""
+    while True:
+        height, width = (math.ceil(n / cell_px) for n in mask.shape)
+        padded = np.pad(mask, [(0, n * cell_px - m) for n, m in zip((height, width), mask.shape, strict=True)])
+        cells = padded.reshape(height, cell_px, width, cell_px).any(axis=(1, 3))
+        stats = cv2.connectedComponentsWithStats(np.asarray(cells, np.uint8), connectivity=8)[2][1:]
+        if len(stats) <= _MAX_HOLES:
+            break
+        cell_px *= 2
+    boxes = []
+    for x, y, w, h, _ in stats.tolist():
+        top, left = y * cell_px, x * cell_px
+        inner = bounding_box(mask[top : top + h * cell_px, left : left + w * cell_px])
+        boxes.append((top + inner[0], left + inner[1], top + inner[2], left + inner[3]))
+    return _disjoint(boxes)
+
+
+def _disjoint(boxes: list[Box]) -> list[Box]:
+    """Join boxes until none overlaps another."""
+    done: list[Box] = []
+    for new in boxes:
+        box = new
+        while met := [b for b in done if _overlap(b, box)]:
+            done = [b for b in done if b not in met]
+            for other in met:
+                box = _union(box, other)
+        done.append(box)
+    return done
+
+
+def _overlap(a: Box, b: Box) -> bool:
+    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
+
+
+def _union(a: Box, b: Box) -> Box:
+    return min(a[0], b[0]), min(a[1], b[1]), max(a[2], b[2]), max(a[3], b[3])
+
+
+def _stages(hole: Box, first: Window, resolution: int, multiple: int, num_stages: int) -> tuple[Window, ...]:
+    windows, scale = [first], first.scale
+    while len(windows) < num_stages and scale > _FINER:
+        scale, outer = scale / 2 if scale > 2 * _FINER else 1.0, windows[-1].box
+        rows, columns = (
+            _span((hole[i], hole[i + 2]), (outer[i], outer[i + 2]), resolution / 2, multiple, scale) for i in (0, 1)
+        )
+        box = (rows[0], columns[0], rows[1], columns[1])
+        windows.append(Window(box=box, size=(rows[2], columns[2])))
+    return tuple(windows)
+
+
+def _span(
+    hole: tuple[int, int], outer: tuple[int, int], margin: float, multiple: int, scale: float
+) -> tuple[int, int, int]:
+    """Find, along one axis, start and end of a window at a scale, and its size for the model."""
+    low, high = max(outer[0], hole[0] - margin * scale), min(outer[1], hole[1] + margin * scale)
+    size, room = math.ceil((high - low) / scale / multiple) * multiple, outer[1] - outer[0]
+    length = round(size * scale)
+    if length > room:  # then the aspect gives way, by half of ``multiple`` at most
+        length, size = room, max(multiple, round(room / scale / multiple) * multiple)
+    start = int(np.clip(round((low + high - length) / 2), outer[0], outer[1] - length))
+    return start, start + length, size

@@ -7,7 +7,7 @@ import pytest
 from conftest import make_photo
 
 from realfill import FitConfig
-from realfill.batches import TrainingImage, draw_batch
+from realfill.batches import Hole, TrainingImage, draw_batch
 
 CONFIG = FitConfig(batch_size=16, mask_dropout=0.0, hole_margin_px=0).resolve({})
 
@@ -17,7 +17,9 @@ def marked(where=(slice(30, 60), slice(50, 80)), known=None):
     hole = np.zeros((160, 200), bool)
     hole[where] = True
     image = np.where(hole[:, :, None], np.uint8((0, 255, 0)), np.uint8((120, 0, 60)))
-    return TrainingImage(image=image, known=known, crop_sides_px=(60, 90), hole=hole)
+    rows, columns = where
+    boxes = ((rows.start, columns.start, rows.stop, columns.stop),)
+    return TrainingImage(image=image, known=known, crop_sides_px=(60, 90), hole=Hole(mask=hole, boxes=boxes))
 
 
 CORNER = (slice(0, 20), slice(180, 200))

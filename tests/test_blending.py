@@ -6,6 +6,7 @@ import pytest
 from conftest import make_photo
 
 from realfill.blending import blend
+from realfill.metrics import seam
 
 PHOTO = make_photo(61, 83)
 
@@ -27,7 +28,7 @@ def sample(seed=1):
     return make_photo(61, 83, seed).astype(np.float32) * 1.3 - 30.4
 
 
-@pytest.mark.parametrize("method", ["membrane", "cut"])
+@pytest.mark.parametrize("method", ["membrane", "poisson", "cut"])
 @pytest.mark.parametrize("shape", HOLES)
 def test_only_hole_pixels_change(shape, method):
     hole, patch = HOLES[shape], sample()
@@ -38,7 +39,7 @@ def test_only_hole_pixels_change(shape, method):
     assert np.array_equal(known, PHOTO) and np.array_equal(patch, before)
 
 
-@pytest.mark.parametrize("method", ["membrane", "cut"])
+@pytest.mark.parametrize("method", ["membrane", "poisson", "cut"])
 @pytest.mark.parametrize("shape", HOLES)
 def test_what_lies_under_the_hole_has_no_influence(shape, method):
     hole = HOLES[shape]
@@ -92,7 +93,7 @@ def test_cut_is_the_patch_rounded_and_clipped():
     assert np.array_equal(image[hole], np.clip(np.round(patch), 0, 255)[hole])
 
 
-@pytest.mark.parametrize("method", ["membrane", "cut"])
+@pytest.mark.parametrize("method", ["membrane", "poisson", "cut"])
 def test_16_bits_are_the_same_in_finer_steps(method):
     hole = HOLES["blob"]
     narrow = blend(PHOTO, hole, sample(), method=method, scale=1.0)
@@ -101,7 +102,7 @@ def test_16_bits_are_the_same_in_finer_steps(method):
     assert np.abs(wide / 257 - narrow).max() <= 0.51 and len(np.unique(wide[hole] % 257)) > 8
 
 
-@pytest.mark.parametrize("method", ["membrane", "cut"])
+@pytest.mark.parametrize("method", ["membrane", "poisson", "cut"])
 def test_a_hole_over_everything_is_the_patch_and_no_hole_is_the_photo(method):
     everything = np.ones((61, 83), bool)
     patch = make_photo(61, 83, 1).astype(np.float32)
@@ -109,11 +110,56 @@ def test_a_hole_over_everything_is_the_patch_and_no_hole_is_the_photo(method):
     assert np.array_equal(blend(PHOTO, ~everything, patch, method=method, scale=1.0), PHOTO)
 
 
+@pytest.mark.parametrize("method", ["membrane", "poisson"])
 @pytest.mark.parametrize("size", [(1, 40), (40, 1)])
-def test_images_of_one_row_or_column_are_blended(size):
+def test_images_of_one_row_or_column_are_blended(size, method):
     photo, hole = make_photo(*size), np.zeros(size, bool)
     hole.flat[10:20] = True
-    image = blend(photo, hole, photo + np.float32(20), method="membrane", scale=1.0)
+    image = blend(photo, hole, photo + np.float32(20), method=method, scale=1.0)
     assert np.array_equal(image[~hole], photo[~hole])
     edge = image.reshape(40, 3).astype(int) - photo.reshape(40, 3)
     assert np.abs(edge[[10, 19]]).max() <= 4
+
+
+@pytest.mark.parametrize("shape", HOLES)
+def test_poisson_solves_the_equation(shape):
+    """Its gradients are the sample's and its border the photo's: as a dense solver finds it."""
+    hole, patch = HOLES[shape], sample() * 0.3 + 60
+    image = blend(PHOTO, hole, patch, method="poisson", scale=1.0, dtype=np.uint16) / 257
+    inside = list(zip(*np.nonzero(hole), strict=True))
+    place = {p: i for i, p in enumerate(inside)}
+    matrix, right = np.zeros((len(inside),) * 2), np.zeros((len(inside), 3))
+    for (y, x), i in place.items():
+        for q in ((y - 1, x), (y + 1, x), (y, x - 1), (y, x + 1)):
+            if not (0 <= q[0] < 61 and 0 <= q[1] < 83):
+                continue
+            matrix[i, i] += 1
+            right[i] += patch[y, x] - patch[q]
+            if q in place:
+                matrix[i, place[q]] -= 1
+            else:
+                right[i] += PHOTO[q]
+    exact = np.linalg.solve(matrix, right).clip(0, 255)
+    assert np.abs(image[hole] - exact).max() < 1
+
+
+def test_poisson_takes_an_offset_away_from_the_whole_hole():
+    error, depth = offset_error("edge", "poisson", 1.0)
+    assert np.abs(error[depth > 0]).max() <= 1
+
+
+def test_poisson_leaves_no_seam_where_a_step_was():
+    hole = HOLES["blob"]
+    photo = (cv2.GaussianBlur(PHOTO, (0, 0), 2) * 0.4 + 70).astype(np.uint8)
+    patch = photo + np.linspace(-60, 60, 83, dtype=np.float32)[None, :, None]
+    steps = {m: seam(blend(photo, hole, patch, method=m, scale=1.0), hole) for m in ("cut", "membrane", "poisson")}
+    assert steps["poisson"] < 1.2 < steps["cut"] and steps["membrane"] < steps["cut"]
+
+
+def test_poisson_on_several_levels():
+    """A residual that is linear is harmonic: what is left is the photo."""
+    photo = (make_photo(300, 411) * 0.4 + 60).astype(np.uint8)
+    hole = cv2.ellipse(np.zeros((300, 411), np.uint8), (200, 150), (150, 110), 20, 0, 360, 1, -1) > 0
+    rows, columns = np.indices((300, 411), np.float32)
+    patch = photo + (0.1 * rows - 0.08 * columns)[:, :, None]
+    assert np.abs(blend(photo, hole, patch, method="poisson", scale=1.0).astype(int) - photo).max() <= 1

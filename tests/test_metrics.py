@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 import torch
 from conftest import make_photo
+from skimage.color import deltaE_ciede2000, rgb2lab
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from torchmetrics.functional import image as torchmetrics
 
 from realfill import metrics
-from realfill.metrics import METRICS, detail, gmsd, psnr, ssim
+from realfill.metrics import METRICS, delta_e, detail, gmsd, psnr, seam, ssim
 
 TRUTH = make_photo(64, 80)
 NOISY = (TRUTH + np.random.default_rng(0).normal(0, 12, TRUTH.shape)).clip(0, 255).round().astype(np.uint8)
@@ -230,11 +231,79 @@ def test_metrics_leave_their_inputs_alone():
 
 def test_the_table_knows_every_metric_and_which_way_is_better():
     here = {n for n, f in vars(metrics).items() if callable(f) and getattr(f, "__annotations__", {}).get("mask")}
-    assert {n for n in here if not n.startswith("_")} == {n for n, m in METRICS.items() if not m.needs_weights}
+    here = {n for n in here if vars(metrics)[n].__module__ == metrics.__name__ and not n.startswith("_")}
+    assert here == {n for n, m in METRICS.items() if not m.needs_weights}
     assert [n for n, m in METRICS.items() if m.needs_weights] == ["lpips", "dreamsim", "dino", "clip"]
     for name, metric in METRICS.items():
         assert metric.meaning and "\n" not in metric.meaning
-        if not metric.needs_weights and metric.higher_is_better is not None:
+        if not metric.needs_weights and metric.needs_truth and metric.higher_is_better is not None:
             near, off = (getattr(metrics, name)(i, TRUTH, HOLE) for i in (NOISY, BLURRED))
             assert (near > off) == metric.higher_is_better
     assert METRICS["psnr"].unit == "dB" and METRICS["detail"].higher_is_better is None
+
+
+def ramp(*slopes, shape=(64, 80)):
+    """A photo that rises by these levels for each pixel down and to the right."""
+    rows, columns = np.indices(shape)
+    return np.repeat((20 + slopes[0] * rows + slopes[1] * columns)[:, :, None], 3, axis=2).astype(np.uint8)
+
+
+BAND = np.zeros((64, 80), bool)
+BAND[30:] = True
+
+
+@pytest.mark.parametrize("mask", [HOLE, ELLIPSE, BAND, ~HOLE], ids=["box", "ellipse", "band", "complement"])
+def test_a_perfect_continuation_has_no_seam(mask):
+    assert seam(ramp(1, 2), mask) == pytest.approx(1)
+    assert delta_e(flat(90, 130, 40), mask) == pytest.approx(0, abs=1e-6)
+    assert 0.8 < seam(NOISY, mask) < 1.25
+
+
+def test_a_step_is_a_seam_of_its_height():
+    stepped = ramp(2, 0)
+    stepped[BAND] += 12
+    assert seam(stepped, BAND) == pytest.approx((2 + 12) / 2)
+    column = np.zeros((64, 80), bool)
+    column[:, 40:] = True
+    across = ramp(0, 1)
+    across[column] += 5
+    assert seam(across, column) == pytest.approx(6)
+    assert seam(np.where(ELLIPSE[:, :, None], TRUTH // 2, TRUTH), ELLIPSE) > 2
+
+
+def test_the_seam_is_compared_along_its_own_direction():
+    striped = ramp(2, 0)
+    striped[:, ::2] += 90  # strong across, nothing down
+    striped[BAND] += 12
+    assert seam(striped, BAND) == pytest.approx(7)
+
+
+def test_a_blurred_fill_beside_grain_without_a_step_has_no_seam():
+    grain = np.random.default_rng(3).normal(128, 12, (64, 80, 3)).round().astype(np.uint8)
+    grain[BAND] = 128
+    assert seam(grain, BAND) == pytest.approx(1, abs=0.1)
+
+
+def test_the_shift_of_colour_is_ciede2000():
+    shifted = np.where(BAND[:, :, None], flat(120, 100, 100), flat(100, 100, 100)).astype(np.uint8)
+    lab = rgb2lab(np.array([[[100, 100, 100], [120, 100, 100]]], np.uint8))
+    assert delta_e(shifted, BAND) == pytest.approx(float(deltaE_ciede2000(lab[0, 0], lab[0, 1])), rel=1e-6)
+    assert 5 < delta_e(shifted, BAND) < 20
+
+
+def test_the_seam_sees_only_what_is_near_the_border():
+    near = cv2.dilate(BAND.astype(np.uint8), np.ones((9, 9))) - cv2.erode(BAND.astype(np.uint8), np.ones((9, 9)))
+    far = np.where(near[:, :, None] > 0, TRUTH, 255 - TRUTH).astype(np.uint8)
+    assert seam(far, BAND) == seam(TRUTH, BAND)
+    assert delta_e(np.where(BAND[:, :, None], BLURRED, TRUTH), BAND) > 0
+
+
+def test_seams_of_odd_holes():
+    one = np.zeros((64, 80), bool)
+    one[0, 0] = True
+    scattered = np.random.default_rng(0).random((64, 80)) < 0.5
+    for mask in (one, scattered):
+        assert 0 < seam(TRUTH, mask) < 3 and 0 <= delta_e(TRUTH, mask) < 30
+    assert seam(TRUTH, HOLE | True) == 1 and delta_e(TRUTH, HOLE | True) == 0
+    assert seam(flat(9, 9, 9), HOLE) == 1
+    assert seam(np.where(HOLE[:, :, None], flat(9, 9, 9), flat(40, 9, 9)).astype(np.uint8), HOLE) == math.inf

@@ -63,7 +63,7 @@ def test_what_lies_under_the_hole_has_no_influence(base, shape_of_hole, request)
 
 
 @pytest.mark.parametrize("size", [(33, 200), (101, 57), (200, 33)])
-@pytest.mark.parametrize("blend", ["membrane", "cut"])
+@pytest.mark.parametrize("blend", ["membrane", "poisson", "cut"])
 def test_known_pixels_come_back_exact(tiny_sd, size, blend):
     rng = np.random.default_rng(1)
     for mask in (rng.random(size) < 0.5, rng.random(size) < 0.001, np.arange(size[1]) >= size[1] - 7):
@@ -124,9 +124,7 @@ def test_an_adapter_of_another_base_is_refused(scene, tiny_fit, tiny_v):
 
 
 def test_what_can_fail_fails_before_sampling(scene, tiny_sd, monkeypatch):
-    monkeypatch.setattr(
-        "realfill.pipeline.sample", lambda *_, **__: pytest.fail("sampled before the matcher was there")
-    )
+    monkeypatch.setattr("realfill.filling.sample", lambda *_, **__: pytest.fail("sampled before the matcher was there"))
     monkeypatch.setattr("kornia.feature.loftr.loftr.load_state_dict_from_url", lambda *_, **__: 1 / 0)
     with pytest.raises(BaseModelError, match="sift"):
         complete(scene, tiny_sd, FAST, ranking=RankConfig(matcher="loftr"), progress=False)
@@ -168,9 +166,9 @@ def test_variants_fill_a_whole_canvas(scene, tiny_fit):
 
 
 def test_memory_running_out_halves_the_batch(scene, tiny_sd, monkeypatch):
-    from realfill import pipeline
+    from realfill import filling
 
-    sizes, real = [], pipeline.sample
+    sizes, real = [], filling.sample
 
     def scarce(*args, seeds, **options):
         sizes.append(len(seeds))
@@ -178,7 +176,7 @@ def test_memory_running_out_halves_the_batch(scene, tiny_sd, monkeypatch):
             raise torch.OutOfMemoryError
         return real(*args, seeds=seeds, **options)
 
-    monkeypatch.setattr(pipeline, "sample", scarce)
+    monkeypatch.setattr(filling, "sample", scarce)
     bare = Scene([], scene.target, scene.mask)
     with pytest.warns(RealFillWarning, match="out of memory"):
         completions = complete(bare, tiny_sd, dataclasses.replace(FAST, num_samples=3, batch_size=3), progress=False)
@@ -225,12 +223,12 @@ def test_a_short_fit_on_the_packaged_base_paints_what_the_reference_shows():
 
 def test_crops_of_a_larger_reference_show_as_much_of_the_scene(tiny_sd):
     from realfill.pipeline import _training_images
-    from realfill.windows import choose_window
+    from realfill.windows import choose_windows
 
     small, large = make_photo(64, 80, 1), make_photo(256, 320, 1)
     scene = Scene([small, large], make_photo(64, 80), compact((64, 80)))
-    window = choose_window(scene.mask, resolution=32, multiple=2, context=1.7)
-    one, four, target = _training_images(scene, window, FitConfig().resolve({}))
+    parts = choose_windows(scene.mask, resolution=32, multiple=2, context=1.7)
+    one, four, target = _training_images(scene, parts, FitConfig().resolve({}))
     assert one.crop_sides_px == pytest.approx(target.crop_sides_px)
     assert four.crop_sides_px == pytest.approx([4 * side for side in target.crop_sides_px])
     assert one.share + four.share + target.share == pytest.approx(1)
@@ -239,7 +237,7 @@ def test_crops_of_a_larger_reference_show_as_much_of_the_scene(tiny_sd):
 def test_a_share_of_the_crops_shows_the_references_as_they_lie_over_the_target():
     from realfill.demo import demo_scene
     from realfill.pipeline import _training_images
-    from realfill.windows import choose_window
+    from realfill.windows import choose_windows
 
     truth = demo_scene()[1]
     hole = np.zeros(truth.shape[:2], bool)
@@ -247,17 +245,36 @@ def test_a_share_of_the_crops_shows_the_references_as_they_lie_over_the_target()
     moved = cv2.warpAffine(truth, np.float32([[0.9, 0.05, 10], [-0.05, 0.9, 14]]), truth.shape[1::-1])
     dark = (moved * 0.6).astype(np.uint8)
     scene = Scene([dark, make_photo(90, 120, 9)], truth, hole)
-    window = choose_window(hole, resolution=64, multiple=8, context=1.7)
+    parts = choose_windows(hole, resolution=64, multiple=8, context=1.7, num_stages=1, max_growth=1)
     config = FitConfig(aligned_share=0.6).resolve({})
-    *plain, laid, target = _training_images(scene, window, config)
+    *plain, laid, target = _training_images(scene, parts, config)
     assert len(plain) == 2 and laid.hole is not None
     assert laid.share == pytest.approx(0.75 * 0.6) and plain[0].share == pytest.approx(0.75 * 0.2)
     assert target.share == 0.25
     covered = hole & laid.known
     assert covered[hole].mean() > 0.9
     assert np.abs(laid.image.astype(int) - truth)[covered].mean() < 6 < np.abs(dark.astype(int) - truth)[covered].mean()
-    unaligned = _training_images(Scene(scene.references[1:], truth, hole), window, config)
+    unaligned = _training_images(Scene(scene.references[1:], truth, hole), parts, config)
     assert [p.share for p in unaligned] == pytest.approx([0.75, 0.25])
+
+
+def test_crops_reach_from_the_coarsest_window_to_a_tile_of_the_finest():
+    from realfill.pipeline import _training_images
+    from realfill.windows import choose_windows
+
+    mask = np.zeros((400, 500), bool)
+    mask[100:300, 100:300] = mask[380:, 480:] = True
+    scene, config = Scene([make_photo(400, 500, 1)], make_photo(400, 500), mask), FitConfig(crop_scale=(1.0, 1.0))
+    for stages in (1, 9):
+        parts = choose_windows(mask, resolution=32, multiple=2, context=1.7, num_stages=stages, max_growth=1)
+        assert len(parts) == 2
+        reference, target = _training_images(scene, parts, config.resolve({}))
+        assert target.crop_sides_px == pytest.approx((32, 340), rel=0.1)
+        assert reference.hole is None
+    for stages, low in ((1, 340), (2, 170), (9, 32)):
+        parts = choose_windows(mask, resolution=32, multiple=2, context=1.7, num_stages=stages, max_growth=1)
+        target = _training_images(scene, parts[:1], config.resolve({}))[-1]
+        assert target.crop_sides_px == pytest.approx((low, 340), rel=0.1)
 
 
 def test_half_precision_is_not_trained_on_without_a_loss_scale(scene, tiny_fit):

@@ -8,7 +8,7 @@ from diffusers import DDPMScheduler
 import realfill.models.inpainter
 from realfill.images import to_tensor
 from realfill.models.inpainter import Inpainter
-from realfill.sampling import sample
+from realfill.sampling import Start, sample
 
 DDPM_OPTIONS = {"clip_sample": False, "variance_type": "fixed_small"}
 
@@ -124,3 +124,111 @@ def test_a_lower_temperature_makes_seeds_more_alike_and_one_is_stock_ddpm(draw, 
     ours = draw(temperature=1.0)
     monkeypatch.setitem(realfill.models.inpainter._SCHEDULERS, "ddpm", (DDPMScheduler, DDPM_OPTIONS))
     assert torch.equal(draw(), ours)
+
+
+@pytest.mark.parametrize("scheduler", ["ddpm", "dpm++"])
+def test_a_window_sampled_whole_is_a_plain_loop(draw, inpainter, image, hole, scheduler):
+    steps = inpainter.make_scheduler(scheduler, 4)
+    generator = torch.Generator().manual_seed(5)
+    latents = torch.randn((1, *inpainter.latent_shape(image.shape[-2:])), generator=generator) * steps.init_noise_sigma
+    condition, embeddings = inpainter.condition(image, hole), inpainter.embed([""])
+    options = {"generator": [generator]} if scheduler == "ddpm" else {}
+    with torch.no_grad():
+        for timestep in steps.timesteps:
+            guess = inpainter.predict(steps.scale_model_input(latents, timestep), timestep[None], condition, embeddings)
+            latents = steps.step(guess, timestep, latents, **options).prev_sample
+    assert torch.equal(draw(scheduler=scheduler), inpainter.decode(latents))
+
+
+def enlarged(latents, factor):
+    return latents.repeat_interleave(factor, dim=2).repeat_interleave(factor, dim=3)
+
+
+SCHEDULERS = ["ddpm", "ddim", "dpm++", "unipc", "euler"]
+
+
+def large(inpainter):
+    """A canvas of several tiles, a hole in its middle, and what to start from."""
+    side = inpainter.resolution
+    image = to_tensor(make_photo(side + side // 2, 2 * side))
+    hole = torch.zeros_like(image[:, :1], dtype=torch.bool)
+    hole[..., side // 2 : side, side // 2 : -side // 2] = True
+    return image, hole, to_tensor(make_photo(side + side // 2, 2 * side, 3))
+
+
+def refine(inpainter, canvas=None, **changes):
+    image, hole, first = canvas or large(inpainter)
+    options = {"seeds": [5], "scheduler": "dpm++", "num_inference_steps": 2}
+    start = Start(images=torch.where(hole, first, image), strength=0.5, overlap=0.5)
+    return sample(inpainter, image, hole, **{**options, "start": start, **changes})
+
+
+@pytest.mark.parametrize("scheduler", SCHEDULERS)
+@pytest.mark.parametrize("strength", [0.3, 0.5, 1.0])
+def test_a_model_that_knows_the_answer_gives_it_from_part_way(inpainter, monkeypatch, scheduler, strength):
+    """Whatever the sampler, its noise levels fit the start's, and steps and tiles add up."""
+    image, hole, first = large(inpainter)
+    config = {**inpainter.pipeline.scheduler.config, "prediction_type": "sample"}
+    monkeypatch.setattr(inpainter.pipeline, "scheduler", DDPMScheduler.from_config(config))
+    monkeypatch.setattr(Inpainter, "predict", lambda self, noisy, *_: torch.full_like(noisy, 0.3))
+    monkeypatch.setattr(Inpainter, "decode", lambda self, z: enlarged(z[:, :3], self.latent_px))
+    steps = []
+    start = Start(images=first, strength=strength, overlap=0.25)
+    made = sample(
+        inpainter, image, hole, seeds=[1], scheduler=scheduler, num_inference_steps=5, start=start, temperature=0.0,
+        on_step=lambda: steps.append(1),
+    )  # fmt: skip
+    assert len(steps) == 5
+    assert (made[hole.expand_as(made)] - 0.3).abs().max() < 1e-4
+    assert made.shape == image.shape and ((made - 0.3).abs()[~hole.expand_as(made)] > 0.1).any()
+
+
+def test_tiles_of_a_model_that_looks_at_each_place_alone_make_no_difference(inpainter, monkeypatch):
+    canvas, channels = large(inpainter), inpainter.latent_shape((2, 2))[0]
+
+    def encode(self, images, noise=None):
+        return torch.nn.functional.avg_pool2d(images[:, [0] * channels], self.latent_px)
+
+    monkeypatch.setattr(Inpainter, "encode", encode)
+    monkeypatch.setattr(Inpainter, "decode", lambda self, z: enlarged(z[:, :3], self.latent_px))
+    monkeypatch.setattr(Inpainter, "predict", lambda self, noisy, *_: 0.4 * noisy)
+    many = refine(inpainter, canvas)
+    monkeypatch.setattr(Inpainter, "resolution", property(lambda _: 10_000))
+    assert torch.allclose(many, refine(inpainter, canvas), atol=1e-4)
+
+
+def test_tiles_are_taken_in_any_number_at_a_time(inpainter):
+    assert difference(refine(inpainter), refine(inpainter, batch_size=2)) <= 2
+
+
+def test_known_latents_keep_to_the_start():
+    inpainter = Inpainter.load("mini")
+    image, hole, first = large(inpainter)
+    start = torch.where(hole, first, image)
+    made = refine(inpainter)
+    coded = inpainter.decode(inpainter.encode(start))
+    near = torch.nn.functional.max_pool2d(hole.float(), 49, stride=1, padding=24) > 0
+    assert difference(made * ~near, coded * ~near) <= 2
+
+
+def test_less_strength_stays_closer_to_the_start():
+    inpainter = Inpainter.load("mini")
+    image, hole, first = large(inpainter)
+    images = torch.where(hole, first, image)
+    near, far = (
+        difference_in(refine(inpainter, start=Start(images=images, strength=s, overlap=0.5)), images, hole)
+        for s in (0.1, 0.9)
+    )
+    assert near < 0.7 * far
+
+
+def difference_in(a, b, hole):
+    return float((a - b).abs()[hole.expand_as(a)].mean()) * 255
+
+
+def test_what_lies_under_the_hole_has_no_influence_on_a_refined_sample(inpainter):
+    image, hole, first = large(inpainter)
+    start = Start(images=torch.where(hole, first, image), strength=0.5, overlap=0.5)
+    options = {"seeds": [5], "scheduler": "dpm++", "num_inference_steps": 2, "start": start}
+    wanted = sample(inpainter, image, hole, **options)
+    assert torch.equal(sample(inpainter, torch.where(hole, 1.0, image), hole, **options), wanted)

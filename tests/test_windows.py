@@ -1,13 +1,14 @@
 """Windows: where they lie, how large they are, and that nothing moves on the way there and back."""
 
 import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
 from conftest import make_photo
 
 from realfill.masks import bounding_box
-from realfill.windows import Window, choose_window
+from realfill.windows import Window, choose_window, choose_windows
 
 CASES = [  # target, hole (top, left, bottom, right), resolution, multiple, context
     ((600, 400), (300, 200, 301, 201), 128, 8, 1.7),
@@ -164,3 +165,87 @@ def test_cropped_mask_is_not_much_larger_than_the_mask():
         zoom = [a / b for a, b in zip(window.size, window.box_size, strict=True)]
         margin = [2 * max(1, z) + 1 for z in zoom]
         assert bottom - top <= 20 * zoom[0] + 2 * margin[0] and right - left <= 30 * zoom[1] + 2 * margin[1]
+
+
+def parts_of(mask, resolution=128, multiple=8, **options):
+    """The parts, checked: they hold every masked pixel once, in windows that nest and suit the model."""
+    parts = choose_windows(mask, resolution=resolution, multiple=multiple, context=1.7, **options)
+    count = np.zeros(mask.shape, int)
+    for part in parts:
+        top, left, bottom, right = part.hole
+        count[top:bottom, left:right] += 1
+        outer = (0, 0, *mask.shape)
+        for window in part.windows:
+            for inner, around in ((part.hole, window.box), (window.box, outer)):
+                assert inner[0] >= around[0] and inner[1] >= around[1]
+                assert inner[2] <= around[2] and inner[3] <= around[3]
+            assert all(n > 0 and n % multiple == 0 for n in window.size)
+            outer = window.box
+        scales = [window.scale for window in part.windows]
+        assert scales == sorted(scales, reverse=True)
+    assert (count[mask] == 1).all() and count.max() == 1
+    return parts
+
+
+def masked(size, *boxes):
+    return np.logical_or.reduce([box_of(size, box) for box in boxes])
+
+
+def test_two_far_corners_get_windows_of_their_own():
+    mask = masked((600, 800), (0, 0, 90, 90), (500, 700, 600, 800))
+    one, two = parts_of(mask)
+    assert one.hole == (0, 0, 90, 90) and two.hole == (500, 700, 600, 800)
+    assert max(part.windows[0].scale for part in (one, two)) < 1.5
+    assert len(parts_of(mask, max_growth=20)) == 1
+
+
+def test_two_near_holes_share_a_window():
+    (part,) = parts_of(masked((600, 800), (200, 200, 250, 230), (210, 240, 240, 262)))
+    assert part.hole == (200, 200, 250, 262)
+
+
+def test_holes_whose_boxes_meet_belong_together():
+    ring = box_of((600, 600), (50, 50, 550, 550)) & ~box_of((600, 600), (60, 60, 540, 540))
+    assert len(parts_of(ring | box_of((600, 600), (300, 300, 305, 305)), max_growth=1)) == 1
+
+
+@pytest.mark.parametrize("num_stages", [1, 5])
+@pytest.mark.parametrize(
+    "mask",
+    [
+        box_of((900, 900), (0, 899, 1, 900)),
+        box_of((200, 1200), (0, 900, 200, 1200)),
+        box_of((1200, 200), (0, 0, 1200, 30)),
+        np.random.default_rng(0).random((300, 500)) < 0.01,
+        np.random.default_rng(0).random((300, 2000)) < 0.0001,
+        np.ones((300, 410), bool),
+        box_of((33, 57), (3, 4, 20, 50)),
+    ],
+    ids=["pixel", "panorama", "strip", "scattered", "sparse", "everything", "small"],
+)
+def test_windows_of_odd_holes(mask, num_stages):
+    for resolution, multiple in ((128, 8), (32, 2), (512, 8)):
+        assert parts_of(mask, resolution, multiple, num_stages=num_stages)
+
+
+def test_windows_of_fifty_megapixels():
+    mask = masked((5774, 8660), (100, 100, 1400, 1500), (5000, 8000, 5003, 8010))
+    large, small = parts_of(mask, num_stages=9)
+    assert [round(w.scale, 1) for w in large.windows] == [18.6, 9.3, 4.6, 2.3, 1]
+    assert len(small.windows) == 1 and small.windows[0].scale == 1
+
+
+def test_stages_double_the_resolution_down_to_the_targets_own():
+    (part,) = parts_of(box_of((900, 1000), (300, 300, 600, 600)), num_stages=8)
+    scales = [window.scale for window in part.windows]
+    assert scales == pytest.approx([510 / 128, 510 / 256, 1], rel=0.02)
+    assert part.windows[-1].size == part.windows[-1].box_size == (432, 432)
+    assert len(parts_of(box_of((900, 1000), (300, 300, 600, 600)), num_stages=2)[0].windows) == 2
+    assert len(parts_of(box_of((900, 1000), (300, 300, 380, 380)), num_stages=8)[0].windows) == 1
+
+
+def test_windows_nest_by_index():
+    part = parts_of(box_of((900, 1000), (300, 300, 600, 600)), num_stages=3)[0]
+    image = np.arange(900 * 1000).reshape(900, 1000)
+    for outer, inner in pairwise(part.windows):
+        assert np.array_equal(image[outer.slices][inner.within(outer)], image[inner.slices])

@@ -15,7 +15,7 @@ from realfill.baselines.method import Method
 from realfill.baselines.paint_by_example import PaintByExample
 from realfill.baselines.stitching import Stitching
 from realfill.benchmark.runner import Arm, Benchmark, Metric
-from realfill.config import BenchConfig, FitConfig, MethodName, RankConfig, SampleConfig
+from realfill.config import BenchConfig, FitConfig, MethodName, MetricName, RankConfig, SampleConfig
 from realfill.devices import resolve_device
 from realfill.errors import BaseModelError, MissingDependencyError
 from realfill.images import ImageArray, MaskArray
@@ -73,8 +73,7 @@ def set_up(
             loaded = _or_reason(name, missing, lambda name=name: load_metric(name, where))
             found |= {name: loaded} if loaded is not None else {}
         else:
-            plain: Metric = getattr(metrics, name)
-            found[name] = at_window(plain) if name == "detail" else plain
+            found[name] = at_window(metrics.detail) if name == "detail" else _plain(name)
     arms = []
     for name in config.methods:
         method = _method(name, config, fit, sample, device)
@@ -90,6 +89,12 @@ def set_up(
         arms=arms, num_samples=sample.num_samples, fit_seeds=config.fit_seeds, metrics=found, missing_metrics=missing,
         matcher=matcher, ranking=ranking, about=about,
     )  # fmt: skip
+
+
+def _plain(name: MetricName) -> Metric:
+    """Take a metric without weights as a function of (image, truth, mask)."""
+    metric: Callable[..., float] = getattr(metrics, name)
+    return metric if metrics.METRICS[name].needs_truth else lambda image, _, mask: metric(image, mask)
 
 
 _WITHOUT_REFERENCES = frozenset({"base", "prompt", "smooth", "telea", "shiftmap"})

@@ -294,8 +294,17 @@ class Inpainter:
         inputs = torch.cat([noisy, condition], dim=1).to(self.dtype)
         return self.unet(inputs, timesteps, encoder_hidden_states=embeddings.to(self.dtype)).sample.float()
 
-    def make_scheduler(self, name: Scheduler, num_inference_steps: int, *, temperature: float = 1.0) -> Any:
-        """Build a sampler by name for the base's own noise schedule, its timesteps set."""
+    def make_scheduler(
+        self, name: Scheduler, num_inference_steps: int, *, temperature: float = 1.0, strength: float = 1.0
+    ) -> Any:
+        """Build a sampler by name for the base's own noise schedule, its timesteps set.
+
+        Args:
+            name: of the sampler.
+            num_inference_steps: that are taken: the last so many of its timesteps.
+            temperature: factor on the noise that ``ddpm`` adds.
+            strength: share of the noise schedule that these steps cover, its end; 1: all of it.
+        """
         kind, options = _SCHEDULERS[name]
         config = dict(self.pipeline.scheduler.config)
         for key in ("clip_sample", "thresholding", "skip_prk_steps"):
@@ -305,8 +314,26 @@ class Inpainter:
         scheduler = kind.from_config(config, **options)
         if name == "ddpm":
             scheduler.temperature = temperature
-        scheduler.set_timesteps(num_inference_steps, device=self.device)
+        total = round(num_inference_steps / strength)
+        scheduler.set_timesteps(total, device=self.device)
+        if total > num_inference_steps and hasattr(scheduler, "set_begin_index"):
+            scheduler.set_begin_index(total - num_inference_steps)  # as diffusers' image-to-image pipelines do
         return scheduler
+
+    def add_noise(
+        self, scheduler: Any, latents: torch.Tensor, noise: torch.Tensor, timestep: torch.Tensor | None
+    ) -> torch.Tensor:
+        """Bring clean latents to the noise level that a sampler has reached.
+
+        Args:
+            scheduler: what ``make_scheduler`` returned.
+            latents: (B, C, h, w).
+            noise: the same shape, standard normal.
+            timestep: the one it takes next; ``None``: it has taken all, and no noise is left.
+        """
+        if timestep is None:
+            return latents
+        return scheduler.add_noise(latents, noise, timestep.expand(len(latents)))
 
     def guess_batch_size(self, size: tuple[int, int], *, guided: bool) -> int:
         """Guess how many windows of a size (height, width) can be sampled at a time, from the memory that is free."""

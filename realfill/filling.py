@@ -1,0 +1,154 @@
+"""Filling: every window, coarse to fine, for every seed (paper, section 3.3): sample, blend, go on from there."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import pairwise
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from realfill.blending import blend
+from realfill.config import SampleConfig
+from realfill.errors import RealFillWarning
+from realfill.grain import match_grain, measure_grain
+from realfill.images import ImageArray, resize, to_tensor
+from realfill.models.inpainter import Inpainter
+from realfill.sampling import Start, sample
+from realfill.scene import Scene
+from realfill.windows import Part, Window, choose_windows
+
+
+def choose_parts(inpainter: Inpainter, scene: Scene, config: SampleConfig) -> tuple[Part, ...]:
+    """Choose the windows in which a scene's hole is filled with a base; ``config`` is resolved."""
+    return choose_windows(
+        scene.mask, resolution=inpainter.resolution, multiple=inpainter.latent_px, context=config.context,
+        max_growth=config.join_windows, num_stages=config.num_stages,
+    )  # fmt: skip
+
+
+def fill_hole(inpainter: Inpainter, scene: Scene, config: SampleConfig, *, progress: bool) -> dict[int, NDArray]:
+    """Fill a scene's hole once for each seed.
+
+    Each part of the hole is filled with the same seeds, in windows that see the target's known pixels; what other parts
+    of the hole lie in them are hidden. Memory is bounded by a window at the target's size, but for what is returned.
+
+    Args:
+        inpainter: the base, with the adapter in it.
+        scene: what to complete.
+        config: resolved.
+        progress: show a progress bar.
+
+    Returns:
+        Seed to (K, C), the hole's pixels row by row, in the colours and the depth of the target's file.
+    """
+    original, mask = scene.original, scene.mask
+    shape, dtype = (int(mask.sum()), original.pixels.shape[2]), original.pixels.dtype
+    filled = {config.seed + i: np.empty(shape, dtype) for i in range(config.num_samples)}
+    parts = choose_parts(inpainter, scene, config)
+    total = sum(config.stage(i)[0] for part in parts for i in range(len(part.windows))) * config.num_samples
+    with tqdm(total=total, desc="sample", unit="step", disable=not progress) as bar:
+        painter = _Painter(
+            inpainter=inpainter, scene=scene, config=config, known=scene.known, bar=bar,
+            batch_size=config.batch_size or _guess_batch_size(inpainter, config),
+        )  # fmt: skip
+        for part in parts:
+            top, left, bottom, right = part.hole
+            own = np.zeros_like(mask)
+            own[top:bottom, left:right] = mask[top:bottom, left:right]
+            place, inside = own[mask], own[part.windows[-1].slices]
+            for seed, image in painter.paint(part):
+                filled[seed][place] = original.encode(image[inside])
+    return filled
+
+
+def _guess_batch_size(inpainter: Inpainter, config: SampleConfig) -> int:
+    guidance = {config.stage(i)[1] for i in range(config.num_stages)}
+    return inpainter.guess_batch_size((inpainter.resolution, inpainter.resolution), guided=guidance != {1.0})
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class _Painter:
+    """What paints the parts of one scene's hole.
+
+    Attributes:
+        inpainter: the base.
+        scene: what is completed.
+        config: resolved.
+        known: the target, blank in the hole.
+        bar: told about each step.
+        batch_size: windows or tiles at a time.
+    """
+
+    inpainter: Inpainter
+    scene: Scene
+    config: SampleConfig
+    known: ImageArray
+    bar: tqdm
+    batch_size: int
+
+    def paint(self, part: Part) -> Iterator[tuple[int, NDArray]]:
+        """Yield, seed by seed, what the part's last window shows when filled, at the target's size and depth."""
+        first, last = part.windows[0], part.windows[-1]
+        known, holes = self.known[first.slices], self.scene.mask[first.slices]
+        grain = measure_grain(known, ~holes) if self.config.match_grain else None
+        dtype = self.scene.original.pixels.dtype
+        seeds = range(self.config.seed, self.config.seed + self.config.num_samples)
+        while seeds:
+            patches = self._sample(first, seeds, stage=0)
+            for seed, patch in zip(seeds, patches, strict=False):
+                finest = last.restore(self._refine(part, seed, patch))
+                rng = np.random.default_rng([seed, *last.box])
+                finest = match_grain(finest, self.scene.mask[last.slices], grain, rng)
+                yield seed, self._blend(last, finest, dtype)
+            seeds = seeds[len(patches) :]
+
+    def _refine(self, part: Part, seed: int, patch: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Go from a sample of the first window to one of the last, each from the one before, blended."""
+        for stage, (coarse, window) in enumerate(pairwise(part.windows), 1):
+            image = self._blend(coarse, coarse.restore(patch), np.dtype(np.uint8))
+            begin = resize(image[window.within(coarse)], window.size)
+            patch = self._sample(window, [seed], stage=stage, begin=begin)[0]
+        return patch
+
+    def _blend(self, window: Window, patch: NDArray[np.float32], dtype: np.dtype) -> NDArray:
+        """Blend a sample, at the target's size, into its window."""
+        known, hole = self.known[window.slices], self.scene.mask[window.slices]
+        return blend(known, hole, patch, method=self.config.blend, scale=window.scale, dtype=dtype)
+
+    def _sample(
+        self, window: Window, seeds: Sequence[int], *, stage: int, begin: ImageArray | None = None
+    ) -> list[NDArray[np.float32]]:
+        """Sample the first of the seeds, as many as fit: (h, w, 3) in [0, 255] for each.
+
+        A batch that doesn't fit into memory is halved.
+        """
+        steps, guidance_scale, strength = self.config.stage(stage)
+        start = None
+        if begin is not None:
+            start = Start(images=to_tensor(begin), strength=strength, overlap=self.config.tile_overlap)
+        image, hole = to_tensor(window.crop(self.known)), torch.from_numpy(window.crop_mask(self.scene.mask))
+        done = self.bar.n
+        while True:
+            batch = seeds[: self.batch_size]
+            try:
+                patches = sample(
+                    self.inpainter, image, hole[None, None], seeds=batch, scheduler=self.config.scheduler,
+                    num_inference_steps=steps, temperature=self.config.temperature, guidance_scale=guidance_scale,
+                    prompt=self.config.prompt or "", negative_prompt=self.config.negative_prompt, start=start,
+                    batch_size=self.batch_size, on_step=partial(self.bar.update, len(batch)),
+                )  # fmt: skip
+            except torch.OutOfMemoryError:
+                if self.batch_size == 1:
+                    raise
+                self.batch_size //= 2
+                self.bar.n = done
+                message = f"out of memory; going on with {self.batch_size} at a time"
+                warnings.warn(message, RealFillWarning, stacklevel=2)
+                continue
+            return [patch.permute(1, 2, 0).cpu().numpy() * 255 for patch in patches]

@@ -1,0 +1,136 @@
+"""Filling: several windows, coarse to fine, and the laws hold for all of it."""
+
+import dataclasses
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from conftest import make_photo
+
+from realfill import SampleConfig, Scene, complete
+from realfill.filling import choose_parts
+from realfill.models.inpainter import Inpainter
+
+STAGED = SampleConfig(
+    num_samples=2, scheduler="dpm++", num_inference_steps=2, num_stages=4, stage_steps=(2, 1), stage_strength=(0.6, 0.4)
+)
+
+
+def two_holes(shape=(150, 170)):
+    mask = np.zeros(shape, bool)
+    mask[:60, :50] = True
+    mask[-30:, -31:] = True
+    return mask
+
+
+def paint(target, mask, base, config=STAGED):
+    return complete(Scene([], target, mask), base, config, progress=False)
+
+
+def test_holes_far_apart_are_filled_each_in_its_windows(tiny_sd):
+    inpainter, target, mask = Inpainter.load(tiny_sd), make_photo(150, 170), two_holes()
+    parts = choose_parts(inpainter, Scene([], target, mask), STAGED.resolve(inpainter.card.sample))
+    assert [len(part.windows) for part in parts] == [3, 2]
+    completions = paint(target, mask, tiny_sd)
+    assert [c.seed for c in completions] == [0, 1]
+    for completion in completions:
+        assert (completion.image == target)[~mask].all()
+        for part in parts:
+            top, left, bottom, right = part.hole
+            hole = np.zeros_like(mask)
+            hole[top:bottom, left:right] = mask[top:bottom, left:right]
+            assert (completion.image != target)[hole].mean() > 0.5
+    assert (completions[0].image != completions[1].image)[mask].mean() > 0.5
+
+
+def test_a_hole_is_filled_alike_whether_another_is_far_away_or_not(tiny_sd):
+    target, both = make_photo(150, 170), two_holes()
+    one = both.copy()
+    one[90:] = False
+    image, alone = (paint(target, mask, tiny_sd)[0].image.astype(int) for mask in (both, one))
+    assert np.abs(image - alone)[one].max() <= 2
+
+
+@pytest.mark.parametrize("base", ["tiny_sd", "tiny_v"])
+@pytest.mark.parametrize("scheduler", ["ddpm", "dpm++", "euler"])
+def test_what_lies_under_the_hole_has_no_influence_on_any_stage(base, scheduler, request):
+    base, target, mask = request.getfixturevalue(base), make_photo(150, 170), two_holes()
+    config = dataclasses.replace(STAGED, scheduler=scheduler, num_samples=1)
+    images = [
+        paint(np.where(mask[:, :, None], under, target).astype(np.uint8), mask, base, config)[0].image
+        for under in (0, 255, make_photo(150, 170, 4))
+    ]
+    assert all((image[mask] == images[0][mask]).all() for image in images)
+
+
+def test_a_refined_sample_does_not_depend_on_its_batch(tiny_sd):
+    target, mask = make_photo(150, 170), two_holes()
+    one, many = (paint(target, mask, tiny_sd, dataclasses.replace(STAGED, batch_size=n)) for n in (1, 7))
+    assert all(np.abs(a.image.astype(int) - b.image).max() <= 2 for a, b in zip(one, many, strict=True))
+
+
+def test_sixteen_bits_and_a_canvas_of_holes(tiny_sd):
+    target = make_photo(150, 170).astype(np.uint16) * 257
+    mask = two_holes()
+    best = paint(target, mask, tiny_sd).best
+    assert best.photo.pixels.dtype == np.uint16 and (best.photo.pixels == target)[~mask].all()
+    assert len(np.unique(best.filled % 257)) > 8
+
+
+def test_stages_show_more_detail():
+    target, mask = make_photo(300, 300), np.zeros((300, 300), bool)
+    mask[60:240, 60:240] = True
+    grain = np.random.default_rng(0).integers(-25, 26, target.shape)
+    target = (target.astype(int) + grain).clip(0, 255).astype(np.uint8)
+    config = SampleConfig(num_samples=1, num_inference_steps=4, stage_steps=(3,))
+    energy = []
+    for stages in (1, 3):
+        image = paint(target, mask, "mini", dataclasses.replace(config, num_stages=stages))[0].image
+        energy.append((np.diff(image[80:220, 80:220].astype(float), axis=1) ** 2).mean())
+    assert energy[1] > energy[0]
+
+
+def test_grain_is_matched_in_the_hole_and_a_seed_gives_the_same(tiny_sd):
+    grain = np.random.default_rng(0).normal(0, 8, (150, 170, 3))
+    target, mask = (make_photo(150, 170) * 0.5 + 60 + grain).round().astype(np.uint8), two_holes()
+    plain, grainy, again = (
+        paint(target, mask, tiny_sd, dataclasses.replace(STAGED, num_samples=1, match_grain=m))[0].image
+        for m in (False, True, True)
+    )
+    assert (grainy == again).all() and (grainy == target)[~mask].all()
+    assert (grainy.astype(int) - plain)[mask].std() > 2
+
+
+_LARGE = """
+import resource, sys
+import numpy as np
+from realfill import SampleConfig, Scene, complete
+from realfill.models.inpainter import Inpainter
+
+height, width, stages = map(int, sys.argv[1:])
+rows, columns = np.indices((height, width), np.uint16)
+target = np.stack([rows % 251, columns % 241, (rows + columns) % 239], axis=2).astype(np.uint8)
+del rows, columns
+mask = np.zeros((height, width), bool)
+mask[500:1600, 300:1395] = True
+scene = Scene([], target, mask)
+Inpainter.load("mini")
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+config = SampleConfig(
+    num_samples=1, num_inference_steps=1, num_stages=stages, stage_steps=(1,), tile_overlap=0.1, batch_size=4
+)
+image = complete(scene, "mini", config, progress=False).best.image
+assert (image == target)[~mask].all() and (image != target)[mask].any()
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1e3)
+"""
+
+
+def test_twenty_four_megapixels_in_bounded_memory():
+    """What completing adds to the process's memory: some copies of the target, the window, and a batch of tiles."""
+    made = subprocess.run(
+        [sys.executable, "-c", _LARGE, "4000", "6000", "9"], check=True, capture_output=True, text=True
+    ).stdout
+    copies = 4000 * 6000 * 3 / 1e6
+    print(f"{float(made):.0f} MB, the target {copies:.0f} MB")
+    assert float(made) < 10 * copies

@@ -1,0 +1,83 @@
+"""Grain: what is measured on the photo comes back in the hole, and only there."""
+
+import cv2
+import numpy as np
+import pytest
+from conftest import make_photo
+
+from realfill.grain import match_grain, measure_grain
+
+SIZE = (220, 260)
+SMOOTH = cv2.GaussianBlur(make_photo(*SIZE), (0, 0), 8).astype(np.float32) * 0.5 + 60
+HOLE = cv2.ellipse(np.zeros(SIZE, np.uint8), (130, 110), (80, 60), 0, 0, 360, 1, -1) > 0
+
+
+def grainy(sigma, *, blur=0.0, common=False, seed=0):
+    noise = np.random.default_rng(seed).standard_normal((*SIZE, 1 if common else 3)).astype(np.float32)
+    noise = np.repeat(noise, 3, axis=2) if common else noise
+    if blur:
+        noise = cv2.GaussianBlur(noise, (0, 0), blur)
+        noise /= noise.std()
+    return (SMOOTH + sigma * noise).clip(0, 255).round().astype(np.uint8)
+
+
+def added(photo, patch=SMOOTH, seed=7):
+    return match_grain(patch, HOLE, measure_grain(photo, ~HOLE), np.random.default_rng(seed)) - patch
+
+
+@pytest.mark.parametrize("sigma", [2.0, 5.0, 12.0])
+@pytest.mark.parametrize("blur", [0.0, 0.6])
+def test_grain_of_a_known_strength_comes_back(sigma, blur):
+    assert added(grainy(sigma, blur=blur))[HOLE].std() == pytest.approx(sigma, rel=0.15)
+
+
+def test_grain_is_as_fine_as_the_photos():
+    def neighbours(noise):
+        inside = HOLE[:, 1:] & HOLE[:, :-1]
+        return np.corrcoef(noise[:, 1:][inside].ravel(), noise[:, :-1][inside].ravel())[0, 1]
+
+    fine, coarse = (neighbours(added(grainy(6.0, blur=blur))) for blur in (0.0, 0.8))
+    assert abs(fine) < 0.1 and coarse > 0.4
+
+
+def test_grain_is_as_coloured_as_the_photos():
+    grey, coloured = (np.corrcoef(added(grainy(6.0, common=common))[HOLE].T)[0, 1] for common in (True, False))
+    assert grey > 0.9 and abs(coloured) < 0.15
+
+
+def test_grain_follows_the_luminance():
+    dark = np.zeros(SIZE, bool)
+    dark[:, :130] = True
+    base = np.where(dark[:, :, None], 60, 180).astype(np.float32) * np.ones(3, np.float32)
+    noise = np.random.default_rng(0).standard_normal((*SIZE, 3))
+    photo = (base + noise * np.where(dark, 8, 3)[:, :, None]).round().astype(np.uint8)
+    made = added(photo, base)
+    assert made[HOLE & dark].std() == pytest.approx(8, rel=0.15)
+    assert made[HOLE & ~dark].std() == pytest.approx(3, rel=0.15)
+
+
+def test_a_photo_without_noise_gets_none():
+    assert not added(SMOOTH.round().astype(np.uint8)).any()
+    assert not added(np.full((*SIZE, 3), 90, np.uint8)).any()
+
+
+def test_what_the_sample_has_is_not_added_again():
+    noisy = SMOOTH + np.random.default_rng(3).normal(0, 6, SMOOTH.shape).astype(np.float32)
+    assert np.abs(added(grainy(6.0), noisy)[HOLE]).mean() < 2
+    half = SMOOTH + np.random.default_rng(3).normal(0, 3, SMOOTH.shape).astype(np.float32)
+    assert (half + added(grainy(6.0), half) - SMOOTH)[HOLE].std() == pytest.approx(6, rel=0.15)
+
+
+def test_only_the_hole_gets_grain_the_same_for_a_seed_whatever_lay_under_it():
+    photo = grainy(6.0)
+    made = added(photo)
+    assert not made[~HOLE].any() and made[HOLE].any()
+    for under in (0, 255, make_photo(*SIZE, 4)):
+        assert np.array_equal(added(np.where(HOLE[:, :, None], under, photo).astype(np.uint8)), made)
+    assert not np.array_equal(added(photo, seed=8), made)
+
+
+def test_too_little_to_measure_is_left_alone():
+    assert measure_grain(make_photo(40, 40), np.ones((40, 40), bool)) is None
+    assert measure_grain(grainy(6.0), np.zeros(SIZE, bool)) is None
+    assert np.array_equal(match_grain(SMOOTH, HOLE, None, np.random.default_rng(0)), SMOOTH)

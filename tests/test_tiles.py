@@ -1,0 +1,61 @@
+"""Tiles: they cover a canvas, and cutting and merging changes nothing that tiles agree on."""
+
+from itertools import pairwise
+
+import pytest
+import torch
+
+from realfill.tiles import Tiles
+
+CANVASES = [(16, 16), (16, 17), (33, 90), (5, 70), (1, 1), (40, 16)]
+
+
+@pytest.mark.parametrize("overlap", [0, 0.25, 0.5, 0.9])
+@pytest.mark.parametrize("canvas", CANVASES)
+def test_tiles_cover_the_canvas_with_their_overlap(canvas, overlap):
+    tiles = Tiles.cover(canvas, 16, overlap)
+    covered = torch.zeros(canvas)
+    for y, x in tiles.corners:
+        assert y >= 0 and x >= 0 and y + tiles.size[0] <= canvas[0] and x + tiles.size[1] <= canvas[1]
+        covered[y : y + tiles.size[0], x : x + tiles.size[1]] += 1
+    assert covered.min() >= 1
+    for axis in (0, 1):
+        starts = sorted({corner[axis] for corner in tiles.corners})
+        steps = [b - a for a, b in pairwise(starts)]
+        assert all(step <= max(1, tiles.size[axis] * (1 - overlap)) for step in steps)
+
+
+@pytest.mark.parametrize("overlap", [0, 0.25, 0.5])
+@pytest.mark.parametrize("canvas", CANVASES)
+def test_what_is_cut_and_merged_is_what_it_was(canvas, overlap):
+    tiles = Tiles.cover(canvas, 16, overlap)
+    values = torch.randn(2, 3, *canvas, generator=torch.Generator().manual_seed(0))
+    assert torch.allclose(tiles.merge(tiles.cut(values)), values, atol=1e-6)
+    linear = [2 * piece - 1 for piece in tiles.cut(values)]  # a model that looks at each place alone
+    assert torch.allclose(tiles.merge(linear), 2 * values - 1, atol=1e-5)
+
+
+def test_one_tile_is_the_canvas_to_the_bit():
+    tiles = Tiles.cover((16, 12), 16, 0.5)
+    values = torch.randn(2, 3, 16, 12, generator=torch.Generator().manual_seed(0))
+    assert len(tiles) == 1
+    assert torch.equal(tiles.merge(tiles.cut(values)), values)
+
+
+def test_where_tiles_disagree_they_fade_into_each_other():
+    tiles = Tiles.cover((8, 24), 16, 0.5)
+    merged = tiles.merge([torch.zeros(1, 1, 8, 16), torch.ones(1, 1, 8, 16)])[0, 0]
+    assert (merged[:, :8] == 0).all() and (merged[:, 16:] == 1).all()
+    assert (merged[0].diff() >= 0).all() and merged[0].diff().max() < 0.25
+
+
+def test_without_overlap_each_place_is_one_tiles():
+    tiles = Tiles.cover((16, 48), 16, 0)
+    assert tiles.corners == ((0, 0), (0, 16), (0, 32))
+
+
+def test_tiles_of_latents_are_tiles_of_pixels():
+    latents = Tiles.cover((20, 40), 16, 0.25)
+    pixels = latents.times(8)
+    assert pixels.canvas == (160, 320) and pixels.size == (128, 128)
+    assert pixels.corners == tuple((8 * y, 8 * x) for y, x in latents.corners)
