@@ -87,11 +87,11 @@ def test_latents_are_drawn_afresh_at_each_use(tiny_sd, monkeypatch):
 
 
 def test_a_fit_with_a_bank_learns_as_one_without(scene, tiny_sd):
-    config = {**TINY_FIT, "num_steps": 60, "batch_size": 8, "learning_rate": 3e-3, "trainable": "all"}
+    config = {**TINY_FIT, "num_steps": 40, "batch_size": 8, "learning_rate": 3e-3, "trainable": "all"}
     losses = fit(
         scene, FitConfig(base=tiny_sd, **config, lora_targets=("*",), bank_size=64), progress=False
     ).losses  # fmt: skip
-    assert np.mean(losses[-10:]) < 0.97 * np.mean(losses[:10])
+    assert np.mean(losses[-10:]) < 0.98 * np.mean(losses[:10])
 
 
 def test_the_bank_holds_whole_batches(tiny_sd):

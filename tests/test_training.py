@@ -280,6 +280,7 @@ def test_before_it_starts_a_fit_says_what_it_will_take(scene, tiny_fit, capfd):
     assert "fit:" not in capfd.readouterr().err
 
 
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")  # dynamo's own
 def test_a_compiled_fit_is_the_same_fit_and_is_compiled_once(scene, tiny_fit, monkeypatch):
     import torch._dynamo.utils
 
