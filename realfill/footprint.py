@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-# Values of half precision. The first two were counted on Stable Diffusion 2's layers (420; 50, and those of the block that
-# is computed anew), the third is estimated; none was measured on a GPU.
+# Values of half precision. The first two were counted on Stable Diffusion 2's layers (420; 50, and those of the block
+# that is computed anew), the third is estimated; none was measured on a GPU.
 _PLAIN = 440  # kept for the backward pass, for each latent and channel of the U-Net's first level
 _CHECKPOINTED = 85  # the same with gradient checkpointing
 _ENCODED = 512  # at a time for each pixel, while a convolutional VAE encodes
