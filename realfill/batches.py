@@ -1,17 +1,19 @@
-"""Batches: random crops of photos with random masks, what a training step sees (paper, section 3.2)."""
+"""Batches: random crops of photos with random masks, and the noise to remove from them (paper, section 3.2)."""
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from realfill.config import FitConfig
-from realfill.images import ImageArray, MaskArray, resize, to_tensor
-from realfill.masks import dilate, fill_smooth, random_mask, resize_mask
+from realfill.images import ImageArray, MaskArray, resize
+from realfill.masks import dilate, random_mask, resize_mask
 
 _MIN_KNOWN = 0.05  # share of known pixels below which a crop is drawn anew
 
@@ -47,26 +49,75 @@ class Hole:
     """
 
     mask: MaskArray
-    boxes: tuple[tuple[int, int, int, int], ...]
+    boxes: tuple[tuple[float, float, float, float], ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Batch:
-    """What one step sees.
+class Crops:
+    """Crops and their masks, as they were drawn.
 
     Attributes:
-        images: (B, 3, H, W) float in [0, 1]; what isn't known is filled smoothly.
-        learnt: (B, 1, H, W) bool: the pixels that count in the loss.
-        hidden: (B, 1, H, W) bool: the pixels that the model isn't shown, all unknown ones among them.
-        prompted: (B,) bool: whether a crop comes with the prompt.
-        quantiles: (B,) in [0, 1]: how much noise.
+        images: (B, H, W, 3) uint8; what isn't known is not to be looked at.
+        known: (B, H, W) bool.
+        learnt: (B, H, W) bool: the pixels that count in the loss.
+        hidden: (B, H, W) bool: the pixels that the model isn't shown, all unknown ones among them.
     """
 
-    images: torch.Tensor
-    learnt: torch.Tensor
-    hidden: torch.Tensor
+    images: NDArray[np.uint8]
+    known: NDArray[np.bool_]
+    learnt: NDArray[np.bool_]
+    hidden: NDArray[np.bool_]
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, rows: slice) -> Crops:
+        return Crops(**{name: getattr(self, name)[rows] for name in Crops.__slots__})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Noising:
+    """What is drawn afresh at each use of a crop.
+
+    Attributes:
+        prompted: (B,) bool: whether it comes with the prompt.
+        quantiles: (B,) in [0, 1]: how much noise.
+        noise: (2, B, C, h, w) standard normal: for the VAE's posterior, and what is to be removed.
+    """
+
     prompted: torch.Tensor
     quantiles: torch.Tensor
+    noise: torch.Tensor
+
+    def __getitem__(self, rows: slice) -> Noising:
+        return Noising(prompted=self.prompted[rows], quantiles=self.quantiles[rows], noise=self.noise[:, rows])
+
+
+def reduced(photo: TrainingImage, resolution: int) -> TrainingImage:
+    """Shrink a photo once to twice the scale that its smallest crops are used at, if it is larger.
+
+    Crops are drawn as before, up to rounding; memory and time no longer grow with the photo.
+
+    Args:
+        photo: what is cropped from.
+        resolution: side in pixels of the crops as the model sees them.
+    """
+    height, width = photo.image.shape[:2]
+    factor = min(photo.crop_sides_px[0], height, width) / (2 * resolution)
+    if factor < 2:
+        return photo
+    size = (round(height / factor), round(width / factor))
+    hole = photo.hole
+    if hole is not None:
+        boxes = tuple((y0 / factor, x0 / factor, y1 / factor, x1 / factor) for y0, x0, y1, x1 in hole.boxes)
+        hole = Hole(mask=resize_mask(hole.mask, size), boxes=boxes)
+    return dataclasses.replace(
+        photo,
+        image=resize(photo.image, size),
+        known=None if photo.known is None else ~resize_mask(~photo.known, size),
+        crop_sides_px=(photo.crop_sides_px[0] / factor, photo.crop_sides_px[1] / factor),
+        hole=hole,
+    )
 
 
 def step_rng(seed: int, step: int) -> tuple[np.random.Generator, torch.Generator]:
@@ -75,7 +126,9 @@ def step_rng(seed: int, step: int) -> tuple[np.random.Generator, torch.Generator
     return rng, torch.Generator().manual_seed(int(rng.integers(2**62)))
 
 
-def draw_batch(photos: Sequence[TrainingImage], config: FitConfig, resolution: int, rng: np.random.Generator) -> Batch:
+def draw_crops(
+    photos: Sequence[TrainingImage], config: FitConfig, resolution: int, num_crops: int, rng: np.random.Generator
+) -> Crops:
     """Draw independent random crops with random masks.
 
     The target is trained on what it shows: its hole is hidden from the model together with the random mask, and only
@@ -85,11 +138,12 @@ def draw_batch(photos: Sequence[TrainingImage], config: FitConfig, resolution: i
         photos: what to crop from.
         config: resolved.
         resolution: side in pixels of the crops as the model sees them.
+        num_crops: how many.
         rng: where all randomness comes from.
     """
     shares = np.array([p.share for p in photos])
     images, known, hidden = [], [], []
-    for choice in rng.choice(len(photos), config.batch_size, p=shares / shares.sum()):
+    for choice in rng.choice(len(photos), num_crops, p=shares / shares.sum()):
         photo = photos[choice]
         image, seen, mask = _random_crop(photo, resolution, rng)
         if mask is None:
@@ -100,14 +154,18 @@ def draw_batch(photos: Sequence[TrainingImage], config: FitConfig, resolution: i
         images.append(image)
         known.append(seen)
         hidden.append(mask | everything | ~seen)
-    learnt = np.stack([~dilate(~k, config.hole_margin_px) for k in known])[:, None]
-    unknown = torch.from_numpy(~np.stack(known)[:, None])
-    return Batch(
-        images=fill_smooth(to_tensor(np.stack(images)), unknown),
-        learnt=torch.from_numpy(learnt),
-        hidden=torch.from_numpy(np.stack(hidden)[:, None]),
+    learnt = [k if k.all() else ~dilate(~k, config.hole_margin_px) for k in known]
+    return Crops(images=np.stack(images), known=np.stack(known), learnt=np.stack(learnt), hidden=np.stack(hidden))
+
+
+def draw_noising(
+    config: FitConfig, shape: tuple[int, int, int], rng: np.random.Generator, generator: torch.Generator
+) -> Noising:
+    """Draw what each use of a crop draws afresh, for a step's batch of latents of a shape (C, h, w)."""
+    return Noising(
         prompted=torch.from_numpy(rng.random(config.batch_size) >= config.prompt_dropout),
         quantiles=torch.from_numpy(1 - rng.random(config.batch_size) ** config.noise_bias).float(),
+        noise=torch.randn((2, config.batch_size, *shape), generator=generator),
     )
 
 

@@ -72,6 +72,7 @@ class Run(_WithBase, SceneOptions, OutputOptions):
 
     def __call__(self) -> None:
         """Do it."""
+        from realfill.devices import is_main_process
         from realfill.pipeline import check_ready, complete, fit
         from realfill.results import check_output
 
@@ -80,9 +81,11 @@ class Run(_WithBase, SceneOptions, OutputOptions):
         checkpoints = _checkpoints(self.output, overwrite=self.overwrite)
         if (self.output / "adapter").exists() and not (self.overwrite or checkpoints.exists()):
             raise OutputError(f"{str(self.output / 'adapter')!r} exists; choose another folder, or --overwrite it")
-        check_ready(scene, self.fit.base, self.rank, **self.machine)
+        check_ready(scene, self.fit.base, self.rank, progress=not self.quiet, **self.machine)
         start = time.monotonic()
         adapter = fit(scene, self.fit, checkpoint_dir=checkpoints, progress=not self.quiet, **self.machine)
+        if not is_main_process():
+            return
         adapter.save(self.output / "adapter", overwrite=True)
         completions = complete(scene, adapter, self.sample, ranking=self.rank, progress=not self.quiet, **self.machine)
         self.write(completions, self.output, overwrite=self.overwrite)
@@ -102,6 +105,7 @@ class Fit(_WithBase, SceneOptions):
 
     def __call__(self) -> None:
         """Do it."""
+        from realfill.devices import is_main_process
         from realfill.models.adapter import MANIFEST_NAME
         from realfill.pipeline import fit
 
@@ -112,6 +116,8 @@ class Fit(_WithBase, SceneOptions):
             )
         checkpoints = _checkpoints(self.output, overwrite=self.overwrite)
         adapter = fit(scene, self.fit, checkpoint_dir=checkpoints, progress=not self.quiet, **self.machine)
+        if not is_main_process():
+            return
         adapter.save(self.output, overwrite=self.overwrite)
         _remove_checkpoints(checkpoints)
         self.say(f"{adapter!r} written to {self.output}")
@@ -312,7 +318,7 @@ def _run(args: Sequence[str] | None) -> int:
         expected = isinstance(error, RealFillError | ValueError | OSError)
         kind = "" if expected else f"{type(error).__name__}: "
         memory = "memory" in str(error).lower() and not expected
-        hint = "; a smaller --batch-size, more --gradient-accumulation-steps or --gradient-checkpointing may help"
+        hint = "; more --gradient-accumulation-steps, --gradient-checkpointing True or a smaller --batch-size may help"
         print(f"error: {kind}{error}{hint if memory else ''}", file=sys.stderr)
         return 1
     return 0

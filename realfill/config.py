@@ -1,26 +1,20 @@
 """Every knob of fitting, sampling and ranking: its unit, its legal values and where its default comes from.
 
-A field left ``None`` means: what the base model's card asks for, else what the paper (RealFill, Tang et al.,
-SIGGRAPH 2024) says, else, where it is silent, a value of ours. The latter two stand beside the field, as
-``auto(...)``. What was
-used in the end is stored with every adapter and every completion.
+A field left ``None`` means: what the preset makes of it, else what the base model's card asks for, else what the paper
+(RealFill, Tang et al., SIGGRAPH 2024) says, else, where it is silent, a value of ours. The latter two stand beside the
+field, as ``auto(...)``. What was used in the end is stored with every adapter and every completion.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from types import NoneType, UnionType
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeVar, Union, get_args, get_origin, get_type_hints
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, get_args
 
-T = TypeVar("T")
-if TYPE_CHECKING:
-    Auto = Annotated[T, "resolved"]  # code that runs on a resolved config sees a plain T
-else:
-    Auto = T | None
+from realfill.fields import Auto, Config, Presets, auto
 
+Preset = Literal["paper", "fast", "draft"]
 Trainable = Literal["lora", "all"]
 Schedule = Literal["constant", "linear", "cosine"]
 Precision = Literal["no", "fp16", "bf16"]
@@ -38,117 +32,57 @@ MetricName = Literal[
 MAX_REFERENCES = 5
 
 
-def auto(value: Any) -> Any:
-    """Declare a field that is ``None`` until resolved, and falls back on ``value``."""
-    return field(default=None, metadata={"fallback": value})
+def _part(divisor: int, least: int = 0) -> Callable[[int], int]:
+    """Leave a part of a number, rounded up, though at least ``least`` of it."""
+    return lambda number: min(number, max(least, math.ceil(number / divisor)))
+
+
+def _at_most(most: int) -> Callable[[int], int]:
+    return lambda number: min(number, most)
+
+
+def _always(value: Any) -> Callable[[Any], Any]:
+    return lambda _: value
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Config:
-    def resolve(self, defaults: Mapping[str, Any]) -> Self:
-        """Fill each field left ``None`` from a base model's card, else from the paper.
-
-        Args:
-            defaults: field name to value, as the card states them.
-
-        Returns:
-            A config of the same class without open fields (but for those that are free to stay ``None``).
-
-        Raises:
-            ValueError: ``defaults`` names a field that doesn't exist or holds an illegal value.
-        """
-        unknown = set(defaults) - {f.name for f in dataclasses.fields(self)}
-        if unknown:
-            raise ValueError(f"{type(self).__name__} has no field {sorted(unknown)}")
-        changes = {}
-        for f in dataclasses.fields(self):
-            if getattr(self, f.name) is None:
-                value = defaults.get(f.name, f.metadata.get("fallback"))
-                changes[f.name] = tuple(value) if isinstance(value, list) else value
-        return dataclasses.replace(self, **changes)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Convert to plain JSON values."""
-        return {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(self).items()}
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """Convert back from ``to_dict``'s values."""
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
-
-    def _check_types(self) -> None:
-        for name, hint in get_type_hints(type(self)).items():
-            self._check(name, _is_a(getattr(self, name), hint), _describe(hint))
-
-    def _check(self, name: str, legal: object, what: str) -> None:
-        if not legal:
-            raise ValueError(f"{type(self).__name__}.{name} is {getattr(self, name)!r}; legal: {what}")
-
-    def _check_at_least(self, low: float, *names: str) -> None:
-        for name in names:
-            value = getattr(self, name)
-            self._check(name, value is None or value >= low, f"a number of at least {low}")
-
-    def _check_above_zero(self, *names: str) -> None:
-        for name in names:
-            value = getattr(self, name)
-            self._check(name, value is None or value > 0, "a number above 0")
-
-    def _check_share(self, *names: str, one: bool = True) -> None:
-        for name in names:
-            value = getattr(self, name)
-            legal = value is None or 0 <= value < 1 or (one and value == 1)
-            self._check(name, legal, f"a number in [0, 1{']' if one else ')'}")
-
-    def _check_range(self, name: str, low: float, high: float) -> None:
-        value = getattr(self, name)
-        legal = value is None or low <= value[0] <= value[1] <= high
-        self._check(name, legal, f"two numbers (low, high) with {low} <= low <= high <= {high}")
-
-
-def _is_a(value: Any, hint: Any) -> bool:
-    """Tell whether a value is of a type as the fields here declare it."""
-    origin, args = get_origin(hint), get_args(hint)
-    if origin in (Union, UnionType):
-        return any(_is_a(value, a) for a in args)
-    if origin is Literal:
-        return isinstance(value, str) and value in args
-    if origin is tuple:
-        wanted = args[:1] * len(value) if isinstance(value, tuple) and args[-1] is ... else args
-        return isinstance(value, tuple) and len(value) == len(wanted) and all(map(_is_a, value, wanted))
-    if hint is float:
-        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    return isinstance(value, hint) and (hint is bool or not isinstance(value, bool))
-
-
-def _describe(hint: Any) -> str:
-    origin, args = get_origin(hint), get_args(hint)
-    if origin in (Union, UnionType, Literal):
-        return ", ".join(a if isinstance(a, str) else _describe(a) for a in args)
-    if origin is tuple:
-        return (
-            f"a tuple of {_describe(args[0])}" if args[-1] is ... else f"a tuple of {len(args)}: {_describe(args[0])}"
-        )
-    names = {int: "a whole number", float: "a finite number", str: "a text", bool: "True or False", NoneType: "None"}
-    return names[hint]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FitConfig(_Config):
+class FitConfig(Config):
     """How ``fit`` trains an adapter (paper, section 3.2)."""
+
+    presets: ClassVar[Presets] = {
+        "fast": {"num_steps": _part(4), "num_warmup_steps": _part(4), "bank_size": 512},
+        "draft": {"num_steps": _part(10), "num_warmup_steps": _part(10), "bank_size": 512},
+    }
 
     base: str = "sd2"
     """Base model: ``sd2``, ``sd15``, ``mini``, a hub id, or a local directory in diffusers' layout."""
+    preset: Preset | None = None
+    """A recipe by name, for the fields that aren't given. None: the base's own, else the paper's. ``paper``: the
+    paper's, whatever the base's own is. ``fast``: the base's own with a quarter of the steps, and a bank for bases that
+    don't say otherwise; ``draft``: with a tenth of the steps. Sampling follows it too, unless told otherwise."""
     seed: int = 0
     """Seed of everything random in the fit: crops, masks, noise, dropout, LoRA's start."""
     num_steps: Auto[int] = auto(2000)
     """Optimizer steps. Paper: 2,000."""
+    time_budget_s: float | None = None
+    """Seconds within which the steps end, if ``num_steps`` don't end before; the learning rate's course follows
+    whichever is further. Loading the base isn't counted. None: as long as it takes (paper)."""
     batch_size: Auto[int] = auto(16)
     """Independent random crops in each step, over all processes. Paper: 16."""
-    gradient_accumulation_steps: int = 1
-    """Pieces that the batch is computed in, to save memory. Divides the batch; the result stays the same."""
-    gradient_checkpointing: bool = False
-    """Recompute activations in the backward pass: less memory, about a third more time."""
+    gradient_accumulation_steps: int | None = None
+    """Pieces that the batch is computed in, to save memory; a divisor of the batch. The result stays the same. None: as
+    few as are expected to fit into what is free on a GPU; elsewhere 1."""
+    gradient_checkpointing: bool | None = None
+    """Recompute activations in the backward pass: less memory, about a third more time. None: where single crops
+    wouldn't fit into what is free on a GPU."""
+    compile: bool | None = None
+    """Compile the U-Net's repeated blocks, which takes a minute or so first. None: on CUDA, where the fit is long
+    enough for that to pay."""
+    bank_size: Auto[int] = auto(0)
+    """Crops that are drawn and encoded ahead and used several times, to save encodings; rounded up to whole batches.
+    0 is without: each step draws and encodes its own (paper). Pays where the base's VAE is large."""
+    bank_uses: Auto[int] = auto(4)
+    """Uses of each crop in the bank before the bank is drawn anew; each time with other noise. Paper: 1."""
     mixed_precision: Precision | None = None
     """``no``, ``fp16`` or ``bf16``. None: bf16 where the device computes in it, else fp16 on CUDA, else no."""
 
@@ -223,25 +157,34 @@ class FitConfig(_Config):
         self._check_types()
         self._check("base", self.base.strip(), "a name, hub id or directory")
         self._check_at_least(1, "num_steps", "batch_size", "gradient_accumulation_steps", "lora_rank", "lora_alpha")
-        self._check_at_least(1, "num_stages")
-        self._check_at_least(1, "checkpoint_every")
+        self._check_at_least(1, "num_stages", "checkpoint_every", "bank_uses")
         self._check_at_least(0, "seed", "num_warmup_steps", "hole_margin_px", "learning_rate", "visible_weight")
-        self._check_at_least(0, "text_encoder_learning_rate", "weight_decay")
-        self._check_above_zero("noise_bias", "max_grad_norm")
+        self._check_at_least(0, "text_encoder_learning_rate", "weight_decay", "bank_size")
+        self._check_above_zero("noise_bias", "max_grad_norm", "time_budget_s")
         self._check_share("prompt_dropout", "mask_dropout", "target_share", "aligned_share")
         self._check_share("ema_decay", "adam_beta2", "lora_dropout", one=False)
         self._check_range("crop_scale", 0.05, 20)
         self._check_range("num_rectangles", 1, 100)
         self._check_range("rectangle_size", 0.01, 1)
-        divides = self.batch_size is None or self.batch_size % self.gradient_accumulation_steps == 0
+        pieces = self.gradient_accumulation_steps
+        divides = self.batch_size is None or pieces is None or self.batch_size % pieces == 0
         self._check("gradient_accumulation_steps", divides, f"a divisor of the batch size {self.batch_size}")
         self._check("lora_targets", self.lora_targets is None or self.lora_targets, "one or more layer names")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SampleConfig(_Config):
+class SampleConfig(Config):
     """How ``complete`` samples and blends (paper, section 3.3)."""
 
+    presets: ClassVar[Presets] = {
+        "fast": {"scheduler": _always("dpm++"), "num_inference_steps": _at_most(25), "num_samples": _part(2, 4)},
+        "draft": {"scheduler": _always("dpm++"), "num_inference_steps": _at_most(12), "num_samples": _part(8, 4)},
+    }
+
+    preset: Preset | None = None
+    """A recipe by name, for the fields that aren't given. None: that of the adapter's fit; of a bare base, its own,
+    else the paper's. ``paper``: the paper's, whatever the base's own is. ``fast``: half as many samples as the base's
+    own, in at most 25 steps of ``dpm++``; ``draft``: an eighth as many, though at least 4, in at most 12 steps."""
     num_samples: Auto[int] = auto(64)
     """Completions to draw, one for each seed. Paper: 64."""
     seed: int = 0
@@ -311,7 +254,7 @@ class SampleConfig(_Config):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RankConfig(_Config):
+class RankConfig(Config):
     """How completions are ranked: by matched keypoints between references and filled region (paper, section 3.4)."""
 
     matcher: Auto[MatcherName] = auto("loftr")
@@ -331,7 +274,7 @@ class RankConfig(_Config):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class BenchConfig(_Config):
+class BenchConfig(Config):
     """What a benchmark compares (paper, section 4.1)."""
 
     methods: tuple[MethodName, ...] = ("realfill", "base", "telea", "shiftmap", "stitching")

@@ -39,6 +39,13 @@ def resolve_dtype(device: torch.device, dtype: torch.dtype | None = None) -> tor
     return torch.float32
 
 
+def send(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """Copy a tensor to a device, without waiting for what a GPU is still busy with."""
+    if device.type != "cuda" or tensor.device.type == "cuda":
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)
+
+
 def resolve_precision(device: torch.device, mixed_precision: Precision | None) -> Precision:
     """Choose the precision to compute in: bf16 where the processor has it, else fp16 on CUDA, else single."""
     if mixed_precision is not None:
@@ -56,3 +63,8 @@ def make_accelerator(device: torch.device, mixed_precision: Precision | None) ->
     if not PartialState._shared_state or PartialState().num_processes == 1:  # noqa: SLF001 - no public way to ask
         AcceleratorState._reset_state(reset_partial_state=True)  # noqa: SLF001 - else it can't change precision
     return Accelerator(mixed_precision=precision, cpu=device.type == "cpu", gradient_accumulation_steps=1)
+
+
+def is_main_process() -> bool:
+    """Tell whether this is the one that writes, of the processes that fit together."""
+    return not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0

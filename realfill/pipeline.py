@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import sys
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -14,10 +15,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from tqdm import tqdm
 
 from realfill import __version__
 from realfill.alignment import find_scale
-from realfill.batches import Hole, TrainingImage
+from realfill.batches import Hole, TrainingImage, reduced
 from realfill.config import FitConfig, RankConfig, SampleConfig
 from realfill.devices import make_accelerator, resolve_device, resolve_dtype, resolve_precision
 from realfill.errors import SceneError
@@ -28,14 +30,17 @@ from realfill.models.adapter import Adapter, attach, trainable_lora, trainable_w
 from realfill.models.bases import Card, locate
 from realfill.models.inpainter import Inpainter
 from realfill.models.matcher import SiftMatcher, load_matcher
+from realfill.plans import describe_download, describe_fit
 from realfill.ranking import rank
 from realfill.registration import register
 from realfill.results import Completion, Completions
 from realfill.scene import Scene
-from realfill.training import CHECKPOINT_NAME, Progress, Trainer, train
+from realfill.trainer import Trainer
+from realfill.training import CHECKPOINT_NAME, Progress, train
 from realfill.windows import Part
 
 _HOLE_EDGE_PX = 6
+_OF_THE_MACHINE = ("checkpoint_every", "gradient_accumulation_steps", "gradient_checkpointing", "compile")
 _LIBRARIES = ("torch", "diffusers", "transformers", "peft", "accelerate")
 
 
@@ -77,13 +82,15 @@ def fit(
     _require_references(scene)
     where = resolve_device(device)
     config = config or FitConfig()
+    _say(describe_download(config.base, local_files_only=local_files_only) if progress else None)
     inpainter = Inpainter.load(config.base, local_files_only=local_files_only)
     config = dataclasses.replace(
         config.resolve(inpainter.card.fit),
         base=inpainter.base,
         mixed_precision=resolve_precision(where, config.mixed_precision),
     )
-    sampling = dataclasses.replace(SampleConfig().resolve(inpainter.card.sample), num_stages=config.num_stages)
+    sampling = SampleConfig(preset=config.preset).resolve(inpainter.card.sample)
+    sampling = dataclasses.replace(sampling, num_stages=config.num_stages)
     lora = config.trainable == "lora"
     frozen = resolve_dtype(where, dtype) if lora else torch.float32
     if frozen == torch.float16 and config.mixed_precision != "fp16":
@@ -94,11 +101,13 @@ def fit(
     parts = choose_parts(inpainter, scene, sampling)
     inputs = {f"reference {i}": _hash(r) for i, r in enumerate(scene.references)}
     inputs |= {"target": _hash(scene.known), "mask": _hash(scene.mask)}
-    recipe = {**config.to_dict(), "checkpoint_every": None}
+    recipe = {**config.to_dict(), **dict.fromkeys(_OF_THE_MACHINE)}
     identity = hashlib.sha256(json.dumps([recipe, inpainter.fingerprint, inputs]).encode()).hexdigest()
+    if trainer.accelerator.is_main_process:
+        _say(describe_fit(inpainter, trainer.config, trainer.plan) if progress else None)
     train(
         trainer,
-        _training_images(scene, parts, config),
+        [reduced(photo, inpainter.resolution) for photo in _training_images(scene, parts, config)],
         checkpoint=Path(checkpoint_dir) / CHECKPOINT_NAME if checkpoint_dir is not None else None,
         identity=identity,
         on_step=on_step,
@@ -109,13 +118,14 @@ def fit(
         "libraries": {name: version(name) for name in _LIBRARIES},
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "num_steps_done": trainer.step,
+        "time_s": round(trainer.time_s, 3),
         "device": str(where),
         "inputs": inputs,
     }
     tensors = trainer.export()
     return Adapter(
         tensors=tensors,
-        config=config,
+        config=trainer.config,
         fingerprint=inpainter.fingerprint,
         losses=tuple(trainer.losses),
         manifest=manifest,
@@ -170,7 +180,10 @@ def _complete(
     *,
     progress: bool,
 ) -> Completions:
-    config = (config or SampleConfig()).resolve(inpainter.card.sample)
+    config = config or SampleConfig()
+    if isinstance(adapter, Adapter) and config.preset is None:
+        config = dataclasses.replace(config, preset=adapter.config.preset)
+    config = config.resolve(inpainter.card.sample)
     ranking = (ranking or RankConfig()).resolve(inpainter.card.rank)
     matcher = load_matcher(ranking, where) if scene.references else None
     if isinstance(adapter, Adapter):
@@ -194,14 +207,24 @@ def check_ready(
     *,
     device: str | torch.device | None = None,
     local_files_only: bool = False,
+    progress: bool = True,
 ) -> None:
     """Make sure, before an expensive fit, that everything which ``fit`` and then ``complete`` need is there.
+
+    Args:
+        scene: to be fitted.
+        base: as in ``FitConfig``.
+        ranking: as for ``complete``.
+        device: where to compute.
+        local_files_only: don't touch the network for the base.
+        progress: say what is downloaded.
 
     Raises:
         SceneError: the scene has no references.
         BaseModelError: base or matcher can't be had.
     """
     _require_references(scene)
+    _say(describe_download(base, local_files_only=local_files_only) if progress else None)
     card = Card.load(locate(base, local_files_only=local_files_only))
     load_matcher((ranking or RankConfig()).resolve(card.rank), resolve_device(device))
 
@@ -238,6 +261,11 @@ def variants(
     inpainter = Inpainter.load(adapter.base, local_files_only=local_files_only)
     scene = Scene.canvas(size or (inpainter.resolution, inpainter.resolution), references)
     return _complete(inpainter, scene, adapter, config, ranking, where, dtype, progress=progress)
+
+
+def _say(line: str | None) -> None:
+    if line is not None:
+        tqdm.write(line, file=sys.stderr)
 
 
 def _require_references(scene: Scene) -> None:

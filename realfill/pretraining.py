@@ -24,7 +24,7 @@ import torch
 import tyro
 from torch import nn
 
-from realfill.batches import TrainingImage, draw_batch
+from realfill.batches import TrainingImage, draw_crops
 from realfill.config import FitConfig, Precision
 from realfill.devices import make_accelerator, resolve_device
 from realfill.errors import OutputError, RealFillError, SceneError
@@ -35,7 +35,8 @@ from realfill.models.bases import Card
 from realfill.models.inpainter import Inpainter
 from realfill.models.mini.building import build_pipeline, principal_components, regress_decoder, widen
 from realfill.sampling import sample
-from realfill.training import CHECKPOINT_NAME, Progress, Trainer, train
+from realfill.trainer import Trainer
+from realfill.training import CHECKPOINT_NAME, Progress, train
 from realfill.writing import write_png
 
 _PREVIEWS = 12
@@ -199,7 +200,8 @@ def _start(config: PretrainConfig, photos: Sequence[ImageArray]) -> Inpainter:
     rng, images, fit_config = np.random.default_rng(config.seed), [], config.fit_config()
     training = [_training_image(photo, config) for photo in photos]
     while len(images) * config.batch_size < config.num_decoder_crops:
-        images.append(draw_batch(training, fit_config, config.resolution, rng).images)
+        crops = draw_crops(training, fit_config, config.resolution, config.batch_size, rng)
+        images.append(to_tensor(crops.images))
     autoencoder = regress_decoder(autoencoder, torch.cat(images), seed=config.seed)
     if start is None:
         pipeline = build_pipeline(autoencoder, resolution=config.resolution, widths=config.widths, seed=config.seed)

@@ -20,6 +20,7 @@ from huggingface_hub.utils import httpx
 
 from realfill import FitConfig
 from realfill.errors import BaseModelError
+from realfill.models import bases
 from realfill.models.bases import BASES, MINI_DIRECTORY, Card, is_present, locate
 from realfill.models.inpainter import Inpainter
 
@@ -270,3 +271,35 @@ def test_a_folder_with_a_bases_name_does_not_hide_the_base(tmp_path, monkeypatch
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mini").mkdir()
     assert locate("mini") == MINI_DIRECTORY
+
+
+class Hub:
+    """A hub that knows one repository's files."""
+
+    def model_info(self, repository, *, files_metadata, timeout):
+        if repository != "sd2-community/stable-diffusion-2-inpainting":
+            raise ConnectionError
+        sizes = {
+            "unet/diffusion_pytorch_model.fp16.safetensors": 1700, "unet/diffusion_pytorch_model.safetensors": 3400,
+            "vae/diffusion_pytorch_model.safetensors": 300, "text_encoder/model.fp16.safetensors": 600,
+            "text_encoder/pytorch_model.bin": 1200, "safety_checker/model.safetensors": 900, "v2-inpainting.ckpt": 5000,
+        }  # fmt: skip
+        return SimpleNamespace(siblings=[SimpleNamespace(rfilename=n, size=s) for n, s in sizes.items()])
+
+
+def test_what_a_download_comes_to_is_what_it_would_fetch(monkeypatch):
+    monkeypatch.setattr(bases, "HfApi", Hub)
+    assert bases.download_bytes("sd2") == 1700 + 300 + 600
+    assert bases.download_bytes("somebody/something") is None  # no network: nothing is said
+    assert bases.download_bytes("no-such-base") is None
+
+
+def test_a_download_is_told_and_nothing_where_there_is_none(monkeypatch):
+    from realfill.plans import describe_download
+
+    monkeypatch.setattr("realfill.plans.is_present", lambda base: base == "mini")
+    monkeypatch.setattr("realfill.plans.download_bytes", {"sd2": 2_600_000_000}.get)
+    assert describe_download("sd2") == "downloading the base model 'sd2', 2.6 GB"
+    assert describe_download("sd2", local_files_only=True) is None
+    assert describe_download("mini") is None
+    assert describe_download("somebody/something") is None

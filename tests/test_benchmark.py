@@ -172,13 +172,15 @@ def test_the_command_writes_results_a_report_and_a_page(cases, tiny_sd, tmp_path
     words = [
         "bench", str(cases), "-o", str(tmp_path / "out"), "--base", tiny_sd, "--methods", "realfill", "base", "telea",
         "--metrics", "psnr", "detail", "dino", "--num-samples", "2", "--sample.num-inference-steps", "2",
-        "--rank.matcher", "sift", "--device", "cpu", *fit,
+        "--rank.matcher", "sift", "--device", "cpu", "--preset", "fast", *fit,
     ]  # fmt: skip
     assert main(words) == 0
     values = json.loads((tmp_path / "out" / "results.json").read_text())
     assert {r["method"] for r in values["records"]} == {"realfill", "base", "telea"}
     assert all(set(r["metrics"]) == {"psnr", "detail"} for r in values["records"])
     assert "dino" in values["missing_metrics"]
+    made = values["about"]
+    assert (made["fit"]["preset"], made["sample"]["preset"], made["sample"]["scheduler"]) == ("fast", "fast", "dpm++")
     for text in ((tmp_path / "out" / "results.md").read_text(), (tmp_path / "out" / "index.html").read_text()):
         assert "realfill" in text and "telea" in text and "dino" in text and "no ground truth" in text
     assert "detail" in capsys.readouterr().out

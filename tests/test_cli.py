@@ -12,7 +12,7 @@ from PIL import Image
 from realfill import Scene
 from realfill.cli import main
 from realfill.images import read_image
-from realfill.training import Trainer
+from realfill.trainer import Trainer
 
 SMALL = ("--sample.num-samples", "2", "--sample.num-inference-steps", "2", "--rank.matcher", "sift", "--device", "cpu")
 FIT = tuple(word for k, v in TINY_FIT.items() for word in (f"--{k.replace('_', '-')}", str(v)))
@@ -35,6 +35,17 @@ def test_run_writes_everything(folder, tiny_sd, tmp_path, capsys):
         "adapter", "contact_sheet.png", "scores.json", *(c["file"] for c in scores["completions"]),
     }  # fmt: skip
     assert "best" in capsys.readouterr().out
+
+
+def test_a_preset_is_for_fit_and_sampling_and_what_is_given_wins(folder, tiny_sd, tmp_path, capsys):
+    out = tmp_path / "out"
+    words = ["run", str(folder), "-o", str(out), "--base", tiny_sd, "--preset", "draft", *FIT, "--device", "cpu"]
+    assert main([*words, "--rank.matcher", "sift", "--sample.num-samples", "2"]) == 0
+    made = json.loads((out / "scores.json").read_text())["provenance"]
+    assert (made["fit"]["preset"], made["fit"]["num_steps"], made["fit"]["bank_size"]) == ("draft", 3, 512)
+    assert (made["sample"]["preset"], made["sample"]["scheduler"]) == ("draft", "dpm++")
+    assert (made["sample"]["num_inference_steps"], made["sample"]["num_samples"]) == (12, 2)
+    assert "fit: 3 steps of 2 crops" in capsys.readouterr().err
 
 
 def test_existing_output_is_refused_before_anything_is_computed(folder, tiny_sd, tmp_path, capsys, monkeypatch):

@@ -62,6 +62,11 @@ ILLEGAL = [
     (FitConfig, "visible_weight", -1),
     (FitConfig, "noise_bias", 0),
     (FitConfig, "checkpoint_every", 0),
+    (FitConfig, "preset", "slow"),
+    (FitConfig, "time_budget_s", 0),
+    (FitConfig, "bank_size", -1),
+    (FitConfig, "bank_uses", 0),
+    (SampleConfig, "preset", "quick"),
     (SampleConfig, "num_samples", 0),
     (SampleConfig, "seed", -1),
     (SampleConfig, "scheduler", "DDPM"),
@@ -90,7 +95,6 @@ ILLEGAL_TYPES = [
 NEVER_NONE = [
     (FitConfig, "base", None),
     (FitConfig, "seed", None),
-    (FitConfig, "gradient_accumulation_steps", None),
     (FitConfig, "checkpoint_every", None),
     (SampleConfig, "seed", None),
     (SampleConfig, "dilation_px", None),
@@ -128,6 +132,40 @@ def test_card_wins_over_paper_and_explicit_over_card():
     resolved = FitConfig(num_steps=7).resolve(card)
     assert (resolved.num_steps, resolved.batch_size, resolved.lora_rank) == (7, 4, 8)
     assert resolved.crop_scale == (0.5, 2.0)
+
+
+def test_a_preset_scales_the_bases_own_recipe_and_the_papers_passes_it_over():
+    card = {"num_steps": 700, "num_warmup_steps": 20, "bank_size": 0, "learning_rate": 1e-3}
+    fast, draft, paper = (FitConfig(preset=name).resolve(card) for name in ("fast", "draft", "paper"))
+    assert (fast.num_steps, fast.num_warmup_steps, fast.bank_size, fast.learning_rate) == (175, 5, 0, 1e-3)
+    assert (draft.num_steps, draft.num_warmup_steps) == (70, 2)
+    assert paper == dataclasses.replace(FitConfig().resolve({}), preset="paper")
+    assert FitConfig(preset="fast").resolve({}).num_steps == 500
+    assert FitConfig(preset="fast").resolve({}).bank_size == 512
+
+
+def test_what_is_given_wins_over_a_preset():
+    assert FitConfig(preset="fast", num_steps=2000, bank_size=0).resolve({"num_steps": 700}).num_steps == 2000
+    assert SampleConfig(preset="draft", scheduler="ddpm").resolve({}).scheduler == "ddpm"
+
+
+def test_presets_of_sampling_take_a_few_step_solver_and_fewer_samples():
+    own = {"num_samples": 8, "scheduler": "dpm++", "num_inference_steps": 12}
+    found = {
+        (name, bool(card)): (c.num_samples, c.scheduler, c.num_inference_steps)
+        for name in ("fast", "draft") for card in ({}, own)
+        for c in [SampleConfig(preset=name).resolve(card)]
+    }  # fmt: skip
+    assert found == {
+        ("fast", False): (32, "dpm++", 25), ("fast", True): (4, "dpm++", 12),
+        ("draft", False): (8, "dpm++", 12), ("draft", True): (4, "dpm++", 12),
+    }  # fmt: skip
+
+
+def test_a_resolved_preset_is_not_applied_again():
+    once = FitConfig(preset="fast").resolve({"num_steps": 700})
+    assert once.resolve({"num_steps": 700}) == once
+    assert FitConfig.from_dict(json.loads(json.dumps(once.to_dict()))) == once
 
 
 def test_an_explicit_zero_wins_over_the_card():

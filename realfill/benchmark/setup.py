@@ -54,7 +54,8 @@ def set_up(
         raise ValueError(
             f"sample.dilation_px is {sample.dilation_px}; legal in a benchmark: 0, one hole for all methods"
         )
-    sample, ranking = sample.resolve(card.sample), ranking.resolve(card.rank)
+    sample = dataclasses.replace(sample, preset=sample.preset or fit.preset).resolve(card.sample)
+    ranking = ranking.resolve(card.rank)
     missing: dict[str, str] = {}
     matcher = _or_reason("score", missing, lambda: load_matcher(ranking, where))
 

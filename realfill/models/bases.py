@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from diffusers import StableDiffusionInpaintPipeline
-from huggingface_hub import constants
+from huggingface_hub import HfApi, constants
 from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 
 from realfill.config import FitConfig, RankConfig, SampleConfig
@@ -18,6 +18,8 @@ from realfill.models._quiet import quiet
 
 MINI_DIRECTORY = Path(__file__).parent / "mini" / "weights"
 CARD_NAME = "card.json"
+_PARTS = ("unet/", "vae/", "text_encoder/")
+_PATIENCE_S = 5.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,7 +109,7 @@ def locate(base: str, *, local_files_only: bool = False) -> Path:
         return _checked(source.directory, base)
     if source is None and Path(base).is_dir():
         return _checked(Path(base), base)
-    if source is None and (base.count("/") != 1 or base.startswith((".", "/", "~"))):
+    if source is None and not _is_hub_id(base):
         raise BaseModelError(
             f"there is no base model {base!r}; legal: {', '.join(BASES)}, a hub id such as 'owner/name', or a directory"
         )
@@ -140,6 +142,31 @@ def is_present(base: str) -> bool:
     except BaseModelError:
         return False
     return True
+
+
+def download_bytes(base: str) -> int | None:
+    """Ask the hub how much a base's files come to; ``None``: it can't be known.
+
+    Args:
+        base: a name in ``BASES`` or a hub id.
+    """
+    source = BASES.get(base)
+    hub_ids = source.repositories if source is not None else (base,) if _is_hub_id(base) else ()
+    for repository in hub_ids:
+        try:
+            info = HfApi().model_info(repository, files_metadata=True, timeout=_PATIENCE_S)
+        except Exception:  # noqa: BLE001, S112 - no network, no such repository: whoever downloads it will tell
+            continue
+        sizes = {f.rfilename: f.size or 0 for f in info.siblings or () if f.rfilename.startswith(_PARTS)}
+        weights = {name: size for name, size in sizes.items() if name.endswith(".safetensors")}
+        half = {name.split("/")[0] for name in weights if ".fp16." in name}
+        wanted = (s for n, s in weights.items() if (".fp16." in n) == (n.split("/")[0] in half) and "non_ema" not in n)
+        return sum(wanted) or None
+    return None
+
+
+def _is_hub_id(base: str) -> bool:
+    return base.count("/") == 1 and not base.startswith((".", "/", "~")) and not Path(base).is_dir()
 
 
 def _download(repository: str, *, local_files_only: bool) -> Path:
