@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 import warnings
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
@@ -22,6 +23,7 @@ from realfill import __version__
 from realfill.alignment import Similarity, find_similarity
 from realfill.batches import AlignedHole, TrainingImage
 from realfill.blending import blend
+from realfill.capacity import is_out_of_memory
 from realfill.config import FitConfig, RankConfig, SampleConfig
 from realfill.devices import make_accelerator, resolve_device, resolve_dtype, resolve_precision
 from realfill.errors import RealFillWarning, SceneError
@@ -33,7 +35,7 @@ from realfill.models.inpainter import Inpainter
 from realfill.models.matcher import SiftMatcher, load_matcher
 from realfill.ranking import rank
 from realfill.results import Completion, Completions
-from realfill.sampling import sample
+from realfill.sampling import largest_batch, sample
 from realfill.scene import Scene
 from realfill.training import CHECKPOINT_NAME, Progress, Trainer, train
 from realfill.windows import Window, choose_window
@@ -303,7 +305,8 @@ def _samples(
     image = to_tensor(window.crop(known))
     hole = torch.from_numpy(window.crop_mask(scene.mask))[None, None]
     seeds = range(config.seed, config.seed + config.num_samples)
-    batch_size = config.batch_size or inpainter.guess_batch_size(window.size, guided=config.guidance_scale != 1)
+    batch_size = config.batch_size or largest_batch(inpainter, window.size, guided=config.guidance_scale != 1)
+    batch_size = math.ceil(len(seeds) / math.ceil(len(seeds) / batch_size))  # no small rest
     done: list[tuple[int, Any]] = []
     total = config.num_samples * config.num_inference_steps
     with tqdm(total=total, desc="sample", unit="step", disable=not progress) as bar:
@@ -318,8 +321,8 @@ def _samples(
                     prompt=config.prompt or "", negative_prompt=config.negative_prompt,
                     on_step=partial(bar.update, len(batch)),
                 )  # fmt: skip
-            except torch.OutOfMemoryError:
-                if batch_size == 1:
+            except RuntimeError as error:
+                if batch_size == 1 or not is_out_of_memory(error):
                     raise
                 batch_size //= 2
                 warnings.warn(

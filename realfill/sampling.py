@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 
+from realfill.capacity import FREE_SHARE, free_bytes, is_out_of_memory, peak_bytes
 from realfill.config import Scheduler
 from realfill.models.inpainter import Inpainter
 
@@ -66,4 +67,31 @@ def sample(
         latents = steps.step(guess, timestep, latents, **stochastic).prev_sample
         if on_step is not None:
             on_step()
-    return torch.cat([inpainter.decode(latent[None]) for latent in latents])
+    return inpainter.decode(latents)
+
+
+@torch.no_grad()
+def largest_batch(inpainter: Inpainter, size: tuple[int, int], *, guided: bool) -> int:
+    """Find how many seeds can be sampled at a time: what is free over what one seed takes.
+
+    What a seed takes is measured on one pass of the U-Net; decoding goes image by image and doesn't count.
+
+    Args:
+        inpainter: on its device.
+        size: (height, width) of the window.
+        guided: whether guidance runs the U-Net twice for each seed.
+    """
+    rows = 1 + guided
+    channels, height, width = inpainter.latent_shape(size)
+    latents = torch.zeros(rows, channels, height, width, device=inpainter.device)
+    condition = torch.zeros(rows, channels + 1, height, width, device=inpainter.device)
+    timesteps = torch.zeros(rows, dtype=torch.long, device=inpainter.device)
+    embeddings = inpainter.embed([""] * rows)
+    free = free_bytes(inpainter.device)
+    try:
+        _, taken = peak_bytes(lambda: inpainter.predict(latents, timesteps, condition, embeddings), inpainter.device)
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        return 1
+    return max(1, int(FREE_SHARE * free / taken))

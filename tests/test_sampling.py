@@ -6,10 +6,13 @@ from conftest import make_photo
 from diffusers import DDPMScheduler
 
 import realfill.models.inpainter
+import realfill.sampling
+from realfill.capacity import FREE_SHARE, peak_bytes
 from realfill.images import to_tensor
 from realfill.models.inpainter import Inpainter
-from realfill.sampling import sample
+from realfill.sampling import largest_batch, sample
 
+CPU = torch.device("cpu")
 DDPM_OPTIONS = {"clip_sample": False, "variance_type": "fixed_small"}
 
 
@@ -124,3 +127,30 @@ def test_a_lower_temperature_makes_seeds_more_alike_and_one_is_stock_ddpm(draw, 
     ours = draw(temperature=1.0)
     monkeypatch.setitem(realfill.models.inpainter._SCHEDULERS, "ddpm", (DDPMScheduler, DDPM_OPTIONS))
     assert torch.equal(draw(), ours)
+
+
+@pytest.mark.parametrize("guided", [False, True])
+def test_the_largest_batch_is_what_free_memory_holds(inpainter, draw, monkeypatch, guided):
+    size = (4 * inpainter.latent_px, 6 * inpainter.latent_px)
+
+    def fit_into(free):
+        monkeypatch.setattr(realfill.sampling, "free_bytes", lambda _: free)
+        return largest_batch(inpainter, size, guided=guided)
+
+    options = {"guidance_scale": 3.0} if guided else {}
+    taken = peak_bytes(lambda: draw(seeds=[1], num_inference_steps=1, **options), inpainter.device)[1]
+    assert fit_into(0) == 1
+    found = [fit_into(n * taken / FREE_SHARE) for n in (8, 16)]
+    assert found[1] in (2 * found[0], 2 * found[0] + 1)
+    for number in (4, 8):
+        found = fit_into(number * taken / FREE_SHARE)
+        together = peak_bytes(lambda n=found: draw(seeds=list(range(n)), num_inference_steps=1, **options), CPU)[1]
+        assert together < 1.3 * number * taken
+
+
+def test_a_window_too_large_for_memory_is_sampled_one_seed_at_a_time(inpainter, monkeypatch):
+    def fail(*_):
+        raise torch.OutOfMemoryError
+
+    monkeypatch.setattr(realfill.sampling, "peak_bytes", fail)
+    assert largest_batch(inpainter, (32, 32), guided=False) == 1
