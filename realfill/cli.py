@@ -1,4 +1,4 @@
-"""The command line: ``realfill run|fit|complete|rank|demo|bench|models``, generated from the config classes."""
+"""The command line: ``realfill run|fit|complete|rank|demo|bench|bench-speed|models``, made from the config classes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import tyro
 
-from realfill.config import BenchConfig, FitConfig, RankConfig, SampleConfig
+from realfill.config import BenchConfig, FitConfig, RankConfig, SampleConfig, SpeedConfig
 from realfill.errors import OutputError, RealFillError
 from realfill.options import OutputOptions, SceneOptions
 
@@ -263,6 +263,35 @@ class Bench(_Common):
 
 
 @dataclass(frozen=True, kw_only=True)
+class BenchSpeed:
+    """Measure speed and memory of fit, sampling and ranking on a synthetic scene: tables, and JSON on request."""
+
+    output: Annotated[Path | None, tyro.conf.arg(aliases=("-o",), metavar="FILE")] = None
+    """Also write everything there as JSON."""
+    device: str | None = None
+    """``cpu``, ``cuda``, ``cuda:1``, ``mps``; None: the best there is."""
+    traceback: bool = False
+    """On an error, print where it came from."""
+    speed: Annotated[SpeedConfig, tyro.conf.arg(name="")] = field(default_factory=SpeedConfig)
+    fit: _Fit = field(default_factory=lambda: FitConfig(base="scaled-sd"))
+    """Its base may also be ``scaled-sd``, Stable Diffusion 2 scaled down, or ``random-sd2``, that of its own size, both
+    with random weights."""
+    sample: SampleConfig = field(default_factory=SampleConfig)
+    rank: RankConfig = field(default_factory=RankConfig)
+
+    def __call__(self) -> None:
+        """Do it."""
+        from realfill.benchmark.speed.report import measure_speed
+
+        if self.output is not None and not self.output.parent.is_dir():
+            raise OutputError(f"there is no folder {str(self.output.parent)!r} to write {self.output.name!r} into")
+        report = measure_speed(self.speed, self.fit, self.sample, self.rank, device=self.device)
+        print(report.markdown())
+        if self.output is not None:
+            self.output.write_text(report.to_json(), encoding="utf-8")
+
+
+@dataclass(frozen=True, kw_only=True)
 class Models:
     """List the base models by name: where they come from, whether they are on this machine, their size."""
 
@@ -300,7 +329,10 @@ def main(args: Sequence[str] | None = None) -> int:
 def _run(args: Sequence[str] | None) -> int:
     try:
         command: Callable[[], None] = tyro.extras.subcommand_cli_from_dict(
-            {c.__name__.lower(): c for c in (Run, Fit, Complete, Rank, Demo, Bench, Models)},
+            {
+                "run": Run, "fit": Fit, "complete": Complete, "rank": Rank, "demo": Demo, "bench": Bench,
+                "bench-speed": BenchSpeed, "models": Models,
+            },
             prog="realfill", args=args,
             description="Fill a hole in a photo with what other photos of the moment show there.",
         )  # fmt: skip

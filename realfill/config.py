@@ -28,6 +28,7 @@ MethodName = Literal[
 MetricName = Literal[
     "psnr", "ssim", "gmsd", "detail", "native_detail", "seam", "delta_e", "lpips", "dreamsim", "dino", "clip"
 ]
+SpeedPart = Literal["fit", "sample", "rank"]
 
 MAX_REFERENCES = 5
 
@@ -202,7 +203,7 @@ class SampleConfig(Config):
     negative_prompt: str = ""
     """What guidance leads away from, where ``guidance_scale`` isn't 1."""
     batch_size: int | None = None
-    """Seeds that are sampled at a time. None: as many as are expected to fit into memory."""
+    """Seeds that are sampled at a time. None: as many as free memory holds, by what one is measured to take."""
     context: Auto[float] = auto(1.7)
     """Side of the window around the hole, as a multiple of the hole's longer side."""
     join_windows: float = 1.25
@@ -303,3 +304,32 @@ class BenchConfig(Config):
         legal = set(self.num_references) <= set(range(1, MAX_REFERENCES + 1))
         legal = legal and len(set(self.num_references)) == len(self.num_references)
         self._check("num_references", legal, f"different numbers from 1 to {MAX_REFERENCES}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpeedConfig(Config):
+    """What the speed benchmark measures, and how often."""
+
+    parts: tuple[SpeedPart, ...] = ("fit", "sample", "rank")
+    """What to measure."""
+    against: Literal["port"] | None = None
+    """``port``: beside the library, a straight port of what public scripts do per step, on the same model."""
+    rounds: int = 5
+    """Times that each variant is measured; they take turns, and medians are told."""
+    fit_steps: int = 4
+    """Optimizer steps of a round, after one that isn't counted."""
+    num_references: int = 3
+    """References that completions are ranked by. Their number is that of the samples."""
+    photo_px: int = 160
+    """Longer side of the photos that are ranked. Their matcher is LoFTR with random weights."""
+    profile: bool = False
+    """Also tell where the time goes."""
+    scaling: bool = False
+    """Also measure how cost grows with steps, samples, references, and the number and size of the photos."""
+
+    def __post_init__(self) -> None:
+        self._check_types()
+        self._check("parts", self.parts and len(set(self.parts)) == len(self.parts), "different parts")
+        self._check_at_least(1, "rounds", "fit_steps", "num_references")
+        self._check_at_least(64, "photo_px")
+        self._check("num_references", self.num_references <= MAX_REFERENCES, f"1 to {MAX_REFERENCES}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -14,14 +15,17 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from realfill.blending import blend
+from realfill.capacity import is_out_of_memory
 from realfill.config import SampleConfig
 from realfill.errors import RealFillWarning
 from realfill.grain import match_grain, measure_grain
 from realfill.images import ImageArray, resize, to_tensor
 from realfill.models.inpainter import Inpainter
-from realfill.sampling import Start, sample
+from realfill.sampling import Start, largest_batch, sample
 from realfill.scene import Scene
 from realfill.windows import Part, Window, choose_windows
+
+_MAX_BATCH_ON_CPU = 16  # more isn't faster there
 
 
 def choose_parts(inpainter: Inpainter, scene: Scene, config: SampleConfig) -> tuple[Part, ...]:
@@ -55,7 +59,7 @@ def fill_hole(inpainter: Inpainter, scene: Scene, config: SampleConfig, *, progr
     with tqdm(total=total, desc="sample", unit="step", disable=not progress) as bar:
         painter = _Painter(
             inpainter=inpainter, scene=scene, config=config, known=scene.known, bar=bar,
-            batch_size=config.batch_size or _guess_batch_size(inpainter, config),
+            batch_size=config.batch_size or _find_batch_size(inpainter, config),
         )  # fmt: skip
         for part in parts:
             top, left, bottom, right = part.hole
@@ -67,9 +71,10 @@ def fill_hole(inpainter: Inpainter, scene: Scene, config: SampleConfig, *, progr
     return filled
 
 
-def _guess_batch_size(inpainter: Inpainter, config: SampleConfig) -> int:
+def _find_batch_size(inpainter: Inpainter, config: SampleConfig) -> int:
     guidance = {config.stage(i)[1] for i in range(config.num_stages)}
-    return inpainter.guess_batch_size((inpainter.resolution, inpainter.resolution), guided=guidance != {1.0})
+    found = largest_batch(inpainter, (inpainter.resolution, inpainter.resolution), guided=guidance != {1.0})
+    return min(found, _MAX_BATCH_ON_CPU) if inpainter.device.type == "cpu" else found
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -135,7 +140,7 @@ class _Painter:
         image, hole = to_tensor(window.crop(self.known)), torch.from_numpy(window.crop_mask(self.scene.mask))
         done = self.bar.n
         while True:
-            batch = seeds[: self.batch_size]
+            batch = seeds[: math.ceil(len(seeds) / math.ceil(len(seeds) / self.batch_size))]  # no small rest
             try:
                 patches = sample(
                     self.inpainter, image, hole[None, None], seeds=batch, scheduler=self.config.scheduler,
@@ -143,8 +148,8 @@ class _Painter:
                     prompt=self.config.prompt or "", negative_prompt=self.config.negative_prompt, start=start,
                     batch_size=self.batch_size, on_step=partial(self.bar.update, len(batch)),
                 )  # fmt: skip
-            except torch.OutOfMemoryError:
-                if self.batch_size == 1:
+            except RuntimeError as error:
+                if self.batch_size == 1 or not is_out_of_memory(error):
                     raise
                 self.batch_size //= 2
                 self.bar.n = done

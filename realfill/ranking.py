@@ -17,6 +17,8 @@ from realfill.images import ImageArray, MaskArray
 from realfill.models.matcher import Matcher, Matches, load_matcher
 from realfill.results import Completion, Completions
 
+_AT_A_TIME = 8  # completions whose features are held
+
 
 def rank(
     completions: Completions,
@@ -55,12 +57,17 @@ def rank(
     matcher = matcher or load_matcher(resolved, resolve_device(device))
     features = [matcher.extract(photo) for photo in photos]
     scored = []
-    for completion in tqdm(completions, desc="rank", unit="sample", disable=not progress):
-        own = matcher.extract(completion.image)
-        found = [matches_in_hole(matcher.match(f, own), completions.scene.mask) for f in features]
-        counts = tuple(len(m.confidence) for m in found)
-        certainty = float(sum(m.confidence.sum() for m in found))
-        scored.append((_scored(completion, counts, resolved), certainty))
+    with tqdm(total=len(completions), desc="rank", unit="sample", disable=not progress) as bar:
+        for start in range(0, len(completions), _AT_A_TIME):
+            some = [completions[i] for i in range(start, min(start + _AT_A_TIME, len(completions)))]
+            own = [matcher.extract(c.image) for c in some]
+            matches = iter(matcher.match_pairs([(f, o) for o in own for f in features]))
+            for completion in some:
+                found = [matches_in_hole(next(matches), completions.scene.mask) for _ in features]
+                counts = tuple(len(m.confidence) for m in found)
+                certainty = float(sum(m.confidence.sum() for m in found))
+                scored.append((_scored(completion, counts, resolved), certainty))
+            bar.update(len(some))
     if not any(c.num_matches for c, _ in scored):
         warnings.warn(
             "no keypoint of any filled region matches any reference: the order says nothing. Either the references "

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import torch
 
+from realfill.capacity import FREE_SHARE, free_bytes, is_out_of_memory, peak_bytes
 from realfill.config import Scheduler
 from realfill.models.inpainter import Inpainter
 from realfill.tiles import Tiles
@@ -96,7 +97,9 @@ def sample(
         latents = noise * steps.init_noise_sigma
     else:
         known = inpainter.known_latents(~hole.to(inpainter.device))
-        origin = torch.cat([tiles.merge(map(inpainter.encode, pixels.cut(one[None]))) for one in start.images])
+        origin = torch.cat(
+            [tiles.merge(inpainter.posterior(piece)[0] for piece in pixels.cut(one[None])) for one in start.images]
+        )
         latents = inpainter.add_noise(steps, origin, noise, timesteps[0])
     for timestep, following in zip(timesteps, [*timesteps[1:], None], strict=True):
         guess = model(steps.scale_model_input(latents, timestep), timestep)
@@ -148,3 +151,30 @@ class _Model:
                 guess, unwanted = guess.chunk(2)
                 guess = unwanted + self.guidance_scale * (guess - unwanted)
             yield guess
+
+
+@torch.no_grad()
+def largest_batch(inpainter: Inpainter, size: tuple[int, int], *, guided: bool) -> int:
+    """Find how many seeds can be sampled at a time: what is free over what one seed takes.
+
+    What a seed takes is measured on one pass of the U-Net; decoding goes image by image and doesn't count.
+
+    Args:
+        inpainter: on its device.
+        size: (height, width) of the window.
+        guided: whether guidance runs the U-Net twice for each seed.
+    """
+    rows = 1 + guided
+    channels, height, width = inpainter.latent_shape(size)
+    latents = torch.zeros(rows, channels, height, width, device=inpainter.device)
+    condition = torch.zeros(rows, channels + 1, height, width, device=inpainter.device)
+    timesteps = torch.zeros(rows, dtype=torch.long, device=inpainter.device)
+    embeddings = inpainter.embed([""] * rows)
+    free = free_bytes(inpainter.device)
+    try:
+        _, taken = peak_bytes(lambda: inpainter.predict(latents, timesteps, condition, embeddings), inpainter.device)
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        return 1
+    return max(1, int(FREE_SHARE * free / taken))

@@ -10,11 +10,15 @@ from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, PNDMScheduler,
 from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 from torch import nn
 
+import realfill.models.inpainter
+from realfill.capacity import FREE_SHARE, peak_bytes
+from realfill.errors import RealFillWarning
 from realfill.images import to_tensor
 from realfill.models._quiet import quiet
 from realfill.models.inpainter import Inpainter
 
 SCHEDULERS = ("ddpm", "ddim", "dpm++", "unipc", "euler")
+CPU = torch.device("cpu")
 PAPER_TARGETS = ("to_q", "to_k", "to_v", "to_out.0")
 
 
@@ -248,11 +252,37 @@ def test_a_saved_base_has_the_same_fingerprint_and_stays_as_it_is(sd, tmp_path):
     assert all(torch.equal(v, before[k]) for k, v in sd.unet.state_dict().items())
 
 
-def test_a_smaller_image_makes_room_for_a_larger_batch(sd):
-    assert sd.guess_batch_size((512, 512), guided=True) <= sd.guess_batch_size((512, 512), guided=False) // 2 + 1
-    sizes = [sd.guess_batch_size((side, side), guided=False) for side in (32, 1024, 2048, 30000)]
-    assert sizes == sorted(sizes, reverse=True)
-    assert sizes[0] > sizes[2] >= sizes[3] == 1
+def test_an_image_too_large_for_memory_is_decoded_in_tiles_and_told(tiny_sd, monkeypatch):
+    loaded = Inpainter.load(tiny_sd)
+    latents = normal(2, 4, 24, 40)
+    whole = loaded.decode(latents)
+    free = 3 * 32 * 4 * 48 * 80 / FREE_SHARE  # bytes that one image takes
+    monkeypatch.setattr(realfill.models.inpainter, "free_bytes", lambda _: free + 1)
+    assert torch.equal(loaded.decode(latents), whole)
+    monkeypatch.setattr(realfill.models.inpainter, "free_bytes", lambda _: free - 100)
+    with pytest.warns(RealFillWarning, match=r"48 x 80 pixels is decoded in tiles"):
+        tiled = loaded.decode(latents)
+    assert not torch.equal(tiled, whole)
+    assert (tiled - whole).abs().mean() < 0.05 < whole.std()
+    vae = loaded.pipeline.vae
+    assert not vae.use_tiling
+    assert not vae.use_slicing
+
+
+def test_decoding_takes_the_memory_that_is_reckoned_with(tiny_sd):
+    loaded = Inpainter.load(tiny_sd)
+    peaks = [peak_bytes(lambda n=n: loaded.decode(normal(n, 4, 24, 40)), CPU)[1] for n in (1, 4)]
+    reckoned = 3 * 32 * 4 * 48 * 80
+    assert reckoned <= peaks[0] < 1.2 * reckoned
+    assert peaks[1] - peaks[0] < 4 * 4 * (4 * 24 * 40 + 4 * 3 * 48 * 80)  # one at a time: only the results add up
+
+
+def test_the_packaged_bases_images_are_never_tiled(monkeypatch):
+    loaded = Inpainter.load("mini")
+    latents = normal(1, *loaded.latent_shape((128, 128)))
+    whole = loaded.decode(latents)
+    monkeypatch.setattr(realfill.models.inpainter, "free_bytes", lambda _: 0)
+    assert torch.equal(loaded.decode(latents), whole)
 
 
 def small_shape(loaded):

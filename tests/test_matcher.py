@@ -8,7 +8,9 @@ import torch
 from conftest import make_photo
 from kornia.feature import LoFTR
 
+import realfill.models.matcher
 from realfill import RankConfig
+from realfill.capacity import FREE_SHARE, peak_bytes
 from realfill.errors import BaseModelError
 from realfill.images import fit_within, resize
 from realfill.models.matcher import LoftrMatcher, SiftMatcher, load_matcher
@@ -198,6 +200,7 @@ def test_loftrs_frame_is_half_a_pixel_off_ours(make_loftr, loftr, monkeypatch):
         "keypoints0": torch.full((1, 2), 64.0),
         "keypoints1": torch.full((1, 2), 64.0),
         "confidence": torch.ones(1),
+        "batch_indexes": torch.zeros(1, dtype=torch.long),
     }
     monkeypatch.setattr(loftr, "forward", lambda _: found)
     matches = matcher.match(features, features)
@@ -211,6 +214,7 @@ def test_loftrs_points_in_the_padding_are_dropped(make_loftr, loftr, monkeypatch
     for moved in (0, 1):
         points = [torch.full_like(places, 40.0), places][:: 1 if moved else -1]
         found = {"keypoints0": points[0], "keypoints1": points[1], "confidence": torch.ones(5)}
+        found["batch_indexes"] = torch.zeros(5, dtype=torch.long)
         monkeypatch.setattr(loftr, "forward", lambda _, found=found: found)
         assert len(matcher.match(features, features).confidence) == 1
 
@@ -239,6 +243,41 @@ def test_loftr_looks_at_each_photo_once_and_in_evaluation_mode(make_loftr, loftr
     for i in range(3):
         matcher.match(features[i], features[0])
     assert calls == [1, 1, 1]
+
+
+def same(found, wanted):
+    np.testing.assert_array_equal(found.keypoints0, wanted.keypoints0)
+    np.testing.assert_allclose(found.keypoints1, wanted.keypoints1, atol=1e-3)
+    np.testing.assert_allclose(found.confidence, wanted.confidence, rtol=1e-3)
+
+
+@pytest.mark.parametrize(("free", "batches"), [(1e12, [1, 5, 1]), (0, [1] * 7)])
+def test_loftr_gives_pairs_what_it_gives_them_one_by_one(make_loftr, loftr, monkeypatch, free, batches):
+    references = [make_photo(64, 80, 0), make_photo(64, 80, 1), make_photo(72, 64, 2)]
+    completions = [make_photo(64, 80, i) for i in (0, 3, 4)]
+    matcher = make_loftr()
+    refs, own = ([matcher.extract(p) for p in photos] for photos in (references, completions))
+    pairs = [(f, o) for o in own for f in refs[:2]] + [(refs[2], own[1])]
+    wanted = [make_loftr().match(*pair) for pair in pairs]
+    sizes, run = [], loftr.forward
+    monkeypatch.setattr(loftr, "forward", lambda data: sizes.append(len(data["features0"]["coarse"])) or run(data))
+    monkeypatch.setattr(realfill.models.matcher, "free_bytes", lambda _: free)
+    found = matcher.match_pairs(pairs)
+    assert sizes == batches
+    assert len({len(m.confidence) for m in wanted}) > 1
+    for one, other in zip(found, wanted, strict=True):
+        same(one, other)
+
+
+def test_loftr_matches_no_more_pairs_at_a_time_than_memory_holds(make_loftr, loftr, monkeypatch):
+    matcher = make_loftr()
+    features = matcher.extract(make_photo(64, 80))
+    taken = peak_bytes(lambda: make_loftr().match(features, features), CPU)[1]
+    sizes, run = [], loftr.forward
+    monkeypatch.setattr(loftr, "forward", lambda data: sizes.append(len(data["features0"]["coarse"])) or run(data))
+    monkeypatch.setattr(realfill.models.matcher, "free_bytes", lambda _: 2.5 * taken / FREE_SHARE)
+    matcher.match_pairs([(features, features)] * 6)
+    assert sizes == [1, 2, 2, 1]
 
 
 def test_loftr_shrinks_large_photos_and_maps_back(make_loftr):

@@ -8,7 +8,7 @@ import pytest
 import torch
 from conftest import TINY_FIT, make_photo
 
-from realfill import Adapter, FitConfig, RankConfig, SampleConfig, Scene, complete, fit, rank, variants
+from realfill import Adapter, FitConfig, RankConfig, SampleConfig, Scene, complete, fit, pipeline, rank, variants
 from realfill.errors import AdapterError, BaseModelError, RealFillWarning
 from realfill.metrics import psnr
 
@@ -182,6 +182,40 @@ def test_memory_running_out_halves_the_batch(scene, tiny_sd, monkeypatch):
         completions = complete(bare, tiny_sd, dataclasses.replace(FAST, num_samples=3, batch_size=3), progress=False)
     assert sizes == [3, 1, 1, 1]
     assert [c.seed for c in completions] == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    "error", [torch.OutOfMemoryError("x"), RuntimeError("[enforce] DefaultCPUAllocator: can't allocate memory: 9")]
+)
+def test_memory_that_does_not_do_for_one_seed_is_an_error(scene, tiny_sd, monkeypatch, error):
+    def fail(*_, **__):
+        raise error
+
+    monkeypatch.setattr(pipeline, "sample", fail)
+    bare = Scene([], scene.target, scene.mask)
+    with pytest.raises(RuntimeError), pytest.warns(RealFillWarning, match="going on with 1 seeds"):
+        complete(bare, tiny_sd, dataclasses.replace(FAST, num_samples=2, batch_size=2), progress=False)
+
+
+@pytest.mark.parametrize(("largest", "sizes"), [(99, [5]), (4, [3, 2]), (1, [1] * 5)])
+def test_seeds_are_spread_over_batches_as_large_as_memory_allows(scene, tiny_sd, monkeypatch, largest, sizes):
+    seen, real = [], pipeline.sample
+    monkeypatch.setattr(pipeline, "largest_batch", lambda *_, **__: largest)
+    monkeypatch.setattr(
+        pipeline, "sample", lambda *a, seeds, **o: seen.append(len(seeds)) or real(*a, seeds=seeds, **o)
+    )
+    complete(Scene([], scene.target, scene.mask), tiny_sd, dataclasses.replace(FAST, num_samples=5), progress=False)
+    assert seen == sizes
+
+
+def test_an_adapter_leaves_nothing_in_its_base(scene, tiny_fit):
+    adapter = fit(scene, tiny_fit, progress=False)
+    before, fitted, after = (complete(scene, x, FAST, ranking=SIFT, progress=False) for x in
+                             (tiny_fit.base, adapter, tiny_fit.base))  # fmt: skip
+    seed = before[0].seed
+    images = [next(c for c in found if c.seed == seed).image for found in (before, fitted, after)]
+    assert np.array_equal(images[0], images[2])
+    assert not np.array_equal(images[0], images[1])
 
 
 def test_scripts_written_now_keep_working(scene, tmp_path):

@@ -2,7 +2,6 @@
 
 import dataclasses
 import itertools
-from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -11,7 +10,7 @@ from conftest import make_photo
 
 from realfill import Completions, RankConfig, Scene, rank
 from realfill.errors import RealFillWarning, SceneError
-from realfill.models.matcher import Matches
+from realfill.models.matcher import Matcher, Matches
 from realfill.ranking import matches_in_hole
 from realfill.results import Completion
 
@@ -30,16 +29,19 @@ def make_matches(points, confidence=0.9):
 
 def plant(planted):
     """Make a matcher that finds what is planted: (reference's number, completion's seed) to matches."""
-    calls = []
 
-    def extract(image):
-        calls.append(int(image[HOLE[1], HOLE[0], 0]))
-        return calls[-1]
+    class Planted(Matcher):
+        def __init__(self):
+            self.calls = []
 
-    def match(reference, completion):
-        return planted.get((reference, completion), make_matches([]))
+        def extract(self, image):
+            self.calls.append(int(image[HOLE[1], HOLE[0], 0]))
+            return self.calls[-1]
 
-    return SimpleNamespace(extract=extract, match=match, calls=calls)
+        def match(self, features0, features1):
+            return planted.get((features0, features1), make_matches([]))
+
+    return Planted()
 
 
 def mark(image, number):

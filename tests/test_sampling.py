@@ -6,10 +6,13 @@ from conftest import make_photo
 from diffusers import DDPMScheduler
 
 import realfill.models.inpainter
+import realfill.sampling
+from realfill.capacity import FREE_SHARE, peak_bytes
 from realfill.images import to_tensor
 from realfill.models.inpainter import Inpainter
-from realfill.sampling import Start, sample
+from realfill.sampling import Start, largest_batch, sample
 
+CPU = torch.device("cpu")
 DDPM_OPTIONS = {"clip_sample": False, "variance_type": "fixed_small"}
 
 
@@ -186,10 +189,11 @@ def test_a_model_that_knows_the_answer_gives_it_from_part_way(inpainter, monkeyp
 def test_tiles_of_a_model_that_looks_at_each_place_alone_make_no_difference(inpainter, monkeypatch):
     canvas, channels = large(inpainter), inpainter.latent_shape((2, 2))[0]
 
-    def encode(self, images, noise=None):
-        return torch.nn.functional.avg_pool2d(images[:, [0] * channels], self.latent_px)
+    def posterior(self, images):
+        latents = torch.nn.functional.avg_pool2d(images[:, [0] * channels], self.latent_px)
+        return latents, torch.zeros_like(latents)
 
-    monkeypatch.setattr(Inpainter, "encode", encode)
+    monkeypatch.setattr(Inpainter, "posterior", posterior)
     monkeypatch.setattr(Inpainter, "decode", lambda self, z: enlarged(z[:, :3], self.latent_px))
     monkeypatch.setattr(Inpainter, "predict", lambda self, noisy, *_: 0.4 * noisy)
     many = refine(inpainter, canvas)
@@ -206,7 +210,7 @@ def test_known_latents_keep_to_the_start():
     image, hole, first = large(inpainter)
     start = torch.where(hole, first, image)
     made = refine(inpainter)
-    coded = inpainter.decode(inpainter.encode(start))
+    coded = inpainter.decode(inpainter.posterior(start)[0])
     near = torch.nn.functional.max_pool2d(hole.float(), 49, stride=1, padding=24) > 0
     assert difference(made * ~near, coded * ~near) <= 2
 
@@ -232,3 +236,30 @@ def test_what_lies_under_the_hole_has_no_influence_on_a_refined_sample(inpainter
     options = {"seeds": [5], "scheduler": "dpm++", "num_inference_steps": 2, "start": start}
     wanted = sample(inpainter, image, hole, **options)
     assert torch.equal(sample(inpainter, torch.where(hole, 1.0, image), hole, **options), wanted)
+
+
+@pytest.mark.parametrize("guided", [False, True])
+def test_the_largest_batch_is_what_free_memory_holds(inpainter, draw, monkeypatch, guided):
+    size = (4 * inpainter.latent_px, 6 * inpainter.latent_px)
+
+    def fit_into(free):
+        monkeypatch.setattr(realfill.sampling, "free_bytes", lambda _: free)
+        return largest_batch(inpainter, size, guided=guided)
+
+    options = {"guidance_scale": 3.0} if guided else {}
+    taken = peak_bytes(lambda: draw(seeds=[1], num_inference_steps=1, **options), inpainter.device)[1]
+    assert fit_into(0) == 1
+    found = [fit_into(n * taken / FREE_SHARE) for n in (8, 16)]
+    assert found[1] in (2 * found[0], 2 * found[0] + 1)
+    for number in (4, 8):
+        found = fit_into(number * taken / FREE_SHARE)
+        together = peak_bytes(lambda n=found: draw(seeds=list(range(n)), num_inference_steps=1, **options), CPU)[1]
+        assert together < 1.3 * number * taken
+
+
+def test_a_window_too_large_for_memory_is_sampled_one_seed_at_a_time(inpainter, monkeypatch):
+    def fail(*_):
+        raise torch.OutOfMemoryError
+
+    monkeypatch.setattr(realfill.sampling, "peak_bytes", fail)
+    assert largest_batch(inpainter, (32, 32), guided=False) == 1

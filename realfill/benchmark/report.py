@@ -21,7 +21,7 @@ def markdown(results: Results, *, tables: Sequence[Table] | None = None) -> str:
         tables: of ``build_tables``, where they are there already.
     """
     parts = [f"# {TITLE}", *(_escape(line) for line in overview(results))]
-    parts += [_table(table) for table in (build_tables(results) if tables is None else tables)]
+    parts += [table_text(table) for table in (build_tables(results) if tables is None else tables)]
     about = about_text(results)
     longest = max((len(ticks) for ticks in re.findall("`+", about)), default=0)
     fence = "`" * max(3, longest + 1)
@@ -34,7 +34,8 @@ def about_text(results: Results) -> str:
     return json.dumps(dict(results.about), indent=2, ensure_ascii=False, default=str)
 
 
-def _table(table: Table) -> str:
+def table_text(table: Table) -> str:
+    """Write a table with its title and notes."""
     lines = [_row(table.header), "|" + " --- |" * len(table.header), *(_row(row) for row in table.rows)]
     notes = " ".join(_escape(note) for note in table.notes)
     return "\n\n".join(part for part in (f"## {_escape(table.title)}", notes, "\n".join(lines)) if part)

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,9 +27,10 @@ from diffusers import (
 from safetensors import SafetensorError
 from torch import nn
 
+from realfill.capacity import FREE_SHARE, free_bytes
 from realfill.config import Scheduler
 from realfill.devices import send
-from realfill.errors import BaseModelError
+from realfill.errors import BaseModelError, RealFillWarning
 from realfill.masks import fill_smooth
 from realfill.models._quiet import quiet
 from realfill.models.bases import BASES, Card, locate
@@ -53,9 +56,7 @@ _SCHEDULERS: dict[Scheduler, tuple[Any, dict[str, Any]]] = {
     "euler": (EulerDiscreteScheduler, {"final_sigmas_type": "zero"}),
 }
 _SCHEDULE_KEYS = ("prediction_type", "beta_schedule", "beta_start", "beta_end", "rescale_betas_zero_snr")
-_BYTES_PER_PIXEL = 4000  # of a window, at the U-Net's and the decoder's widest; Stable Diffusion at 512 px: 1 GB
-_CPU_BUDGET = 8e9
-_MAX_BATCH = 16
+_DECODER_TENSORS = 3  # of full size that AutoencoderKL's decoder holds at a time, as wide as its second block
 _LEAST_NOISE = 0.02  # variance below which a predicted latent's error isn't weighted up further
 
 
@@ -238,10 +239,14 @@ class Inpainter:
         return (posterior.mode().float() - shift) * scale, posterior.std.float() * scale
 
     def decode(self, latents: torch.Tensor) -> torch.Tensor:
-        """Decode latents (B, C, h, w) to images (B, 3, H, W) in [0, 1], float32."""
+        """Decode latents (B, C, h, w) to images (B, 3, H, W) in [0, 1], float32.
+
+        A convolutional VAE decodes one image at a time; where memory lacks even for that, in overlapping tiles of the
+        size that it was trained on. Tiles change colours a little, and a warning says so.
+        """
         vae = self.pipeline.vae
         latents = latents / vae.config.scaling_factor + (getattr(vae.config, "shift_factor", None) or 0)
-        with torch.no_grad():
+        with torch.no_grad(), _in_pieces(vae, tiled=self._too_large_to_decode(latents)):
             images = vae.decode(latents.to(self.device, self.dtype)).sample
         return (images.float() / 2 + 0.5).clamp(0, 1)
 
@@ -354,10 +359,24 @@ class Inpainter:
             return latents
         return scheduler.add_noise(latents, noise, timestep.expand(len(latents)))
 
-    def guess_batch_size(self, size: tuple[int, int], *, guided: bool) -> int:
-        """Guess how many windows of a size (height, width) can be sampled at a time, from the memory that is free."""
-        free = torch.cuda.mem_get_info(self.device)[0] if self.device.type == "cuda" else _CPU_BUDGET
-        return max(1, min(_MAX_BATCH, int(free * 0.6 / (size[0] * size[1] * _BYTES_PER_PIXEL * (1 + guided)))))
+    def _too_large_to_decode(self, latents: torch.Tensor) -> bool:
+        """Compare what decoding one image whole takes with what is free."""
+        vae = self.pipeline.vae
+        if not hasattr(vae, "enable_tiling"):
+            return False
+        height, width = (n * self.latent_px for n in latents.shape[-2:])
+        widest = vae.config.block_out_channels[:2][-1]
+        taken = _DECODER_TENSORS * widest * self.dtype.itemsize * height * width
+        free = free_bytes(self.device)
+        too_large = taken > FREE_SHARE * free
+        if too_large:
+            warnings.warn(
+                f"an image of {height} x {width} pixels is decoded in tiles: the whole takes {taken / 1e9:.1f} GB, and "
+                f"{free / 1e9:.1f} GB are free. Colours may differ a little from tile to tile",
+                RealFillWarning,
+                stacklevel=3,
+            )
+        return too_large
 
     def _training_schedule(self) -> Any:
         scheduler = self.pipeline.scheduler
@@ -370,6 +389,23 @@ class Inpainter:
         if self.card.masked_latent == "any":
             return F.max_pool2d(hole.float(), self.latent_px)
         return hole[..., :: self.latent_px, :: self.latent_px].float()
+
+
+@contextmanager
+def _in_pieces(vae: Any, *, tiled: bool) -> Iterator[None]:
+    """Make a VAE decode one image at a time, in tiles on request; one that can't is cheap enough without."""
+    sliced = hasattr(vae, "enable_slicing")
+    if sliced:
+        vae.enable_slicing()
+    if tiled:
+        vae.enable_tiling()
+    try:
+        yield
+    finally:  # encoding large batches is for the caller to decide
+        if sliced:
+            vae.disable_slicing()
+        if tiled:
+            vae.disable_tiling()
 
 
 def _load_pipeline(directory: Path) -> StableDiffusionInpaintPipeline:

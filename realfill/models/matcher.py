@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol, TypeAlias
 
 import cv2
@@ -14,6 +16,7 @@ from kornia.feature import LoFTR
 from numpy.typing import NDArray
 
 from realfill.alignment import find_homography
+from realfill.capacity import FREE_SHARE, free_bytes, peak_bytes
 from realfill.config import RankConfig
 from realfill.errors import BaseModelError
 from realfill.images import ImageArray, fit_within, resize
@@ -56,6 +59,10 @@ class Matcher(Protocol):
         """Match two images."""
         ...
 
+    def match_pairs(self, pairs: Sequence[tuple[Features, Features]]) -> list[Matches]:
+        """Match pairs of images, each as ``match`` does; a matcher that gains by it takes several at a time."""
+        return [self.match(*pair) for pair in pairs]
+
 
 def load_matcher(config: RankConfig, device: torch.device) -> Matcher:
     """Load a matcher by name.
@@ -81,7 +88,7 @@ def load_matcher(config: RankConfig, device: torch.device) -> Matcher:
     return LoftrMatcher(model, config, device)
 
 
-class SiftMatcher:
+class SiftMatcher(Matcher):
     """SIFT (Lowe 2004) as RootSIFT, mutual nearest neighbours, ratio test."""
 
     def __init__(self, config: RankConfig) -> None:
@@ -129,7 +136,7 @@ class _PatchFeatures:
     small: NDArray[np.float32]
 
 
-class PatchMatcher:
+class PatchMatcher(Matcher):
     """Patches on a grid, compared in colour where a homography says that they meet; needs no weights.
 
     For images too soft for keypoints of their own. SIFT on the whole images gives the homography, gain and offset of
@@ -232,13 +239,18 @@ class _LoftrFeatures:
     small: tuple[int, int]
 
 
-class LoftrMatcher:
-    """LoFTR (Sun et al., CVPR 2021) through kornia; the backbone runs once for each image."""
+class LoftrMatcher(Matcher):
+    """LoFTR (Sun et al., CVPR 2021) through kornia.
+
+    The backbone runs once for each image. Of pairs with images of the same sizes as many are matched at a time as free
+    memory holds, by what the first of them was measured to take.
+    """
 
     def __init__(self, model: LoFTR, config: RankConfig, device: torch.device) -> None:
         """Wrap a LoFTR model; ``load_matcher`` gets the pre-trained one."""
         self._model = model.to(device).eval()  # LoFTR(None) starts in training mode
         self._device, self._max_size_px, self._min_confidence = device, config.max_size_px, config.min_confidence
+        self._taken_bytes: dict[tuple[torch.Size, ...], int] = {}  # by one pair, by the shapes of its coarse maps
 
     @torch.no_grad()
     def extract(self, image: ImageArray) -> _LoftrFeatures:
@@ -255,20 +267,50 @@ class LoftrMatcher:
         maps = self._model.extract_features(F.pad(grey, border, mode=mode).to(self._device))
         return _LoftrFeatures(maps=maps, size=image.shape[:2], small=small.shape[:2])
 
-    @torch.no_grad()
     def match(self, features0: _LoftrFeatures, features1: _LoftrFeatures) -> Matches:
         """Match two images; what lies in the padding is dropped."""
-        found = self._model({"features0": features0.maps, "features1": features1.maps})
+        return self.match_pairs([(features0, features1)])[0]
+
+    def match_pairs(self, pairs: Sequence[tuple[_LoftrFeatures, _LoftrFeatures]]) -> list[Matches]:
+        """Match pairs of images, several at a time."""
+        alike: dict[tuple[torch.Size, ...], list[int]] = {}
+        for i, pair in enumerate(pairs):
+            alike.setdefault(tuple(f.maps["coarse"].shape for f in pair), []).append(i)
+        found: dict[int, Matches] = {}
+        for shapes, places in alike.items():
+            rest = places
+            while rest:
+                number = self._batch_size(shapes)
+                batch, rest = rest[:number], rest[number:]
+                work = partial(self._match_batch, [pairs[i] for i in batch])
+                if shapes in self._taken_bytes:
+                    matches = work()
+                else:
+                    matches, self._taken_bytes[shapes] = peak_bytes(work, self._device)
+                found.update(zip(batch, matches, strict=True))
+        return [found[i] for i in range(len(pairs))]
+
+    def _batch_size(self, shapes: tuple[torch.Size, ...]) -> int:
+        """Tell how many pairs of such maps free memory holds; the first goes alone, to be measured."""
+        taken = self._taken_bytes.get(shapes)
+        return max(1, int(FREE_SHARE * free_bytes(self._device) / taken)) if taken else 1
+
+    @torch.no_grad()
+    def _match_batch(self, pairs: Sequence[tuple[_LoftrFeatures, _LoftrFeatures]]) -> list[Matches]:
+        maps = [{k: torch.cat([pair[i].maps[k] for pair in pairs]) for k in ("coarse", "fine")} for i in (0, 1)]
+        found = self._model({"features0": maps[0], "features1": maps[1]})
         # its training data put the centre of pixel (x, y) at (x + 0.5, y + 0.5)
         points = [found[f"keypoints{i}"].float().cpu().numpy() - 0.5 - _LOFTR_BORDER for i in (0, 1)]
         confidence = found["confidence"].float().cpu().numpy()
-        kept = confidence >= self._min_confidence
-        for p, f in zip(points, (features0, features1), strict=True):
-            kept &= ((p > -0.5) & (p < np.array(f.small[::-1]) - 0.5)).all(axis=1)
-        originals = [
-            _to_original(p[kept], f.size, f.small) for p, f in zip(points, (features0, features1), strict=True)
-        ]
-        return Matches(keypoints0=originals[0], keypoints1=originals[1], confidence=confidence[kept])
+        owner = found["batch_indexes"].cpu().numpy()
+        matches = []
+        for i, pair in enumerate(pairs):
+            kept = (owner == i) & (confidence >= self._min_confidence)
+            for p, f in zip(points, pair, strict=True):
+                kept &= ((p > -0.5) & (p < np.array(f.small[::-1]) - 0.5)).all(axis=1)
+            originals = [_to_original(p[kept], f.size, f.small) for p, f in zip(points, pair, strict=True)]
+            matches.append(Matches(keypoints0=originals[0], keypoints1=originals[1], confidence=confidence[kept]))
+        return matches
 
 
 def _to_original(points: NDArray[np.float32], size: tuple[int, ...], small: tuple[int, ...]) -> NDArray[np.float32]:

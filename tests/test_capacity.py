@@ -1,0 +1,67 @@
+"""Memory: counted while tensors live, and errors that say it ran out are told from others."""
+
+import pytest
+import torch
+
+from realfill.capacity import free_bytes, is_out_of_memory, peak_bytes
+
+CPU = torch.device("cpu")
+MB = 4 * 250_000
+
+
+def test_the_peak_is_of_what_lives_at_a_time():
+    def work():
+        first = torch.zeros(250_000)
+        second = first + 1
+        del first
+        third = second + 1
+        third += 1
+        return third.view(500, 500).T
+
+    assert peak_bytes(work, CPU)[1] == 2 * MB
+    assert peak_bytes(work, CPU)[1] == 2 * MB
+
+
+def test_what_was_there_before_and_what_shares_its_memory_do_not_count():
+    kept = torch.zeros(250_000)
+    assert peak_bytes(lambda: kept.view(500, 500).add_(1), CPU)[1] == 0
+
+
+def test_what_the_backward_pass_needs_counts():
+    weight = torch.zeros(250_000, requires_grad=True)
+
+    def work():
+        value = weight
+        for _ in range(5):
+            value = value.sin()  # keeps its input
+        return value.sum()
+
+    with torch.no_grad():
+        assert peak_bytes(work, CPU)[1] == 2 * MB
+    assert 4 * MB <= peak_bytes(work, CPU)[1] <= 6 * MB
+
+
+def test_there_is_free_memory():
+    assert free_bytes(CPU) > 1e6
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+def test_on_cuda_the_allocator_tells():
+    device = torch.device("cuda")
+    assert peak_bytes(lambda: torch.zeros(250_000, device=device) + 1, device)[1] >= 2 * MB
+    assert free_bytes(device) > 1e6
+
+
+@pytest.mark.parametrize(
+    ("error", "wanted"),
+    [
+        (torch.OutOfMemoryError(), True),
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate"), True),
+        (RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory: you tried"), True),
+        (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), False),
+        (ValueError("out of memory"), False),
+    ],
+)
+def test_running_out_is_told_from_other_errors(error, wanted):
+    assert is_out_of_memory(error) == wanted
