@@ -15,9 +15,9 @@ import numpy as np
 from realfill import Adapter, FitConfig, SampleConfig, complete, fit
 from realfill.cases import Case
 from realfill.demo import demo_scene
+from realfill.io.writing import write_png
 from realfill.metrics import delta_e, gmsd, native_detail, psnr, seam
 from realfill.scene import Scene
-from realfill.writing import write_png
 
 ARMS = {
     "cut": {"blend": "cut"},

@@ -20,9 +20,9 @@ import tyro
 from numpy.typing import NDArray
 
 from realfill import Scene
-from realfill.images import ImageArray
+from realfill.io.images import ImageArray
+from realfill.io.writing import write_png
 from realfill.pretraining import load_photos
-from realfill.writing import write_png
 
 SHARE = 0.85  # of the photo's sides that the target shows
 

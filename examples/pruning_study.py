@@ -21,14 +21,14 @@ import torch
 from scipy.stats import spearmanr
 
 from realfill import Completions, FitConfig, SampleConfig, Scene, fit, rank
-from realfill.blending import blend
 from realfill.demo import demo_scene
-from realfill.images import to_tensor
+from realfill.filling.blending import blend
+from realfill.filling.windows import choose_window
+from realfill.io.images import to_tensor
 from realfill.metrics import psnr
 from realfill.models.adapter import Adapter, attach
 from realfill.models.inpainter import Inpainter
 from realfill.results import Completion
-from realfill.windows import choose_window
 
 GROUP, KEPT, DRAWS = 16, 8, 4000
 

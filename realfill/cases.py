@@ -8,7 +8,7 @@ from os import PathLike
 from pathlib import Path
 
 from realfill.errors import SceneError
-from realfill.images import ImageArray, natural_key, read_image
+from realfill.io.images import ImageArray, natural_key, read_image
 from realfill.scene import Scene, find_image
 
 

@@ -365,7 +365,7 @@ def _checkpoints(output: Path, *, overwrite: bool) -> Path:
 
 
 def _remove_checkpoints(folder: Path) -> None:
-    from realfill.training import CHECKPOINT_NAME
+    from realfill.fitting.training import CHECKPOINT_NAME
 
     (folder / CHECKPOINT_NAME).unlink(missing_ok=True)
     with suppress(OSError):  # not there, or somebody else keeps files in it

@@ -16,15 +16,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from realfill.errors import OutputError, RealFillWarning, SceneError
-from realfill.images import ImageArray, ImageLike, MaskArray, read_photo
-from realfill.layers import Layer, write_layers
+from realfill.io.images import ImageArray, ImageLike, MaskArray, read_photo
+from realfill.io.layers import Layer, write_layers
+from realfill.io.metadata import Credit, read_provenance
+from realfill.io.photos import Photo, put
+from realfill.io.profiles import to_depth
+from realfill.io.writing import write_photo
 from realfill.masks import bounding_box
-from realfill.metadata import Credit, read_provenance
-from realfill.photos import Photo, put
 from realfill.plotting import image_grid
-from realfill.profiles import to_depth
 from realfill.scene import Scene, read_mask
-from realfill.writing import write_photo
 
 _LOSSY = 8.0  # mean difference, in levels of 255, up to which a JPEG may still be of the same target
 

@@ -17,7 +17,7 @@ import skimage.data
 
 from realfill.config import FitConfig, SampleConfig
 from realfill.errors import OutputError
-from realfill.images import ImageArray
+from realfill.io.images import ImageArray
 from realfill.metrics import psnr, ssim
 from realfill.pipeline import complete, fit
 from realfill.results import Completion, check_output

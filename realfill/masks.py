@@ -10,7 +10,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from realfill.images import MaskArray, resize
+from realfill.io.images import MaskArray, resize
 
 
 def random_mask(

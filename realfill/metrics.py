@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from skimage.color import deltaE_ciede2000, rgb2lab
 from skimage.metrics import structural_similarity
 
-from realfill.images import ImageArray, MaskArray
+from realfill.io.images import ImageArray, MaskArray
 from realfill.masks import bounding_box
 
 _LUMINANCE = np.array([299, 587, 114])  # ITU-R BT.601, thousandths of R, G, B

@@ -19,25 +19,25 @@ from tqdm import tqdm
 
 from realfill import __version__
 from realfill.alignment import find_scale
-from realfill.batches import Hole, TrainingImage, reduced
 from realfill.config import FitConfig, RankConfig, SampleConfig
 from realfill.devices import make_accelerator, resolve_device, resolve_dtype, resolve_precision
 from realfill.errors import SceneError
-from realfill.filling import choose_parts, fill_hole
-from realfill.images import ImageLike
+from realfill.filling.hole import choose_parts, fill_hole
+from realfill.filling.windows import Part
+from realfill.fitting.batches import Hole, TrainingImage, reduced
+from realfill.fitting.plans import describe_download, describe_fit
+from realfill.fitting.trainer import Trainer
+from realfill.fitting.training import CHECKPOINT_NAME, Progress, train
+from realfill.io.images import ImageLike
 from realfill.masks import dilate
 from realfill.models.adapter import Adapter, attach, trainable_lora, trainable_weights
 from realfill.models.bases import Card, locate
 from realfill.models.inpainter import Inpainter
 from realfill.models.matcher import SiftMatcher, load_matcher
-from realfill.plans import describe_download, describe_fit
 from realfill.ranking import rank
 from realfill.registration import register
 from realfill.results import Completion, Completions
 from realfill.scene import Scene
-from realfill.trainer import Trainer
-from realfill.training import CHECKPOINT_NAME, Progress, train
-from realfill.windows import Part
 
 _HOLE_EDGE_PX = 6
 _OF_THE_MACHINE = ("checkpoint_every", "gradient_accumulation_steps", "gradient_checkpointing", "compile")

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import ConnectionPatch
 from numpy.typing import NDArray
 
-from realfill.images import ImageArray, fit_within, resize
+from realfill.io.images import ImageArray, fit_within, resize
 
 _CELL_INCHES = 3.0
 _CELL_PX = 480

@@ -24,20 +24,20 @@ import torch
 import tyro
 from torch import nn
 
-from realfill.batches import TrainingImage, draw_crops
 from realfill.config import FitConfig, Precision
 from realfill.devices import make_accelerator, resolve_device
 from realfill.errors import OutputError, RealFillError, SceneError
-from realfill.images import IMAGE_SUFFIXES, ImageArray, read_image, resize, to_array, to_tensor
+from realfill.filling.sampling import sample
+from realfill.fitting.batches import TrainingImage, draw_crops
+from realfill.fitting.trainer import Trainer
+from realfill.fitting.training import CHECKPOINT_NAME, Progress, train
+from realfill.io.images import IMAGE_SUFFIXES, ImageArray, read_image, resize, to_array, to_tensor
+from realfill.io.writing import write_png
 from realfill.masks import random_mask
 from realfill.models.adapter import Trainable
 from realfill.models.bases import Card
 from realfill.models.inpainter import Inpainter
 from realfill.models.mini.building import build_pipeline, principal_components, regress_decoder, widen
-from realfill.sampling import sample
-from realfill.trainer import Trainer
-from realfill.training import CHECKPOINT_NAME, Progress, train
-from realfill.writing import write_png
 
 _PREVIEWS = 12
 

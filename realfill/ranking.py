@@ -13,7 +13,7 @@ from tqdm import tqdm
 from realfill.config import RankConfig
 from realfill.devices import resolve_device
 from realfill.errors import RealFillWarning, SceneError
-from realfill.images import ImageArray, MaskArray
+from realfill.io.images import ImageArray, MaskArray
 from realfill.models.matcher import Matcher, Matches, load_matcher
 from realfill.results import Completion, Completions
 

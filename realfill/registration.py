@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from realfill.config import RankConfig
-from realfill.images import ImageArray, MaskArray, resize, to_array, to_tensor
+from realfill.io.images import ImageArray, MaskArray, resize, to_array, to_tensor
 from realfill.masks import fill_smooth
 from realfill.models.matcher import SiftMatcher
 from realfill.scene import Scene

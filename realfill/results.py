@@ -17,11 +17,11 @@ from matplotlib.figure import Figure
 from realfill.completion import Completion, caption, dilation_of, read_filled, stack_of
 from realfill.config import FileFormat
 from realfill.errors import OutputError, SceneError
-from realfill.images import read_photo
-from realfill.layers import write_layers
+from realfill.io.images import read_photo
+from realfill.io.layers import write_layers
+from realfill.io.writing import SUFFIXES
 from realfill.plotting import image_grid, thumbnail
 from realfill.scene import Scene
-from realfill.writing import SUFFIXES
 
 SCORES_NAME = "scores.json"
 SHEET_NAME = "contact_sheet.png"

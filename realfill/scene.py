@@ -14,11 +14,11 @@ from PIL import Image
 
 from realfill.config import MAX_REFERENCES
 from realfill.errors import OutputError, RealFillWarning, SceneError
-from realfill.images import IMAGE_SUFFIXES, ImageArray, ImageLike, MaskArray, natural_key, read_image, read_photo
+from realfill.io.images import IMAGE_SUFFIXES, ImageArray, ImageLike, MaskArray, natural_key, read_image, read_photo
+from realfill.io.photos import Photo
+from realfill.io.writing import write_photo, write_png
 from realfill.margins import Margins, Reach
 from realfill.masks import dilate
-from realfill.photos import Photo
-from realfill.writing import write_photo, write_png
 
 MIN_SIDE_PX = 32
 _SOME = 200_000  # pixels are enough to tell a blank from a photo

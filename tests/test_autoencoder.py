@@ -7,7 +7,7 @@ import torch
 from diffusers import AutoencoderKL, StableDiffusionInpaintPipeline
 from transformers import CLIPTokenizer
 
-from realfill.images import resize, to_tensor
+from realfill.io.images import resize, to_tensor
 from realfill.models._quiet import quiet
 from realfill.models.bases import MINI_DIRECTORY, Card
 from realfill.models.inpainter import Inpainter

@@ -8,10 +8,10 @@ import torch
 from conftest import TINY_FIT, make_photo
 
 from realfill import FitConfig, fit
-from realfill.bank import Bank
-from realfill.batches import TrainingImage
-from realfill.denoising import Latents
 from realfill.devices import make_accelerator
+from realfill.fitting.bank import Bank
+from realfill.fitting.batches import TrainingImage
+from realfill.fitting.denoising import Latents
 from realfill.models.inpainter import Inpainter
 
 PHOTOS = [TrainingImage(image=make_photo(64, 96), crop_sides_px=(20, 60))]

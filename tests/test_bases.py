@@ -295,10 +295,10 @@ def test_what_a_download_comes_to_is_what_it_would_fetch(monkeypatch):
 
 
 def test_a_download_is_told_and_nothing_where_there_is_none(monkeypatch):
-    from realfill.plans import describe_download
+    from realfill.fitting.plans import describe_download
 
-    monkeypatch.setattr("realfill.plans.is_present", lambda base: base == "mini")
-    monkeypatch.setattr("realfill.plans.download_bytes", {"sd2": 2_600_000_000}.get)
+    monkeypatch.setattr("realfill.fitting.plans.is_present", lambda base: base == "mini")
+    monkeypatch.setattr("realfill.fitting.plans.download_bytes", {"sd2": 2_600_000_000}.get)
     assert describe_download("sd2") == "downloading the base model 'sd2', 2.6 GB"
     assert describe_download("sd2", local_files_only=True) is None
     assert describe_download("mini") is None

@@ -8,7 +8,7 @@ import pytest
 from conftest import make_photo
 
 from realfill import FitConfig
-from realfill.batches import Hole, TrainingImage, draw_crops, reduced
+from realfill.fitting.batches import Hole, TrainingImage, draw_crops, reduced
 
 CONFIG = FitConfig(batch_size=16, mask_dropout=0.0, hole_margin_px=0).resolve({})
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from conftest import make_photo
 
-from realfill.blending import blend
+from realfill.filling.blending import blend
 from realfill.metrics import seam
 
 PHOTO = make_photo(61, 83)

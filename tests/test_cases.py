@@ -5,7 +5,7 @@ import pytest
 
 from realfill.cases import Case, case_folders, load_cases
 from realfill.errors import SceneError
-from realfill.writing import write_png
+from realfill.io.writing import write_png
 
 
 def save_case(scene, folder, *, truth=None):

@@ -11,8 +11,8 @@ from PIL import Image
 
 from realfill import Scene
 from realfill.cli import main
-from realfill.images import read_image
-from realfill.trainer import Trainer
+from realfill.fitting.trainer import Trainer
+from realfill.io.images import read_image
 
 SMALL = ("--sample.num-samples", "2", "--sample.num-inference-steps", "2", "--rank.matcher", "sift", "--device", "cpu")
 FIT = tuple(word for k, v in TINY_FIT.items() for word in (f"--{k.replace('_', '-')}", str(v)))

@@ -10,8 +10,8 @@ from PIL import Image
 
 from realfill import Completion, Completions, Scene
 from realfill.errors import OutputError, RealFillWarning, SceneError
-from realfill.images import read_image, read_photo
-from realfill.metadata import read_provenance
+from realfill.io.images import read_image, read_photo
+from realfill.io.metadata import read_provenance
 
 SIZE = (48, 60)
 HOLE = np.zeros(SIZE, bool)

@@ -9,7 +9,7 @@ import pytest
 from conftest import make_photo
 
 from realfill import SampleConfig, Scene, complete
-from realfill.filling import choose_parts
+from realfill.filling.hole import choose_parts
 from realfill.models.inpainter import Inpainter
 
 STAGED = SampleConfig(

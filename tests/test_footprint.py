@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from realfill.footprint import MemoryPlan, StepFootprint, legal_pieces, plan_memory
+from realfill.fitting.footprint import MemoryPlan, StepFootprint, legal_pieces, plan_memory
 
 GB = 1e9
 SD2 = StepFootprint(num_trained=3_400_000, width=320, num_latents=64 * 64, num_pixels=512 * 512, value_bytes=2)

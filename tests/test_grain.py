@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from conftest import make_photo
 
-from realfill.grain import match_grain, measure_grain
+from realfill.filling.grain import match_grain, measure_grain
 
 SIZE = (220, 260)
 SMOOTH = cv2.GaussianBlur(make_photo(*SIZE), (0, 0), 8).astype(np.float32) * 0.5 + 60

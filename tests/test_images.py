@@ -15,9 +15,9 @@ from conftest import make_photo, make_profile
 from PIL import Image, ImageCms
 
 from realfill.errors import SceneError
-from realfill.images import fit_within, read_image, read_photo, resize, to_array, to_tensor
-from realfill.photos import Photo
-from realfill.writing import write_photo
+from realfill.io.images import fit_within, read_image, read_photo, resize, to_array, to_tensor
+from realfill.io.photos import Photo
+from realfill.io.writing import write_photo
 
 ORIENTATIONS = {  # EXIF tag 274: how to turn what the file stores so that it is upright
     1: lambda a: a,
@@ -178,7 +178,7 @@ def test_turned_16_bit_colour_is_read_upright_and_in_full(orientation, suffix, t
 def test_a_profile_that_nothing_can_be_written_into_is_undone(tmp_path, monkeypatch):
     Image.fromarray(make_photo(20, 30)).save(tmp_path / "a.png", icc_profile=make_profile())
     kept = read_photo(tmp_path / "a.png")
-    monkeypatch.setattr("realfill.images.is_writable", lambda *_: False)
+    monkeypatch.setattr("realfill.io.images.is_writable", lambda *_: False)
     undone = read_photo(tmp_path / "a.png")
     assert undone.icc_profile is None and np.array_equal(undone.pixels, kept.srgb())
 

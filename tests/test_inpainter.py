@@ -13,7 +13,7 @@ from torch import nn
 import realfill.models.inpainter
 from realfill.capacity import FREE_SHARE, peak_bytes
 from realfill.errors import RealFillWarning
-from realfill.images import to_tensor
+from realfill.io.images import to_tensor
 from realfill.models._quiet import quiet
 from realfill.models.inpainter import Inpainter
 

@@ -15,8 +15,8 @@ from realfill import Scene
 from realfill.baselines.klein import Klein, _to_one_size
 from realfill.baselines.stock import View, load_pipeline
 from realfill.errors import BaseModelError, SceneError
+from realfill.filling.windows import choose_window
 from realfill.models._quiet import quiet
-from realfill.windows import choose_window
 
 TEMPLATE = "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}{{ '> ' * add_generation_prompt }}"
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 from conftest import make_photo
 
-from realfill.images import resize, to_tensor
+from realfill.io.images import resize, to_tensor
 from realfill.masks import bounding_box, dilate, fill_smooth, random_mask, resize_mask
 
 SPREAD = {"num_rectangles": (1, 4), "rectangle_size": (0.2, 0.7)}

@@ -12,7 +12,7 @@ import realfill.models.matcher
 from realfill import RankConfig
 from realfill.capacity import FREE_SHARE, peak_bytes
 from realfill.errors import BaseModelError
-from realfill.images import fit_within, resize
+from realfill.io.images import fit_within, resize
 from realfill.models.matcher import LoftrMatcher, SiftMatcher, load_matcher
 
 CPU = torch.device("cpu")

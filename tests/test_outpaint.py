@@ -7,7 +7,7 @@ from PIL import Image
 
 from realfill import FitConfig, RankConfig, SampleConfig, Scene, complete, fit
 from realfill.errors import SceneError
-from realfill.images import read_photo
+from realfill.io.images import read_photo
 
 PHOTO = make_photo(45, 67)
 NARROW = make_photo(36, 61)

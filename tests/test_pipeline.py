@@ -124,7 +124,9 @@ def test_an_adapter_of_another_base_is_refused(scene, tiny_fit, tiny_v):
 
 
 def test_what_can_fail_fails_before_sampling(scene, tiny_sd, monkeypatch):
-    monkeypatch.setattr("realfill.filling.sample", lambda *_, **__: pytest.fail("sampled before the matcher was there"))
+    monkeypatch.setattr(
+        "realfill.filling.hole.sample", lambda *_, **__: pytest.fail("sampled before the matcher was there")
+    )
     monkeypatch.setattr("kornia.feature.loftr.loftr.load_state_dict_from_url", lambda *_, **__: 1 / 0)
     with pytest.raises(BaseModelError, match="sift"):
         complete(scene, tiny_sd, FAST, ranking=RankConfig(matcher="loftr"), progress=False)
@@ -166,7 +168,7 @@ def test_variants_fill_a_whole_canvas(scene, tiny_fit):
 
 
 def test_memory_running_out_halves_the_batch(scene, tiny_sd, monkeypatch):
-    from realfill import filling
+    from realfill.filling import hole as filling
 
     sizes, real = [], filling.sample
 
@@ -256,8 +258,8 @@ def test_a_short_fit_on_the_packaged_base_paints_what_the_reference_shows():
 
 
 def test_crops_of_a_larger_reference_show_as_much_of_the_scene(tiny_sd):
+    from realfill.filling.windows import choose_windows
     from realfill.pipeline import _training_images
-    from realfill.windows import choose_windows
 
     small, large = make_photo(64, 80, 1), make_photo(256, 320, 1)
     scene = Scene([small, large], make_photo(64, 80), compact((64, 80)))
@@ -270,8 +272,8 @@ def test_crops_of_a_larger_reference_show_as_much_of_the_scene(tiny_sd):
 
 def test_a_share_of_the_crops_shows_the_references_as_they_lie_over_the_target():
     from realfill.demo import demo_scene
+    from realfill.filling.windows import choose_windows
     from realfill.pipeline import _training_images
-    from realfill.windows import choose_windows
 
     truth = demo_scene()[1]
     hole = np.zeros(truth.shape[:2], bool)
@@ -293,8 +295,8 @@ def test_a_share_of_the_crops_shows_the_references_as_they_lie_over_the_target()
 
 
 def test_crops_reach_from_the_coarsest_window_to_a_tile_of_the_finest():
+    from realfill.filling.windows import choose_windows
     from realfill.pipeline import _training_images
-    from realfill.windows import choose_windows
 
     mask = np.zeros((400, 500), bool)
     mask[100:300, 100:300] = mask[380:, 480:] = True

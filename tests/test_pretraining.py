@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 
 from realfill import SampleConfig, Scene, complete
 from realfill.errors import OutputError, SceneError
-from realfill.images import read_image
+from realfill.io.images import read_image
 from realfill.models.inpainter import Inpainter
 from realfill.pretraining import PretrainConfig, load_photos, main, pretrain
 

@@ -7,8 +7,8 @@ import pytest
 from conftest import make_photo, make_profile
 from PIL import Image, ImageCms
 
-from realfill import profiles
-from realfill.profiles import from_srgb, is_readable, is_writable, to_depth, to_srgb
+from realfill.io import profiles
+from realfill.io.profiles import from_srgb, is_readable, is_writable, to_depth, to_srgb
 
 WIDE, GREY = make_profile(), make_profile(gamma=1.8, grey=True)
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()

@@ -15,7 +15,7 @@ from realfill.benchmark.records import Record, Results, Run
 from realfill.benchmark.report import markdown
 from realfill.benchmark.tables import build_tables
 from realfill.benchmark.thumbnails import difference_map, marked_hole, thumbnail
-from realfill.writing import write_png
+from realfill.io.writing import write_png
 
 NASTY = "<script>alert(1)</script>|*x*"
 VOID = {"meta", "img", "br"}

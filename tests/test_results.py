@@ -11,7 +11,7 @@ from PIL import Image
 
 from realfill import Completion, Completions, Scene
 from realfill.errors import OutputError, SceneError
-from realfill.images import read_image
+from realfill.io.images import read_image
 from realfill.results import check_output
 
 PROVENANCE = {"realfill": "0.1.0", "base": "tiny", "sample": {"num_inference_steps": 5}}

@@ -5,12 +5,12 @@ import torch
 from conftest import make_photo
 from diffusers import DDPMScheduler
 
+import realfill.filling.sampling
 import realfill.models.inpainter
-import realfill.sampling
 from realfill.capacity import FREE_SHARE, peak_bytes
-from realfill.images import to_tensor
+from realfill.filling.sampling import Start, largest_batch, sample
+from realfill.io.images import to_tensor
 from realfill.models.inpainter import Inpainter
-from realfill.sampling import Start, largest_batch, sample
 
 CPU = torch.device("cpu")
 DDPM_OPTIONS = {"clip_sample": False, "variance_type": "fixed_small"}
@@ -243,7 +243,7 @@ def test_the_largest_batch_is_what_free_memory_holds(inpainter, draw, monkeypatc
     size = (4 * inpainter.latent_px, 6 * inpainter.latent_px)
 
     def fit_into(free):
-        monkeypatch.setattr(realfill.sampling, "free_bytes", lambda _: free)
+        monkeypatch.setattr(realfill.filling.sampling, "free_bytes", lambda _: free)
         return largest_batch(inpainter, size, guided=guided)
 
     options = {"guidance_scale": 3.0} if guided else {}
@@ -261,5 +261,5 @@ def test_a_window_too_large_for_memory_is_sampled_one_seed_at_a_time(inpainter, 
     def fail(*_):
         raise torch.OutOfMemoryError
 
-    monkeypatch.setattr(realfill.sampling, "peak_bytes", fail)
+    monkeypatch.setattr(realfill.filling.sampling, "peak_bytes", fail)
     assert largest_batch(inpainter, (32, 32), guided=False) == 1

@@ -16,7 +16,7 @@ from realfill.benchmark.speed.scaling import growth
 from realfill.benchmark.speed.workloads import Workplace, make_completions, make_scene, run_fit, run_ported_fit
 from realfill.cli import main
 from realfill.config import SpeedConfig
-from realfill.images import to_tensor
+from realfill.io.images import to_tensor
 from realfill.models.inpainter import Inpainter
 from realfill.models.untrained import random_loftr
 from realfill.ranking import rank

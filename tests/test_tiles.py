@@ -5,7 +5,7 @@ from itertools import pairwise
 import pytest
 import torch
 
-from realfill.tiles import Tiles
+from realfill.filling.tiles import Tiles
 
 CANVASES = [(16, 16), (16, 17), (33, 90), (5, 70), (1, 1), (40, 16)]
 

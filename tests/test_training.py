@@ -9,15 +9,15 @@ from conftest import TINY_FIT, make_photo
 from diffusers import UNet2DConditionModel
 
 from realfill import FitConfig, fit
-from realfill import trainer as trainer_module
-from realfill.batches import TrainingImage, draw_crops, draw_noising, step_rng
-from realfill.denoising import denoising_loss, encode_crops
 from realfill.devices import make_accelerator
 from realfill.errors import AdapterError, RealFillWarning, SceneError, TrainingError
+from realfill.fitting import trainer as trainer_module
+from realfill.fitting.batches import TrainingImage, draw_crops, draw_noising, step_rng
+from realfill.fitting.denoising import denoising_loss, encode_crops
+from realfill.fitting.trainer import Trainer, learning_rate_factor
+from realfill.fitting.training import CHECKPOINT_NAME
 from realfill.models.adapter import trainable_lora
 from realfill.models.inpainter import Inpainter
-from realfill.trainer import Trainer, learning_rate_factor
-from realfill.training import CHECKPOINT_NAME
 
 PAPER = FitConfig().resolve({})
 
@@ -158,7 +158,7 @@ class Clock:
 
     def __init__(self, monkeypatch):
         self.now = 1000.0
-        monkeypatch.setattr("realfill.training.time.monotonic", lambda: self.now)
+        monkeypatch.setattr("realfill.fitting.training.time.monotonic", lambda: self.now)
         step = Trainer.train_step
 
         def slow(trainer, photos):

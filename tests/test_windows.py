@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from conftest import make_photo
 
+from realfill.filling.windows import Window, choose_window, choose_windows
 from realfill.masks import bounding_box
-from realfill.windows import Window, choose_window, choose_windows
 
 CASES = [  # target, hole (top, left, bottom, right), resolution, multiple, context
     ((600, 400), (300, 200, 301, 201), 128, 8, 1.7),

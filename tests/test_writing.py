@@ -13,12 +13,12 @@ import tifffile
 from conftest import make_photo, make_profile
 from PIL import Image
 
-from realfill import writing
-from realfill.images import read_image, read_photo
-from realfill.layers import Layer, write_layers
-from realfill.metadata import Credit, read_provenance
-from realfill.photos import Photo
-from realfill.writing import write_photo, write_png
+from realfill.io import writing
+from realfill.io.images import read_image, read_photo
+from realfill.io.layers import Layer, write_layers
+from realfill.io.metadata import Credit, read_provenance
+from realfill.io.photos import Photo
+from realfill.io.writing import write_photo, write_png
 
 CREDIT = Credit(software="realfill 1", description='a <"façade"> & more', provenance={"seed": 3, "x": 'q"<&é\n'})
 KINDS = list(itertools.product([np.uint8, np.uint16], [1, 3], [False, True]))

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from realfill.baselines.method import Sampler
 from realfill.errors import MissingDependencyError, SceneError
-from realfill.images import ImageArray, MaskArray, fit_within, resize, to_array, to_tensor
+from realfill.io.images import ImageArray, MaskArray, fit_within, resize, to_array, to_tensor
 from realfill.masks import fill_smooth, resize_mask
 from realfill.scene import Scene
 

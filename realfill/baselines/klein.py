@@ -21,7 +21,7 @@ from realfill.baselines.method import Sampler
 from realfill.baselines.stock import BLEND, CONTEXT, View, generators, load_pipeline, require_references
 from realfill.config import Blend
 from realfill.devices import resolve_device, resolve_dtype
-from realfill.images import ImageArray, resize
+from realfill.io.images import ImageArray, resize
 from realfill.scene import Scene
 
 _MAX_RESOLUTION = 1008  # windows of it stay below the 1024 x 1024 pixels at which the pipeline shrinks its input

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import ClassVar, Protocol, TypeAlias
 
-from realfill.images import ImageArray
+from realfill.io.images import ImageArray
 from realfill.scene import Scene
 
 Sampler: TypeAlias = Callable[[Sequence[int]], list[ImageArray]]

@@ -23,7 +23,7 @@ from realfill.baselines.method import Sampler
 from realfill.baselines.stock import BLEND, CONTEXT, View, generators, load_pipeline, require_references
 from realfill.config import Blend
 from realfill.devices import resolve_device, resolve_dtype
-from realfill.images import ImageArray, resize, to_tensor
+from realfill.io.images import ImageArray, resize, to_tensor
 from realfill.scene import Scene
 
 _CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)  # CLIP's own normalisation, as its processors do it

@@ -10,9 +10,9 @@ import numpy as np
 
 from realfill.baselines.classical import inpaint_telea, same_for_all
 from realfill.baselines.method import Sampler
-from realfill.blending import blend
 from realfill.errors import RealFillWarning, SceneError
-from realfill.images import ImageArray, MaskArray
+from realfill.filling.blending import blend
+from realfill.io.images import ImageArray, MaskArray
 from realfill.registration import Registered, register
 from realfill.scene import Scene
 

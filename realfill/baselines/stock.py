@@ -16,14 +16,14 @@ from huggingface_hub import constants
 from numpy.typing import NDArray
 from PIL import Image
 
-from realfill.blending import blend
 from realfill.config import Blend, SampleConfig
 from realfill.errors import BaseModelError, SceneError
-from realfill.images import ImageArray, MaskArray, to_array, to_tensor
+from realfill.filling.blending import blend
+from realfill.filling.windows import Window, choose_window
+from realfill.io.images import ImageArray, MaskArray, to_array, to_tensor
 from realfill.masks import fill_smooth
 from realfill.models._quiet import quiet
 from realfill.scene import Scene
-from realfill.windows import Window, choose_window
 
 CONTEXT = SampleConfig().resolve({}).context
 BLEND: Blend = SampleConfig().blend

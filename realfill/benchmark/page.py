@@ -24,7 +24,7 @@ from realfill.benchmark.thumbnails import (
     marked_hole,
     thumbnail,
 )
-from realfill.images import natural_key
+from realfill.io.images import natural_key
 
 _PAGE = Template("""\
 <!DOCTYPE html>

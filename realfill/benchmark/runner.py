@@ -29,12 +29,12 @@ from realfill.cases import Case, case_folders
 from realfill.completion import Completion
 from realfill.config import RankConfig
 from realfill.errors import OutputError, RealFillError, RealFillWarning
-from realfill.images import ImageArray, MaskArray, read_image
+from realfill.io.images import ImageArray, MaskArray, read_image
+from realfill.io.writing import write_png
 from realfill.models.matcher import Matcher
 from realfill.ranking import rank
 from realfill.results import Completions
 from realfill.scene import Scene
-from realfill.writing import write_png
 
 RESULTS_NAME = "results.json"
 _CONFIG_NAME = "benchmark.json"

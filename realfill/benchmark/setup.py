@@ -18,11 +18,11 @@ from realfill.benchmark.runner import Arm, Benchmark, Metric
 from realfill.config import BenchConfig, FitConfig, MethodName, MetricName, RankConfig, SampleConfig
 from realfill.devices import resolve_device
 from realfill.errors import BaseModelError, MissingDependencyError
-from realfill.images import ImageArray, MaskArray
+from realfill.filling.windows import choose_window
+from realfill.io.images import ImageArray, MaskArray
 from realfill.models.inpainter import Inpainter
 from realfill.models.matcher import load_matcher
 from realfill.models.perceptual import load_metric
-from realfill.windows import choose_window
 
 
 def set_up(

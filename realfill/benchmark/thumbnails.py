@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from realfill.errors import RealFillError
-from realfill.images import ImageArray, MaskArray, fit_within, read_image, resize
+from realfill.io.images import ImageArray, MaskArray, fit_within, read_image, resize
 
 THUMBNAIL_PX = 320
 SMALL_PX = 160

@@ -19,7 +19,7 @@ from realfill.alignment import find_homography
 from realfill.capacity import FREE_SHARE, free_bytes, peak_bytes
 from realfill.config import RankConfig
 from realfill.errors import BaseModelError
-from realfill.images import ImageArray, fit_within, resize
+from realfill.io.images import ImageArray, fit_within, resize
 
 Features: TypeAlias = Any  # what a matcher's own match() takes
 

@@ -21,7 +21,7 @@ from PIL import Image
 from transformers import CLIPVisionModelWithProjection, ViTModel
 
 from realfill.errors import BaseModelError, MissingDependencyError
-from realfill.images import ImageArray, MaskArray, to_tensor
+from realfill.io.images import ImageArray, MaskArray, to_tensor
 from realfill.models._quiet import quiet
 
 Measure: TypeAlias = Callable[[ImageArray, ImageArray, MaskArray], float]

@@ -12,13 +12,13 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 
-from realfill.batches import TrainingImage, draw_crops, draw_noising, step_rng
 from realfill.config import FitConfig, SampleConfig
-from realfill.images import ImageArray
+from realfill.filling.sampling import sample
+from realfill.fitting.batches import TrainingImage, draw_crops, draw_noising, step_rng
+from realfill.io.images import ImageArray
 from realfill.models.adapter import Trainable
 from realfill.models.inpainter import Inpainter
 from realfill.models.matcher import Matcher, Matches
-from realfill.sampling import sample
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "no": torch.float32}
 
@@ -82,7 +82,7 @@ class PortedFit:
 def sample_one_by_one(
     inpainter: Inpainter, image: torch.Tensor, hole: torch.Tensor, seeds: Sequence[int], config: SampleConfig
 ) -> torch.Tensor:
-    """Sample seeds as so many calls of a pipeline; arguments as of ``realfill.sampling.sample``."""
+    """Sample seeds as so many calls of a pipeline; arguments as of ``realfill.filling.sampling.sample``."""
     return torch.cat([
         sample(
             inpainter, image, hole, seeds=[seed], scheduler=config.scheduler,

@@ -13,12 +13,14 @@ import cv2
 import numpy as np
 import torch
 
-from realfill.batches import TrainingImage
 from realfill.benchmark.speed.measuring import Timing, Variant, count_flops, synchronize, timed
 from realfill.benchmark.speed.port import DTYPES, PortedFit, match_pair_by_pair, sample_one_by_one
 from realfill.config import FitConfig, RankConfig, SampleConfig
 from realfill.devices import resolve_dtype, resolve_precision
-from realfill.images import ImageArray, to_tensor
+from realfill.filling.sampling import largest_batch, sample
+from realfill.fitting.batches import TrainingImage
+from realfill.fitting.training import Progress
+from realfill.io.images import ImageArray, to_tensor
 from realfill.models.adapter import trainable_lora, trainable_weights
 from realfill.models.inpainter import Inpainter
 from realfill.models.matcher import Matcher
@@ -26,9 +28,7 @@ from realfill.models.untrained import random_loftr
 from realfill.pipeline import fit
 from realfill.ranking import rank
 from realfill.results import Completion, Completions
-from realfill.sampling import largest_batch, sample
 from realfill.scene import Scene
-from realfill.training import Progress
 
 
 def make_scene(side: int, num_references: int = 2) -> Scene:

@@ -12,7 +12,7 @@ from diffusers import DDPMScheduler, StableDiffusionInpaintPipeline, UNet2DCondi
 from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from realfill.images import ImageArray, resize
+from realfill.io.images import ImageArray, resize
 from realfill.models.mini.autoencoder import PatchAutoencoder
 
 _PROMPT_TOKENS = 16

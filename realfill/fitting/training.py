@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from realfill.batches import TrainingImage
 from realfill.errors import RealFillWarning, TrainingError
-from realfill.trainer import Trainer
+from realfill.fitting.batches import TrainingImage
+from realfill.fitting.trainer import Trainer
 
 CHECKPOINT_NAME = "checkpoint.pt"
 _WARM_UP = 2  # steps that tell nothing about how long the others take

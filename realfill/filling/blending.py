@@ -16,9 +16,9 @@ from scipy import sparse
 from scipy.sparse.linalg import cg
 
 from realfill.config import Blend
-from realfill.images import ImageArray, MaskArray
+from realfill.io.images import ImageArray, MaskArray
+from realfill.io.profiles import to_depth
 from realfill.masks import fill_smooth
-from realfill.profiles import to_depth
 
 _REACH = 16  # pixels of the model's into the hole, at which the correction has fallen to about a third
 _COARSE_PX = 128  # longer side at which the Poisson equation is solved from nothing

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from realfill.config import FitConfig
-from realfill.images import ImageArray, MaskArray, resize
+from realfill.io.images import ImageArray, MaskArray, resize
 from realfill.masks import dilate, random_mask, resize_mask
 
 _MIN_KNOWN = 0.05  # share of known pixels below which a crop is drawn anew

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from realfill.images import MaskArray
+from realfill.io.images import MaskArray
 
 _KERNEL = np.outer([1, -2, 1], [1, -2, 1]).astype(np.float32) / 6  # Immerkaer 1996: unit white noise stays unit
 _LUMINANCE = np.array([0.299, 0.587, 0.114], np.float32)

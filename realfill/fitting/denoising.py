@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from realfill.batches import Crops, Noising
 from realfill.devices import send
+from realfill.fitting.batches import Crops, Noising
 from realfill.masks import fill_smooth
 from realfill.models.inpainter import Inpainter
 

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from realfill.batches import TrainingImage, draw_crops
 from realfill.config import FitConfig
-from realfill.denoising import Latents, encode_crops
 from realfill.devices import send
+from realfill.fitting.batches import TrainingImage, draw_crops
+from realfill.fitting.denoising import Latents, encode_crops
 from realfill.models.inpainter import Inpainter
 
 if TYPE_CHECKING:

@@ -15,16 +15,16 @@ import torch
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from realfill.bank import Bank
-from realfill.batches import TrainingImage, draw_crops, draw_noising, step_rng
 from realfill.config import FitConfig
-from realfill.denoising import Denoiser, Latents, denoising_loss, encode_crops
 from realfill.devices import send
 from realfill.errors import AdapterError, TrainingError
-from realfill.footprint import legal_pieces
+from realfill.fitting.bank import Bank
+from realfill.fitting.batches import TrainingImage, draw_crops, draw_noising, step_rng
+from realfill.fitting.denoising import Denoiser, Latents, denoising_loss, encode_crops
+from realfill.fitting.footprint import legal_pieces
+from realfill.fitting.plans import compiling_pays, plan_fit
 from realfill.models.adapter import Trainable
 from realfill.models.inpainter import Inpainter
-from realfill.plans import compiling_pays, plan_fit
 
 if TYPE_CHECKING:
     from accelerate import Accelerator

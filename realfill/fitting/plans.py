@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from realfill.config import FitConfig
-from realfill.footprint import MemoryPlan, StepFootprint, plan_memory
+from realfill.fitting.footprint import MemoryPlan, StepFootprint, plan_memory
 from realfill.models.adapter import Trainable
 from realfill.models.bases import download_bytes, is_present
 from realfill.models.inpainter import Inpainter

@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageCms, ImageOps, UnidentifiedImageError
 
 from realfill.errors import SceneError
-from realfill.metadata import clean_exif
-from realfill.photos import Photo
-from realfill.profiles import is_readable, is_writable, to_srgb
+from realfill.io.metadata import clean_exif
+from realfill.io.photos import Photo
+from realfill.io.profiles import is_readable, is_writable, to_srgb
 
 ImageArray: TypeAlias = NDArray[np.uint8]
 MaskArray: TypeAlias = NDArray[np.bool_]

@@ -14,8 +14,8 @@ import torch
 
 from realfill.capacity import FREE_SHARE, free_bytes, is_out_of_memory, peak_bytes
 from realfill.config import Scheduler
+from realfill.filling.tiles import Tiles
 from realfill.models.inpainter import Inpainter
-from realfill.tiles import Tiles
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

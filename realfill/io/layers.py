@@ -10,10 +10,10 @@ from os import PathLike
 from pathlib import Path
 from xml.sax.saxutils import quoteattr
 
-from realfill.images import fit_within, resize
-from realfill.metadata import Credit
-from realfill.photos import Photo
-from realfill.writing import encode_png
+from realfill.io.images import fit_within, resize
+from realfill.io.metadata import Credit
+from realfill.io.photos import Photo
+from realfill.io.writing import encode_png
 
 _THUMBNAIL_PX = 256
 

@@ -18,10 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, TiffImagePlugin, TiffTags
 
-from realfill.images import ImageArray
-from realfill.metadata import Credit, exif_of_size
-from realfill.photos import Photo
-from realfill.profiles import to_depth
+from realfill.io.images import ImageArray
+from realfill.io.metadata import Credit, exif_of_size
+from realfill.io.photos import Photo
+from realfill.io.profiles import to_depth
 
 SUFFIXES = {"png": ".png", "tiff": ".tif", "jpeg": ".jpg"}
 _LEVEL = 4  # of zlib: beyond it, files shrink by a few percent and take several times as long

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from realfill.images import MaskArray, resize
+from realfill.io.images import MaskArray, resize
 from realfill.masks import bounding_box, resize_mask
 
 Box: TypeAlias = tuple[int, int, int, int]

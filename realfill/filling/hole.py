@@ -14,16 +14,16 @@ import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from realfill.blending import blend
 from realfill.capacity import is_out_of_memory
 from realfill.config import SampleConfig
 from realfill.errors import RealFillWarning
-from realfill.grain import match_grain, measure_grain
-from realfill.images import ImageArray, resize, to_tensor
+from realfill.filling.blending import blend
+from realfill.filling.grain import match_grain, measure_grain
+from realfill.filling.sampling import Start, largest_batch, sample
+from realfill.filling.windows import Part, Window, choose_windows
+from realfill.io.images import ImageArray, resize, to_tensor
 from realfill.models.inpainter import Inpainter
-from realfill.sampling import Start, largest_batch, sample
 from realfill.scene import Scene
-from realfill.windows import Part, Window, choose_windows
 
 _MAX_BATCH_ON_CPU = 16  # more isn't faster there
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from realfill.profiles import from_srgb, to_depth, to_srgb
+from realfill.io.profiles import from_srgb, to_depth, to_srgb
 
 _BAND_ROWS = 256
 

@@ -1,0 +1,1 @@
+"""Photos from files and back: values, depth, profiles, metadata, layers."""
