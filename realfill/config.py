@@ -128,9 +128,9 @@ class FitConfig(Config):
     """Share of the crops that come from the target; the others are spread evenly over the references.
     Unstated in the paper: as if one photo in four were the target."""
     crop_scale: Auto[tuple[float, float]] = auto((0.7, 1.4))
-    """Range of a crop's side, as a multiple of the side of the window in which the hole will be filled, at the scale
-    at which matched keypoints say that the photo shows the scene; drawn evenly on a logarithmic scale. Unstated in the
-    paper: close to the scale that is needed."""
+    """Range of a crop's side, as a multiple of the side of the window in which the hole will be filled (with the base's
+    own ``context`` and ``join_windows``), at the scale at which matched keypoints say that the photo shows the scene;
+    drawn evenly on a logarithmic scale. Unstated in the paper: close to the scale that is needed."""
     num_stages: Auto[int] = auto(1)
     """Stages of ``SampleConfig.num_stages`` that the fit is for: crops become as small as a tile of the finest shows.
     """

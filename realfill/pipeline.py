@@ -102,7 +102,7 @@ def fit(
     inputs = {f"reference {i}": _hash(r) for i, r in enumerate(scene.references)}
     inputs |= {"target": _hash(scene.known), "mask": _hash(scene.mask)}
     recipe = {**config.to_dict(), **dict.fromkeys(_OF_THE_MACHINE)}
-    identity = hashlib.sha256(json.dumps([recipe, inpainter.fingerprint, inputs]).encode()).hexdigest()
+    identity = hashlib.sha256(json.dumps([recipe, str(frozen), inpainter.fingerprint, inputs]).encode()).hexdigest()
     if trainer.accelerator.is_main_process:
         _say(describe_fit(inpainter, trainer.config, trainer.plan) if progress else None)
     train(
@@ -188,7 +188,7 @@ def _complete(
     matcher = load_matcher(ranking, where) if scene.references else None
     if isinstance(adapter, Adapter):
         attach(inpainter, adapter)
-        config = config.resolve({"prompt": adapter.config.prompt})
+        config = config if config.prompt is not None else dataclasses.replace(config, prompt=adapter.config.prompt)
     inpainter.to(where, resolve_dtype(where, dtype))
     scene = scene.dilated(config.dilation_px)
     provenance = _provenance(adapter, config, ranking, inpainter)

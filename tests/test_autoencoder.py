@@ -180,7 +180,7 @@ def test_a_built_base_is_an_inpainting_model_and_is_loaded_as_it_was_saved(built
     assert (loaded.fingerprint, loaded.card) == (made.fingerprint, card)
     assert (loaded.resolution, loaded.latent_px, loaded.latent_shape((64, 32))) == (64, 8, (4, 8, 4))
     image = torch.rand((1, 3, 64, 64), generator=torch.Generator().manual_seed(0))
-    torch.testing.assert_close(loaded.encode(image), made.encode(image))
+    torch.testing.assert_close(loaded.posterior(image), made.posterior(image))
 
 
 def test_a_base_is_built_from_its_seed_alone(photos):

@@ -8,8 +8,9 @@ import pytest
 import torch
 from conftest import TINY_FIT, make_photo
 
-from realfill import Adapter, FitConfig, RankConfig, SampleConfig, Scene, complete, fit, pipeline, rank, variants
+from realfill import Adapter, FitConfig, RankConfig, SampleConfig, Scene, complete, fit, rank, variants
 from realfill.errors import AdapterError, BaseModelError, RealFillWarning
+from realfill.filling import hole
 from realfill.metrics import psnr
 
 SIFT = RankConfig(matcher="sift")
@@ -151,6 +152,12 @@ def test_ranking_can_be_done_again_with_other_references(scene, tiny_sd):
     assert len(ranked.best.num_matches_per_reference) == 1
 
 
+def test_the_papers_preset_samples_with_the_adapters_prompt(scene, tiny_fit):
+    adapter = fit(scene, dataclasses.replace(tiny_fit, prompt="a photo of sks"), progress=False)
+    sampled = complete(scene, adapter, dataclasses.replace(FAST, preset="paper"), ranking=SIFT, progress=False)
+    assert sampled.best.provenance["sample"]["prompt"] == "a photo of sks"
+
+
 def test_dilation_grows_what_is_filled_and_no_more(scene, tiny_sd):
     grown = complete(scene, tiny_sd, dataclasses.replace(FAST, dilation_px=3), ranking=SIFT, progress=False)
     assert grown.scene.mask.sum() > scene.mask.sum()
@@ -168,9 +175,7 @@ def test_variants_fill_a_whole_canvas(scene, tiny_fit):
 
 
 def test_memory_running_out_halves_the_batch(scene, tiny_sd, monkeypatch):
-    from realfill.filling import hole as filling
-
-    sizes, real = [], filling.sample
+    sizes, real = [], hole.sample
 
     def scarce(*args, seeds, **options):
         sizes.append(len(seeds))
@@ -178,7 +183,7 @@ def test_memory_running_out_halves_the_batch(scene, tiny_sd, monkeypatch):
             raise torch.OutOfMemoryError
         return real(*args, seeds=seeds, **options)
 
-    monkeypatch.setattr(filling, "sample", scarce)
+    monkeypatch.setattr(hole, "sample", scarce)
     bare = Scene([], scene.target, scene.mask)
     with pytest.warns(RealFillWarning, match="out of memory"):
         completions = complete(bare, tiny_sd, dataclasses.replace(FAST, num_samples=3, batch_size=3), progress=False)
@@ -193,19 +198,17 @@ def test_memory_that_does_not_do_for_one_seed_is_an_error(scene, tiny_sd, monkey
     def fail(*_, **__):
         raise error
 
-    monkeypatch.setattr(pipeline, "sample", fail)
+    monkeypatch.setattr(hole, "sample", fail)
     bare = Scene([], scene.target, scene.mask)
-    with pytest.raises(RuntimeError), pytest.warns(RealFillWarning, match="going on with 1 seeds"):
+    with pytest.raises(RuntimeError), pytest.warns(RealFillWarning, match="going on with 1 at a time"):
         complete(bare, tiny_sd, dataclasses.replace(FAST, num_samples=2, batch_size=2), progress=False)
 
 
 @pytest.mark.parametrize(("largest", "sizes"), [(99, [5]), (4, [3, 2]), (1, [1] * 5)])
 def test_seeds_are_spread_over_batches_as_large_as_memory_allows(scene, tiny_sd, monkeypatch, largest, sizes):
-    seen, real = [], pipeline.sample
-    monkeypatch.setattr(pipeline, "largest_batch", lambda *_, **__: largest)
-    monkeypatch.setattr(
-        pipeline, "sample", lambda *a, seeds, **o: seen.append(len(seeds)) or real(*a, seeds=seeds, **o)
-    )
+    seen, real = [], hole.sample
+    monkeypatch.setattr(hole, "largest_batch", lambda *_, **__: largest)
+    monkeypatch.setattr(hole, "sample", lambda *a, seeds, **o: seen.append(len(seeds)) or real(*a, seeds=seeds, **o))
     complete(Scene([], scene.target, scene.mask), tiny_sd, dataclasses.replace(FAST, num_samples=5), progress=False)
     assert seen == sizes
 

@@ -57,7 +57,7 @@ def measure_grain(image: NDArray, where: MaskArray) -> Grain | None:
         ``None``: there are too few blocks.
     """
     values = np.where(where[:, :, None], image, 0).astype(np.float32)
-    inside = cv2.erode(np.pad(where, 2).astype(np.uint8), np.ones((5, 5), np.uint8))[2:-2, 2:-2]
+    inside = cv2.erode(np.pad(where, 3).astype(np.uint8), np.ones((7, 7), np.uint8))[3:-3, 3:-3]
     height, width = (n // _BLOCK_PX for n in where.shape)
     if not height or not width:
         return None

@@ -25,8 +25,6 @@ from realfill.io.images import ImageArray, resize, to_tensor
 from realfill.models.inpainter import Inpainter
 from realfill.scene import Scene
 
-_MAX_BATCH_ON_CPU = 16  # more isn't faster there
-
 
 def choose_parts(inpainter: Inpainter, scene: Scene, config: SampleConfig) -> tuple[Part, ...]:
     """Choose the windows in which a scene's hole is filled with a base; ``config`` is resolved."""
@@ -73,8 +71,7 @@ def fill_hole(inpainter: Inpainter, scene: Scene, config: SampleConfig, *, progr
 
 def _find_batch_size(inpainter: Inpainter, config: SampleConfig) -> int:
     guidance = {config.stage(i)[1] for i in range(config.num_stages)}
-    found = largest_batch(inpainter, (inpainter.resolution, inpainter.resolution), guided=guidance != {1.0})
-    return min(found, _MAX_BATCH_ON_CPU) if inpainter.device.type == "cpu" else found
+    return largest_batch(inpainter, (inpainter.resolution, inpainter.resolution), guided=guidance != {1.0})
 
 
 @dataclass(slots=True, kw_only=True, eq=False)

@@ -17,6 +17,8 @@ from realfill.config import Scheduler
 from realfill.filling.tiles import Tiles
 from realfill.models.inpainter import Inpainter
 
+_MAX_BATCH_ON_CPU = 16  # more isn't faster there
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Start:
@@ -177,4 +179,5 @@ def largest_batch(inpainter: Inpainter, size: tuple[int, int], *, guided: bool) 
         if not is_out_of_memory(error):
             raise
         return 1
-    return max(1, int(FREE_SHARE * free / taken))
+    found = max(1, int(FREE_SHARE * free / taken))
+    return min(found, _MAX_BATCH_ON_CPU) if inpainter.device.type == "cpu" else found

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from realfill.capacity import free_bytes
 from realfill.config import FitConfig
 from realfill.fitting.footprint import MemoryPlan, StepFootprint, plan_memory
 from realfill.models.adapter import Trainable
@@ -40,7 +41,7 @@ def plan_fit(inpainter: Inpainter, trainable: Trainable, config: FitConfig, acce
         bank_bytes=4 * config.bank_size * (3 * channels + 2) * height * width,
     )
     return plan_memory(
-        _free_bytes(device) if device.type == "cuda" else None, footprint, config.batch_size,
+        free_bytes(device) if device.type == "cuda" else None, footprint, config.batch_size,
         num_processes=accelerator.num_processes, pieces=config.gradient_accumulation_steps,
         checkpointing=config.gradient_checkpointing,
     )  # fmt: skip
@@ -69,9 +70,3 @@ def describe_download(base: str, *, local_files_only: bool = False) -> str | Non
     """Say in a line what there is to download before a base can be used; ``None`` if nothing, or it isn't known."""
     size = None if local_files_only or is_present(base) else download_bytes(base)
     return None if size is None else f"downloading the base model {base!r}, {size / 1e9:.1f} GB"
-
-
-def _free_bytes(device: torch.device) -> int:
-    """Tell what is free on a GPU, together with what torch holds there without using it."""
-    unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    return torch.cuda.mem_get_info(device)[0] + unused

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from realfill.capacity import is_out_of_memory
 from realfill.errors import RealFillWarning, TrainingError
 from realfill.fitting.batches import TrainingImage
 from realfill.fitting.trainer import Trainer
@@ -104,9 +105,9 @@ def train(
             if not _try_step(trainer, photos):
                 continue
             pace.add(time.monotonic() - begun)
+            trainer.time_s = time.monotonic() - start
             if checkpoint is not None and trainer.step % config.checkpoint_every == 0:
                 trainer.save(checkpoint, identity)
-            trainer.time_s = time.monotonic() - start
             report = _report(trainer, pace, rate)
             _show(bar, report, trainer.losses[-50:], pace.mean_s)
             if on_step is not None and on_step(report) is False:
@@ -126,8 +127,8 @@ def _try_step(trainer: Trainer, photos: Sequence[TrainingImage]) -> bool:
     """Make a step; where memory runs out, make the pieces smaller instead, and return ``False``."""
     try:
         trainer.train_step(photos)
-    except torch.OutOfMemoryError:
-        if not trainer.can_shrink:
+    except RuntimeError as error:
+        if not is_out_of_memory(error) or not trainer.can_shrink:
             raise
     else:
         return True
