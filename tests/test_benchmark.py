@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import time
 import warnings
 
 import numpy as np
@@ -236,3 +237,15 @@ def test_a_benchmark_can_be_discarded_and_other_folders_can_not(cases, tmp_path)
     (out / "cases").mkdir()
     discard(out)
     assert (out / "cases").is_dir()
+
+
+def test_a_gpus_peak_survives_a_measurement_within(monkeypatch):
+    peak = [7e8]
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.reset_peak_memory_stats", lambda: None)
+    monkeypatch.setattr("torch.cuda.max_memory_allocated", lambda: peak[0])
+    with PeakMemory() as memory:
+        time.sleep(0.1)
+        peak[0] = 3e8  # what is watched set torch's counter back
+        time.sleep(0.1)
+    assert memory.peak_mb == 700
