@@ -72,8 +72,8 @@ class PretrainConfig:
     """Random patches that the principal components are computed from."""
     num_decoder_crops: int = 1500
     """Random crops that the linear decoder is computed from."""
-    widths: tuple[int, int, int] = (64, 128, 192)
-    """Channels of the U-Net's levels."""
+    widths: tuple[int, int, int] = (96, 128, 192)
+    """Channels of the U-Net's levels. A base given as ``init`` whose first level is narrower gets it widened."""
     min_crop_share: float = 0.4
     """Smallest crop's side, as a share of the photo's shorter one, where that isn't below the resolution."""
     num_holdout: int = 100
@@ -206,7 +206,7 @@ def _start(config: PretrainConfig, photos: Sequence[ImageArray]) -> Inpainter:
     if start is None:
         pipeline = build_pipeline(autoencoder, resolution=config.resolution, widths=config.widths, seed=config.seed)
     else:
-        pipeline = widen(start.pipeline, autoencoder)
+        pipeline = widen(start.pipeline, autoencoder, config.widths[0], seed=config.seed)
     return Inpainter.from_pipeline(pipeline, base=str(config.output), card=card)
 
 

@@ -274,7 +274,7 @@ def test_components_can_be_added_to_those_there(autoencoder, photos, unseen):
 def test_a_widened_base_predicts_what_it_did_before(autoencoder, photos):
     small = build_pipeline(autoencoder, resolution=32, widths=(32, 32, 64))
     more = principal_components(photos, 8, 24, keep=autoencoder, num_patches=3000)
-    wide = widen(small, more)
+    wide = widen(small, more, 32)
     generator = torch.Generator().manual_seed(0)
     noisy, masked = (torch.randn((1, 24, 4, 4), generator=generator) for _ in range(2))
     mask, words = torch.zeros(1, 1, 4, 4), torch.zeros(1, 16, 64)
@@ -283,3 +283,18 @@ def test_a_widened_base_predicts_what_it_did_before(autoencoder, photos):
         after = wide.unet(torch.cat([noisy, mask, masked], 1), 500, words).sample
     assert torch.allclose(after[:, :20], before, atol=1e-5)
     assert not after[:, 20:].any()
+
+
+@pytest.mark.parametrize(("width", "tolerance"), [(64, 0.15), (80, 0.35)])
+def test_a_base_with_a_wider_level_predicts_nearly_what_it_did_before(autoencoder, width, tolerance):
+    small = build_pipeline(autoencoder, resolution=32, widths=(32, 96, 128))
+    wide = widen(small, autoencoder, width)
+    assert wide.unet.config.block_out_channels == (width, 96, 128)
+    generator = torch.Generator().manual_seed(0)
+    inputs, words = torch.randn((4, 41, 8, 8), generator=generator), torch.zeros(4, 16, 64)
+    times = torch.tensor([20, 300, 700, 999])
+    with torch.no_grad():
+        before, after = (x.unet(inputs, times, words).sample for x in (small, wide))
+    assert (after - before).norm() < tolerance * before.norm()
+    weight = wide.unet.conv_out.weight
+    assert not torch.allclose(weight[:, 0], weight[:, 1], rtol=0.01), "copies can't part"

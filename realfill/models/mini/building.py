@@ -102,24 +102,67 @@ def regress_decoder(
     return autoencoder.with_decoder(weight, solved[-1].view(3, patch, patch).mean((1, 2)))
 
 
-def widen(pipeline: StableDiffusionInpaintPipeline, autoencoder: PatchAutoencoder) -> StableDiffusionInpaintPipeline:
-    """Give a base an autoencoder with more channels, its first ones the same; what the U-Net has learnt stays.
+def widen(
+    pipeline: StableDiffusionInpaintPipeline, autoencoder: PatchAutoencoder, width: int, *, seed: int = 0
+) -> StableDiffusionInpaintPipeline:
+    """Give a base more latent channels and a wider first level; what its U-Net has learnt stays.
 
-    The U-Net doesn't look at the new channels yet, and predicts 0 for them.
+    The U-Net doesn't look at new latent channels yet, and predicts 0 for them. A wider level's channels are copies of
+    those there, and what listens to a channel shares its weights unevenly among the copies (Net2Net, Chen et al.
+    2016), so that they can part. What is predicted stays nearly the same; exactly but for the group normalisation of
+    copies that count twice.
+
+    Args:
+        pipeline: the base.
+        autoencoder: the same, or one with more channels, the first ones the same.
+        width: channels of the U-Net's first level, as many as there are or more.
+        seed: of the shares.
     """
     old, new = pipeline.vae.config.latent_channels, autoencoder.config["latent_channels"]
-    unet: Any = UNet2DConditionModel.from_config(
-        {**pipeline.unet.config, "in_channels": 2 * new + 1, "out_channels": new}
-    )
     weights = dict(pipeline.unet.state_dict())
     inputs = weights["conv_in.weight"]
     nothing = inputs.new_zeros(len(inputs), new - old, *inputs.shape[2:])
     weights["conv_in.weight"] = torch.cat([inputs[:, :old], nothing, inputs[:, old:], nothing], dim=1)
     for name in ("conv_out.weight", "conv_out.bias"):
         weights[name] = torch.cat([weights[name], weights[name].new_zeros(new - old, *weights[name].shape[1:])])
+    widths = pipeline.unet.config.block_out_channels
+    unet: Any = UNet2DConditionModel.from_config(
+        {
+            **{k: v for k, v in pipeline.unet.config.items() if not k.startswith("_")},
+            "in_channels": 2 * new + 1,
+            "out_channels": new,
+            "block_out_channels": (width, *widths[1:]),
+            "time_embedding_dim": weights["time_embedding.linear_1.weight"].shape[0],
+        }
+    )
+    generator = torch.Generator().manual_seed(seed)
+    for name, wanted in unet.state_dict().items():
+        weights[name] = _share_out(weights[name], wanted.shape, widths[0], width, generator)
+    times = torch.arange(pipeline.scheduler.config.num_train_timesteps)
+    embedded, before = (x.time_proj(times).double() for x in (unet, pipeline.unet))
+    translation = torch.linalg.lstsq(embedded, before, driver="gelsd").solution.T.float()
+    weights["time_embedding.linear_1.weight"] = (
+        pipeline.unet.state_dict()["time_embedding.linear_1.weight"] @ translation
+    )
     unet.load_state_dict(weights)
     parts = {**pipeline.components, "unet": unet, "vae": autoencoder, "requires_safety_checker": False}
     return StableDiffusionInpaintPipeline(**parts)  # type: ignore[arg-type]
+
+
+def _share_out(weight: torch.Tensor, shape: torch.Size, old: int, new: int, generator: torch.Generator) -> torch.Tensor:
+    """Copy outputs, and share inputs out, along axes where the last channels are of the widened level."""
+    for axis in range(min(2, weight.ndim)):
+        if weight.shape[axis] == shape[axis]:
+            continue
+        levels = (shape[axis] - weight.shape[axis]) // (new - old)
+        kept = weight.shape[axis] - levels * old
+        sources = torch.cat([torch.arange(kept), kept + torch.arange(levels * new) * old // new])
+        weight = weight.index_select(axis, sources)
+        if axis == 1:
+            shares = 0.5 + torch.rand(weight.shape, generator=generator)
+            totals = torch.zeros(len(weight), int(sources.max()) + 1, *weight.shape[2:]).index_add(1, sources, shares)
+            weight = weight * shares / totals.index_select(1, sources)
+    return weight
 
 
 def build_pipeline(
