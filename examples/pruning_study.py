@@ -81,7 +81,7 @@ def scored(scene, truth, window, images, seeds):
         patch = window.restore(image.permute(1, 2, 0).numpy() * 255)
         hole = scene.mask[window.slices]
         filled = blend(known[window.slices], hole, patch, method="membrane", scale=window.scale, dtype=np.uint8)[hole]
-        items.append(Completion(scene=scene, filled=filled, seed=seed, provenance={"rank": {"matcher": "patches"}}))
+        items.append(Completion(scene=scene, filled=filled, seed=seed, provenance={"rank": {"matcher": "registered"}}))
     start = time.perf_counter()
     ranked = rank(Completions(items=tuple(items), scene=scene), progress=False)
     seconds = time.perf_counter() - start

@@ -193,7 +193,7 @@ class Rank(_Common, SceneOptions, OutputOptions):
         ranked = rank(completions, config=self.rank, device=self.device, progress=not self.quiet)
         self.write(ranked, self.output, overwrite=self.overwrite)
         for place, completion in enumerate(ranked, 1):
-            self.say(f"{place:3d}. seed {completion.seed}: {completion.num_matches} matches")
+            self.say(f"{place:3d}. seed {completion.seed}: score {completion.score:g}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,7 +20,7 @@ Schedule = Literal["constant", "linear", "cosine"]
 Precision = Literal["no", "fp16", "bf16"]
 Scheduler = Literal["ddpm", "ddim", "dpm++", "unipc", "euler"]
 Blend = Literal["membrane", "poisson", "cut"]
-MatcherName = Literal["loftr", "sift", "patches"]
+MatcherName = Literal["loftr", "sift", "registered"]
 FileFormat = Literal["png", "tiff", "jpeg"]
 MethodName = Literal[
     "realfill", "base", "prompt", "smooth", "telea", "shiftmap", "stitching", "paint_by_example", "dreambooth", "klein"
@@ -229,6 +229,8 @@ class SampleConfig(Config):
     """``membrane``: what is left between the known pixels and the sample at the border is spread into the hole.
     ``poisson``: the sample's gradients, with the known pixels at the border (Perez et al. 2003). ``cut``: the sample
     as it is. Known pixels stay exact in each."""
+    match_sharpness: Auto[bool] = auto(value=False)
+    """Make what is filled as sharp as the known pixels around it: neither softer nor sharper than their focus."""
     match_grain: bool = False
     """Give what is filled the noise that the known pixels around it have and it lacks, by luminance and channel."""
 
@@ -259,12 +261,12 @@ class RankConfig(Config):
     """How completions are ranked: by matched keypoints between references and filled region (paper, section 3.4)."""
 
     matcher: Auto[MatcherName] = auto("loftr")
-    """``loftr`` (paper; downloads its weights once), ``sift`` (needs no weights), or ``patches``, for small bases whose
-    samples are too soft for keypoints (none either): patches compared where a homography says that they meet."""
+    """``loftr`` (paper; downloads its weights once), ``sift`` (needs no weights), or ``registered``, for small bases
+    whose samples are too soft for keypoints (none either): pixels compared with references laid over the target."""
     max_size_px: int = 840
     """Images are shrunk to this longer side before they are matched; memory grows with its fourth power."""
     min_confidence: Auto[float] = auto(0.2)
-    """Matches of LoFTR or of patches below this confidence don't count. LoFTR's authors' default."""
+    """Matches of LoFTR below this confidence don't count. LoFTR's authors' default."""
     max_ratio: Auto[float] = auto(0.8)
     """Lowe's ratio test for SIFT: distance to the best match over that to the second best. Lowe's value."""
 

@@ -197,7 +197,9 @@ def _complete(
     filled = fill_hole(inpainter, scene, config, progress=progress)
     items = [Completion(scene=scene, filled=f, seed=seed, provenance=provenance) for seed, f in filled.items()]
     completions = Completions(items=tuple(items), scene=scene)
-    return rank(completions, config=ranking, matcher=matcher, progress=progress) if matcher else completions
+    if not scene.references:
+        return completions
+    return rank(completions, config=ranking, matcher=matcher, progress=progress)
 
 
 def check_ready(

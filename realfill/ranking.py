@@ -10,12 +10,14 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from realfill.agreement import compare, reaches
 from realfill.config import RankConfig
 from realfill.devices import resolve_device
 from realfill.errors import RealFillWarning, SceneError
 from realfill.io.images import ImageArray, MaskArray
 from realfill.models.matcher import Matcher, Matches, load_matcher
 from realfill.results import Completion, Completions
+from realfill.scene import Scene
 
 _AT_A_TIME = 8  # completions whose features are held
 
@@ -32,7 +34,9 @@ def rank(
     """Order completions by authenticity: matched keypoints between each reference and the filled region.
 
     Whole images are matched, so that the context helps; only matches that end in the hole count. The score is their
-    number over all references; equal numbers are told apart by the matches' confidence, then by the seed.
+    number over all references; equal numbers are told apart by the matches' confidence, then by the seed. With
+    ``matcher="registered"`` the score is in dB instead, how close the hole's pixels are to the references' and to the
+    other completions' (``agreement.compare``), and nothing is said of matches.
 
     Args:
         completions: what ``complete`` returned.
@@ -55,6 +59,8 @@ def rank(
     made_with = completions.best.provenance.get("rank", {}).get("matcher")
     resolved = (config or RankConfig()).resolve({"matcher": made_with} if made_with else {})
     matcher = matcher or load_matcher(resolved, resolve_device(device))
+    if matcher is None:
+        return _rank_by_agreement(completions, photos, resolved)
     features = [matcher.extract(photo) for photo in photos]
     scored = []
     with tqdm(total=len(completions), desc="rank", unit="sample", disable=not progress) as bar:
@@ -77,6 +83,27 @@ def rank(
         )
     scored.sort(key=lambda pair: (-(pair[0].score or 0), -pair[1], pair[0].seed))
     return dataclasses.replace(completions, items=tuple(c for c, _ in scored))
+
+
+def _rank_by_agreement(completions: Completions, photos: Sequence[ImageArray], config: RankConfig) -> Completions:
+    scene = completions.scene
+    found = compare(Scene(photos, scene.known, scene.mask), (c.image for c in completions))
+    if not reaches(found):
+        warnings.warn(
+            "no reference can be laid over the target's hole: completions are ordered by how much they agree with each "
+            "other, which says nothing of their authenticity",
+            RealFillWarning,
+            stacklevel=3,
+        )
+    scored = [
+        dataclasses.replace(
+            completion, score=agreement.total, scores_per_reference=agreement.per_reference, num_matches=None,
+            num_matches_per_reference=(), provenance={**completion.provenance, "rank": config.to_dict()},
+        )
+        for completion, agreement in zip(completions, found, strict=True)
+    ]  # fmt: skip
+    scored.sort(key=lambda c: (-(c.score or 0), c.seed))
+    return dataclasses.replace(completions, items=tuple(scored))
 
 
 def matches_in_hole(matches: Matches, mask: MaskArray) -> Matches:

@@ -31,11 +31,13 @@ class Registered:
     """A reference as it lies over the target.
 
     Attributes:
+        reference: its place among the scene's.
         image: (H, W, 3) float32, of the target's size, its colours brought to the target's.
         covers: (H, W) bool, where it can be used.
         error: root mean square difference to the known pixels around the hole.
     """
 
+    reference: int
     image: NDArray[np.float32]
     covers: MaskArray
     error: float
@@ -52,12 +54,12 @@ def register(scene: Scene) -> list[Registered]:
     sift = SiftMatcher(RankConfig(matcher="sift", max_size_px=_FEATURES_PX).resolve({}))
     target_features = sift.extract(smooth)
     found: list[Registered] = []
-    for reference in scene.references:
+    for place, reference in enumerate(scene.references):
         matches = sift.match(sift.extract(reference), target_features)
         x, y = np.rint(matches.keypoints1).astype(int).clip(0, np.array(mask.shape[::-1]) - 1).T
         seen = ~mask[y, x]
         matrices = _find_homographies(matches.keypoints0[seen], matches.keypoints1[seen], mask.shape)
-        layers = [_registered(reference, matrix, smooth, mask) for matrix in matrices]
+        layers = [_registered(place, reference, matrix, smooth, mask) for matrix in matrices]
         found += sorted((x for x in layers if x is not None), key=lambda x: x.error)[:1]
     return sorted(found, key=lambda x: x.error)
 
@@ -90,7 +92,7 @@ def _find_homographies(
 
 
 def _registered(
-    reference: ImageArray, matrix: NDArray[np.float64], known: ImageArray, mask: MaskArray
+    place: int, reference: ImageArray, matrix: NDArray[np.float64], known: ImageArray, mask: MaskArray
 ) -> Registered | None:
     """Warp a reference and fit its colours to the known pixels around the hole.
 
@@ -110,7 +112,7 @@ def _registered(
         gain, bias = _fit_line(image[:, :, i][near], known[:, :, i][near])
         fitted[:, :, i] = gain * image[:, :, i] + np.float32(bias)
     error = float(np.sqrt(((fitted[near] - known[near]) ** 2).mean()))
-    return Registered(image=fitted, covers=covers, error=error)
+    return Registered(reference=place, image=fitted, covers=covers, error=error)
 
 
 def _warp(reference: ImageArray, matrix: NDArray[np.float64], size: tuple[int, ...]) -> tuple[ImageArray, MaskArray]:

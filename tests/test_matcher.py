@@ -94,62 +94,11 @@ def test_a_sift_keypoint_is_matched_once():
     assert len(points) / 2 < len(matches.confidence) <= len(points)
 
 
-def patches(**changes):
-    return load_matcher(RankConfig(matcher="patches", **changes).resolve({}), CPU)
-
-
-@pytest.mark.parametrize(("scale", "shift"), [(1.0, (11.0, -7.0)), (1.3, (5.0, -20.0)), (0.8, (12.0, 9.0))])
-def test_patches_find_places_where_they_went(scale, shift):
-    photo = make_photo(200, 240)
-    moved, place = warp(photo, scale, shift, (180, 220))
-    matches = match_both_ways(patches(), photo, moved)
-    check(matches, (200, 240), (180, 220))
-    errors = np.abs(matches.keypoints1 - place(matches.keypoints0)).max(axis=1)
-    assert len(errors) > 1000
-    assert np.median(errors) < 1.5 * scale
-
-
-def test_patches_see_through_a_change_of_light():
-    photo = make_photo(200, 240)
-    moved, _ = warp(photo, 1.0, (6.0, 4.0), (200, 240))
-    dimmed = (0.6 * moved + np.array([30, 10, 0])).round().astype(np.uint8)
-    same, other = (len(match_both_ways(patches(), photo, m).confidence) for m in (moved, dimmed))
-    assert other > 0.95 * same
-
-
-def test_patches_that_differ_do_not_match_and_their_neighbours_do():
-    photo = make_photo(200, 240)
-    spoilt = photo.copy()
-    spoilt[60:120, 80:160] = make_photo(60, 80, 9)[::-1] // 2
-    matches = match_both_ways(patches(), photo, spoilt)
-    x, y = matches.keypoints1.T
-    inside = (x > 90) & (x < 150) & (y > 70) & (y < 110)
-    assert inside.sum() < 20
-    assert (~inside).sum() > 2000
-    unlike = match_both_ways(patches(), make_photo(200, 240, 1), photo)
-    assert not len(unlike.confidence)
-
-
-def test_less_sure_patches_can_be_let_in():
-    photo, noise = make_photo(200, 240), np.random.default_rng(0).normal(0, 25, (200, 240, 3))
-    rough = (photo + cv2.GaussianBlur(noise, (0, 0), 3) * 8).clip(0, 255).astype(np.uint8)
-    counts = [
-        len(
-            match_both_ways(
-                load_matcher(RankConfig(matcher="patches", min_confidence=c).resolve({}), CPU), photo, rough
-            ).confidence
-        )
-        for c in (0.01, 0.2, 0.7)
-    ]
-    assert counts[0] > counts[1] > counts[2]
-
-
-@pytest.mark.parametrize("name", ["sift", "patches"])
 @pytest.mark.parametrize("value", [0, 128, 255])
-def test_blank_photos_match_nothing(name, value):
+def test_blank_photos_match_nothing(value):
     blank, photo = np.full((64, 80, 3), value, np.uint8), make_photo(64, 80)
     for pair in ((blank, blank), (blank, photo), (photo, blank)):
-        matches = match_both_ways({"sift": sift, "patches": patches}[name](), *pair)
+        matches = match_both_ways(sift(), *pair)
         check(matches, (64, 80), (64, 80))
         assert len(matches.confidence) == 0
 

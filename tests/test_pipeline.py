@@ -324,4 +324,4 @@ def test_half_precision_is_not_trained_on_without_a_loss_scale(scene, tiny_fit):
 def test_ranking_again_takes_the_matcher_that_the_base_asks_for(scene):
     completions = complete(Scene([], scene.target, scene.mask), "mini", FAST, progress=False)
     ranked = rank(completions, [scene.target], progress=False)
-    assert ranked.best.provenance["rank"]["matcher"] == "patches"
+    assert ranked.best.provenance["rank"]["matcher"] == "registered"

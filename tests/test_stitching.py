@@ -261,11 +261,11 @@ def test_the_frame_of_a_reference_is_not_used_and_shrinking_does_not_alias():
 def test_a_reference_that_looks_unlike_the_target_is_left_out():
     hole = HOLES["blob"]
     known = np.where(hole[:, :, None], np.uint8(128), TARGET)
-    assert _registered(TARGET, np.eye(3), known, hole) is not None
-    assert _registered(255 - TARGET, np.eye(3), known, hole) is None
-    assert _registered(make_world(7, SIZE), np.eye(3), known, hole) is None
-    assert _registered(flat(100), np.eye(3), known, hole) is None
-    assert _registered(TARGET[:, :60], np.eye(3), known, hole) is None, "it shows nothing of the hole"
+    assert _registered(0, TARGET, np.eye(3), known, hole) is not None
+    assert _registered(0, 255 - TARGET, np.eye(3), known, hole) is None
+    assert _registered(0, make_world(7, SIZE), np.eye(3), known, hole) is None
+    assert _registered(0, flat(100), np.eye(3), known, hole) is None
+    assert _registered(0, TARGET[:, :60], np.eye(3), known, hole) is None, "it shows nothing of the hole"
 
 
 def test_small_targets_and_seeds():

@@ -81,7 +81,7 @@ class Benchmark:
         fit_seeds: times that a method is prepared for a case; once where it knows no fit seeds.
         metrics: name to function of (image, truth, mask).
         missing_metrics: name to why it can't be had.
-        matcher: what ranks; ``None``: nothing is ranked.
+        matcher: what ranks; ``None``: it needs none, or ``missing_metrics`` says why there is no score.
         ranking: its config, resolved.
         about: what else tells one benchmark from another; plain JSON values. What ``config`` holds may differ between
             runs that go on with each other.
@@ -219,7 +219,7 @@ class Benchmark:
         seeds = range(self.num_samples if arm.method.uses_seed else 1)
         old = {r.seed: r for r in records}
         scene = arm.scene(case)
-        ranks = self.matcher is not None and bool(scene.references)
+        ranks = "score" not in self.missing_metrics and bool(scene.references)
         scores = {seed: old[seed].score if seed in old else None for seed in seeds}
         order: Sequence[int] = [r.seed for r in records] or seeds
         if ranks and None in scores.values():

@@ -20,6 +20,7 @@ from realfill.errors import RealFillWarning
 from realfill.filling.blending import blend
 from realfill.filling.grain import match_grain, measure_grain
 from realfill.filling.sampling import Start, largest_batch, sample
+from realfill.filling.sharpness import match_sharpness
 from realfill.filling.windows import Part, Window, choose_windows
 from realfill.io.images import ImageArray, resize, to_tensor
 from realfill.models.inpainter import Inpainter
@@ -134,7 +135,8 @@ class _Painter:
         start = None
         if begin is not None:
             start = Start(images=to_tensor(begin), strength=strength, overlap=self.config.tile_overlap)
-        image, hole = to_tensor(window.crop(self.known)), torch.from_numpy(window.crop_mask(self.scene.mask))
+        known, mask = window.crop(self.known), window.crop_mask(self.scene.mask)
+        image, hole = to_tensor(known), torch.from_numpy(mask)
         done = self.bar.n
         while True:
             batch = seeds[: math.ceil(len(seeds) / math.ceil(len(seeds) / self.batch_size))]  # no small rest
@@ -153,4 +155,5 @@ class _Painter:
                 message = f"out of memory; going on with {self.batch_size} at a time"
                 warnings.warn(message, RealFillWarning, stacklevel=2)
                 continue
-            return [patch.permute(1, 2, 0).cpu().numpy() * 255 for patch in patches]
+            found = [patch.permute(1, 2, 0).cpu().numpy() * 255 for patch in patches]
+            return [match_sharpness(patch, known, mask) for patch in found] if self.config.match_sharpness else found

@@ -1,8 +1,7 @@
-"""Matchers: LoFTR, SIFT and aligned patches, each an image to features and two images' features to matches."""
+"""Matchers: LoFTR and SIFT, each an image to features and two images' features to matches."""
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -15,7 +14,6 @@ import torch.nn.functional as F
 from kornia.feature import LoFTR
 from numpy.typing import NDArray
 
-from realfill.alignment import find_homography
 from realfill.capacity import FREE_SHARE, free_bytes, peak_bytes
 from realfill.config import RankConfig
 from realfill.errors import BaseModelError
@@ -23,13 +21,6 @@ from realfill.io.images import ImageArray, fit_within, resize
 
 Features: TypeAlias = Any  # what a matcher's own match() takes
 
-_ALIGNED_PX = 480  # longer side of the images whose keypoints give the homography
-_PATCHES_PX = 128  # longer side of the images whose patches are compared
-_PATCH_PX = 9
-_SEARCH_PX = 2  # parallax that the homography leaves
-_STEP_PX = 2  # between patches that count as keypoints
-_TOLERANCE = 17.0  # of 255: root mean square difference at which confidence is 0.6; at 30 it is 0.2
-_MIN_OVERLAP_PX = 50
 _LOFTR_BORDER = 16  # pixels at each edge in which LoFTR finds nothing
 
 
@@ -64,8 +55,8 @@ class Matcher(Protocol):
         return [self.match(*pair) for pair in pairs]
 
 
-def load_matcher(config: RankConfig, device: torch.device) -> Matcher:
-    """Load a matcher by name.
+def load_matcher(config: RankConfig, device: torch.device) -> Matcher | None:
+    """Load a matcher by name; ``None`` for ``registered``, which ranks without keypoints.
 
     Args:
         config: resolved.
@@ -74,10 +65,10 @@ def load_matcher(config: RankConfig, device: torch.device) -> Matcher:
     Raises:
         BaseModelError: LoFTR's weights can't be had.
     """
+    if config.matcher == "registered":
+        return None
     if config.matcher == "sift":
         return SiftMatcher(config)
-    if config.matcher == "patches":
-        return PatchMatcher(config)
     try:
         model = LoFTR("outdoor")
     except Exception as error:  # torch.hub raises whatever its transport does
@@ -126,110 +117,6 @@ class SiftMatcher(Matcher):
             keypoints1=points1[[r[1] for r in rows]].reshape(-1, 2),
             confidence=np.array([r[2] for r in rows], np.float32),
         )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class _PatchFeatures:
-    points: NDArray[np.float32]
-    descriptors: NDArray[np.float32]
-    image: ImageArray
-    small: NDArray[np.float32]
-
-
-class PatchMatcher(Matcher):
-    """Patches on a grid, compared in colour where a homography says that they meet; needs no weights.
-
-    For images too soft for keypoints of their own. SIFT on the whole images gives the homography, gain and offset of
-    each channel are evened out, and each patch of the second image takes the nearest look-alike around the place that
-    the homography names. Its confidence is exp(-d / (2 * 17^2)), d the mean squared difference in [0, 255].
-    """
-
-    def __init__(self, config: RankConfig) -> None:
-        """Set up with a resolved config's ``max_size_px``, ``max_ratio`` and ``min_confidence``."""
-        small = dataclasses.replace(config, max_size_px=min(_ALIGNED_PX, config.max_size_px))
-        self._sift, self._min_confidence = SiftMatcher(small), config.min_confidence
-
-    def extract(self, image: ImageArray) -> _PatchFeatures:
-        """Find SIFT keypoints, and shrink the image for the patches."""
-        points, descriptors = self._sift.extract(image)
-        small = resize(image, fit_within(image.shape[:2], _PATCHES_PX)).astype(np.float32)
-        return _PatchFeatures(points=points, descriptors=descriptors, image=image, small=small)
-
-    def match(self, features0: _PatchFeatures, features1: _PatchFeatures) -> Matches:
-        """Match two images; without a homography there is no match."""
-        nothing = np.zeros((0, 2), np.float32)
-        none = Matches(keypoints0=nothing, keypoints1=nothing, confidence=np.zeros(0, np.float32))
-        found = self._sift.match((features0.points, features0.descriptors), (features1.points, features1.descriptors))
-        size = features1.small.shape[:2]
-        matrix = find_homography(found.keypoints1, found.keypoints0, features0.image.shape[:2])
-        if matrix is None:
-            return none
-        # from the small second image's pixels to the first image's own
-        shrink = features1.image.shape[1] / size[1]
-        matrix = matrix @ np.array([[shrink, 0, (shrink - 1) / 2], [0, shrink, (shrink - 1) / 2], [0, 0, 1]])
-        warped, seen = _warp(features0.image, matrix, size)
-        if seen.sum() < _MIN_OVERLAP_PX:
-            return none
-        warped = _even_out(warped, features1.small, seen)
-        distance, shift = _nearest_patches(features1.small, warped, seen)
-        y, x = (g.ravel() for g in np.mgrid[_STEP_PX // 2 : size[0] : _STEP_PX, _STEP_PX // 2 : size[1] : _STEP_PX])
-        confidence = np.exp(-distance[y, x] / (2 * _TOLERANCE**2))
-        kept = confidence >= self._min_confidence
-        here = np.stack([x, y], axis=1)[kept].astype(np.float32)
-        there = _project(matrix, here - shift[y, x][kept])
-        inside = ((there > -0.5) & (there < np.array(features0.image.shape[1::-1]) - 0.5)).all(axis=1)
-        return Matches(
-            keypoints0=there[inside],
-            keypoints1=_to_original(here, features1.image.shape[:2], size)[inside],
-            confidence=confidence[kept][inside].astype(np.float32),
-        )
-
-
-def _project(matrix: NDArray[np.float64], points: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Bring points (K, 2) through a homography."""
-    there = np.concatenate([points, np.ones((len(points), 1))], axis=1) @ matrix.T
-    return (there[:, :2] / there[:, 2:]).astype(np.float32)
-
-
-def _warp(
-    image: ImageArray, matrix: NDArray[np.float64], size: tuple[int, int]
-) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """Bring an image into a smaller one's frame, averaging what falls together; also tell where it has pixels."""
-    zoom = np.sqrt(abs(np.linalg.det(matrix[:2, :2])))
-    blurred = cv2.GaussianBlur(image, (0, 0), 0.5 * zoom) if zoom > 1 else image
-    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    warped = cv2.warpPerspective(blurred, matrix, size[::-1], flags=flags).astype(np.float32)
-    seen = cv2.warpPerspective(np.ones(image.shape[:2], np.float32), matrix, size[::-1], flags=flags) > 0.99
-    return warped, seen
-
-
-def _even_out(image: NDArray[np.float32], like: NDArray[np.float32], seen: NDArray[np.bool_]) -> NDArray[np.float32]:
-    """Give each channel the median and deviation that another image has in the same place."""
-    here, there = image[seen], like[seen]
-    gain = np.clip(there.std(axis=0) / np.maximum(here.std(axis=0), 1), 0.4, 2.5)
-    return (image - np.median(here, axis=0)) * gain + np.median(there, axis=0)
-
-
-def _nearest_patches(
-    image: NDArray[np.float32], other: NDArray[np.float32], seen: NDArray[np.bool_]
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Find, for the patch around each pixel, the most similar one of another image nearby.
-
-    Returns:
-        The mean squared difference (H, W), infinite where nothing is seen, and the shift (H, W, 2), x and y, by which
-        the other image had to be moved.
-    """
-    best = np.full(image.shape[:2], np.inf, np.float32)
-    shift = np.zeros((*image.shape[:2], 2), np.float32)
-    for dy in range(-_SEARCH_PX, _SEARCH_PX + 1, 2):
-        for dx in range(-_SEARCH_PX, _SEARCH_PX + 1, 2):
-            move = np.array([[1, 0, dx], [0, 1, dy]], np.float64)
-            moved = cv2.warpAffine(other, move, image.shape[1::-1])
-            covered = cv2.warpAffine(seen.astype(np.uint8), move, image.shape[1::-1]) > 0
-            distance = cv2.blur(((image - moved) ** 2).mean(axis=2), (_PATCH_PX, _PATCH_PX))
-            better = covered & (distance < best)
-            best[better], shift[better] = distance[better], (dx, dy)
-    return best, shift
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
