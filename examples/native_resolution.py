@@ -1,9 +1,10 @@
-"""Compare blends, stages and grain on one fit of a scene: seam, colour shift, GMSD and detail at the target's own size.
+"""Compare blends, stages, sharpness and grain on one fit of each scene, at the target's own size.
 
     python examples/native_resolution.py -o OUT                  # the demo's scene
-    python examples/native_resolution.py SCENES/NAME -o OUT      # a case with ground truth, in RealBench's layout
+    python examples/native_resolution.py SCENES/* -o OUT         # cases with ground truth, in RealBench's layout
 
-The fit is kept in OUT and used again; a picture of each arm's first sample is written beside it.
+Seam, colour shift, GMSD, detail and PSNR, for each scene and on average. Fits are kept in OUT and used again; a picture
+of each arm's first sample is written beside it.
 """
 
 import argparse
@@ -15,6 +16,7 @@ import numpy as np
 from realfill import Adapter, FitConfig, SampleConfig, complete, fit
 from realfill.cases import Case
 from realfill.demo import demo_scene
+from realfill.io.images import ImageArray
 from realfill.io.writing import write_png
 from realfill.metrics import delta_e, gmsd, native_detail, psnr, seam
 from realfill.scene import Scene
@@ -23,18 +25,20 @@ ARMS = {
     "cut": {"blend": "cut"},
     "membrane": {"blend": "membrane"},
     "poisson": {"blend": "poisson"},
-    "membrane, grain": {"match_grain": True},
+    "sharpness": {"match_sharpness": True},
+    "grain": {"match_grain": True},
     "2 stages": {"num_stages": 2},
     "all stages": {"num_stages": 9},
     "all stages, tiles apart": {"num_stages": 9, "tile_overlap": 0.0},
     "all stages, poisson": {"num_stages": 9, "blend": "poisson"},
-    "all stages, grain": {"num_stages": 9, "match_grain": True},
+    "all stages, sharpness": {"num_stages": 9, "match_sharpness": True},
+    "all stages, sharpness, grain": {"num_stages": 9, "match_sharpness": True, "match_grain": True},
 }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("scene", nargs="?", type=Path, help="folder with target/gt.png; without: the demo's scene")
+    parser.add_argument("scenes", nargs="*", type=Path, help="folders with target/gt.png; without: the demo's scene")
     parser.add_argument("-o", "--output", type=Path, required=True)
     parser.add_argument("--base", default="mini")
     parser.add_argument("--fit-steps", type=int, help="default: the base's own")
@@ -45,39 +49,52 @@ def main() -> None:
     parser.add_argument("--arms", nargs="+", choices=list(ARMS), default=list(ARMS))
     options = parser.parse_args()
 
-    if options.scene is None:
-        scene, truth = demo_scene()
-    else:
-        case = Case.load(options.scene)
-        scene, truth = case.scene, case.truth
-    options.output.mkdir(parents=True, exist_ok=True)
-    adapter = fitted(scene, options)
-    common = SampleConfig(num_samples=options.samples, stage_steps=tuple(options.stage_steps))
+    cases = [Case.load(path) for path in options.scenes]
+    found = [measure(case.name, case.scene, case.truth, options) for case in cases]
+    if not found:
+        measure("demo", *demo_scene(), options)
+    if len(found) > 1:
+        print_table(f"mean of {len(found)} scenes", {k: np.mean([f[k] for f in found], axis=0) for k in found[0]})
+
+
+def measure(name: str, scene: Scene, truth: ImageArray, options: argparse.Namespace) -> dict[str, list[float]]:
+    """Fit a scene, fill it in all ways, print the table: arm to the mean of its samples' metrics."""
+    folder = options.output / name
+    folder.mkdir(parents=True, exist_ok=True)
+    adapter = fitted(scene, folder, options)
+    common = SampleConfig(num_samples=options.samples, stage_steps=tuple(options.stage_steps), match_sharpness=False)
     if options.strength:
         common = dataclasses.replace(common, stage_strength=tuple(options.strength))
     unranked = scene.with_references(0)
-    metrics = {
-        "seam": lambda image: seam(image, scene.mask),
-        "ΔE00": lambda image: delta_e(image, scene.mask),
-        "GMSD": lambda image: gmsd(image, truth, scene.mask),
-        "detail": lambda image: native_detail(image, truth, scene.mask),
-        "PSNR": lambda image: psnr(image, truth, scene.mask),
-    }
-    print(f"{'mean of ' + str(options.samples) + ' samples':<26}" + "".join(f"{name:>9}" for name in metrics))
-    print(f"{'the photo itself':<26}" + "".join(f"{metric(truth):>9.3f}" for metric in metrics.values()))
-    for name in options.arms:
-        config = dataclasses.replace(common, **ARMS[name])
-        images = [c.image for c in complete(unranked, adapter, config, progress=False)]
-        write_png(options.output / f"{name.replace(', ', '_').replace(' ', '_')}.png", images[0])
-        means = [np.mean([metric(image) for image in images]) for metric in metrics.values()]
-        print(f"{name:<26}" + "".join(f"{mean:>9.3f}" for mean in means), flush=True)
+    rows = {"the photo itself": figures(truth, truth, scene)}
+    for arm in options.arms:
+        images = [
+            c.image for c in complete(unranked, adapter, dataclasses.replace(common, **ARMS[arm]), progress=False)
+        ]
+        write_png(folder / f"{arm.replace(', ', '_').replace(' ', '_')}.png", images[0])
+        rows[arm] = np.mean([figures(image, truth, scene) for image in images], axis=0)
+    print_table(f"{name}: mean of {options.samples} samples", rows)
+    return rows
 
 
-def fitted(scene: Scene, options: argparse.Namespace) -> Adapter:
-    folder = options.output / f"adapter-{options.fit_stages}-{options.fit_steps or 'all'}"
+def figures(image: ImageArray, truth: ImageArray, scene: Scene) -> list[float]:
+    mask = scene.mask
+    compared = (metric(image, truth, mask) for metric in (gmsd, native_detail, psnr))
+    return [seam(image, mask), delta_e(image, mask), *compared]
+
+
+def print_table(title: str, rows: dict[str, list[float]]) -> None:
+    names = ("seam", "ΔE00", "GMSD", "detail", "PSNR")
+    print(f"{title:<36}" + "".join(f"{name:>9}" for name in names))
+    for arm, values in rows.items():
+        print(f"{arm:<36}" + "".join(f"{value:>9.3f}" for value in values), flush=True)
+
+
+def fitted(scene: Scene, output: Path, options: argparse.Namespace) -> Adapter:
+    folder = output / f"adapter-{options.fit_stages}-{options.fit_steps or 'all'}"
     if not folder.exists():
         config = FitConfig(base=options.base, num_steps=options.fit_steps, num_stages=options.fit_stages)
-        fit(scene, config, checkpoint_dir=options.output).save(folder)
+        fit(scene, config, checkpoint_dir=output).save(folder)
     return Adapter.load(folder)
 
 

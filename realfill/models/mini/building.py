@@ -16,6 +16,7 @@ from realfill.io.images import ImageArray, resize
 from realfill.models.mini.autoencoder import PatchAutoencoder
 
 _PROMPT_TOKENS = 16
+_LEAST_SINGULAR_VALUE = 1e-2  # of the largest
 
 
 def principal_components(
@@ -140,7 +141,8 @@ def widen(
         weights[name] = _share_out(weights[name], wanted.shape, widths[0], width, generator)
     times = torch.arange(pipeline.scheduler.config.num_train_timesteps)
     embedded, before = (x.time_proj(times).double() for x in (unet, pipeline.unet))
-    translation = torch.linalg.lstsq(embedded, before, driver="gelsd").solution.T.float()
+    # the slowest of its waves are nearly alike: without a bound their weights cancel out, beyond half precision
+    translation = torch.linalg.lstsq(embedded, before, rcond=_LEAST_SINGULAR_VALUE, driver="gelsd").solution.T.float()
     weights["time_embedding.linear_1.weight"] = (
         pipeline.unet.state_dict()["time_embedding.linear_1.weight"] @ translation
     )
