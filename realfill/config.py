@@ -317,7 +317,11 @@ class SpeedConfig(Config):
     rounds: int = 5
     """Times that each variant is measured; they take turns, and medians are told."""
     fit_steps: int = 4
-    """Optimizer steps of a round, after one that isn't counted."""
+    """Optimizer steps of a round, after one that isn't counted. With a bank: rounded up until each crop in it was used
+    as often as it shall be, so that every use bears its share of the encoding."""
+    banks: tuple[int, ...] = (4, 8)
+    """Also fit with a bank whose crops are used so often, once for each number; none: only as the fit's own config
+    says."""
     num_references: int = 3
     """References that completions are ranked by. Their number is that of the samples."""
     photo_px: int = 160
@@ -331,5 +335,7 @@ class SpeedConfig(Config):
         self._check_types()
         self._check("parts", self.parts and len(set(self.parts)) == len(self.parts), "different parts")
         self._check_at_least(1, "rounds", "fit_steps", "num_references")
+        uses = self.banks
+        self._check("banks", len(set(uses)) == len(uses) and all(n >= 1 for n in uses), "different numbers from 1")
         self._check_at_least(64, "photo_px")
         self._check("num_references", self.num_references <= MAX_REFERENCES, f"1 to {MAX_REFERENCES}")

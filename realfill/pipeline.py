@@ -20,7 +20,13 @@ from tqdm import tqdm
 from realfill import __version__
 from realfill.alignment import find_scale
 from realfill.config import FitConfig, RankConfig, SampleConfig
-from realfill.devices import make_accelerator, resolve_device, resolve_dtype, resolve_precision
+from realfill.devices import (
+    make_accelerator,
+    resolve_device,
+    resolve_dtype,
+    resolve_frozen_dtype,
+    resolve_precision,
+)
 from realfill.errors import SceneError
 from realfill.filling.hole import choose_parts, fill_hole
 from realfill.filling.windows import Part
@@ -61,8 +67,8 @@ def fit(
         scene: with at least one reference. What lies under its mask has no influence.
         config: the recipe; ``None``: the paper's, on Stable Diffusion 2.
         device: ``cpu``, ``cuda``, ``mps`` ...; ``None``: the best there is.
-        dtype: of the frozen weights under a LoRA; ``None``: half precision on CUDA, single elsewhere. With
-            ``trainable="all"`` it is always single.
+        dtype: of the frozen weights under a LoRA; ``None``: half precision on CUDA and on a CPU that computes in bf16,
+            single elsewhere. With ``trainable="all"`` it is always single.
         local_files_only: don't touch the network for the base.
         checkpoint_dir: where to leave checkpoints. If one of the same fit is there, it is gone on with, to the result
             that an uninterrupted fit would have had.
@@ -84,15 +90,14 @@ def fit(
     config = config or FitConfig()
     _say(describe_download(config.base, local_files_only=local_files_only) if progress else None)
     inpainter = Inpainter.load(config.base, local_files_only=local_files_only)
+    precision = resolve_precision(where, config.mixed_precision)
     config = dataclasses.replace(
-        config.resolve(inpainter.card.fit),
-        base=inpainter.base,
-        mixed_precision=resolve_precision(where, config.mixed_precision),
+        config.resolve(inpainter.card.fit), base=inpainter.base, mixed_precision=precision
     )
     sampling = SampleConfig(preset=config.preset).resolve(inpainter.card.sample)
     sampling = dataclasses.replace(sampling, num_stages=config.num_stages)
     lora = config.trainable == "lora"
-    frozen = resolve_dtype(where, dtype) if lora else torch.float32
+    frozen = resolve_frozen_dtype(where, dtype, precision) if lora else torch.float32
     if frozen == torch.float16 and config.mixed_precision != "fp16":
         raise ValueError("float16 weights can't be trained on without mixed_precision='fp16', which scales the loss")
     inpainter.to(where, frozen)

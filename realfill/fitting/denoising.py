@@ -122,10 +122,13 @@ class Denoiser(nn.Module):
         super().__init__()
         self.parts = nn.ModuleDict(inpainter.parts)
         self._inpainter, self._prompts = inpainter, (prompt, "")
+        self._learns_text = any(p.requires_grad for p in inpainter.text_encoder.parameters())
+        self._embeddings: torch.Tensor | None = None
 
     def forward(
         self, noisy: torch.Tensor, timesteps: torch.Tensor, condition: torch.Tensor, prompted: torch.Tensor
     ) -> torch.Tensor:
         """Predict; ``prompted`` (B,) bool, the others as for ``Inpainter.predict``."""
-        embeddings = self._inpainter.embed(self._prompts)[(~prompted).long()]
-        return self._inpainter.predict(noisy, timesteps, condition, embeddings)
+        if self._embeddings is None or self._learns_text:
+            self._embeddings = self._inpainter.embed(self._prompts)
+        return self._inpainter.predict(noisy, timesteps, condition, self._embeddings[(~prompted).long()])
