@@ -91,9 +91,7 @@ def fit(
     _say(describe_download(config.base, local_files_only=local_files_only) if progress else None)
     inpainter = Inpainter.load(config.base, local_files_only=local_files_only)
     precision = resolve_precision(where, config.mixed_precision)
-    config = dataclasses.replace(
-        config.resolve(inpainter.card.fit), base=inpainter.base, mixed_precision=precision
-    )
+    config = dataclasses.replace(config.resolve(inpainter.card.fit), base=inpainter.base, mixed_precision=precision)
     sampling = SampleConfig(preset=config.preset).resolve(inpainter.card.sample)
     sampling = dataclasses.replace(sampling, num_stages=config.num_stages)
     lora = config.trainable == "lora"
@@ -107,7 +105,10 @@ def fit(
     inputs = {f"reference {i}": _hash(r) for i, r in enumerate(scene.references)}
     inputs |= {"target": _hash(scene.known), "mask": _hash(scene.mask)}
     recipe = {**config.to_dict(), **dict.fromkeys(_OF_THE_MACHINE)}
-    identity = hashlib.sha256(json.dumps([recipe, str(frozen), inpainter.fingerprint, inputs]).encode()).hexdigest()
+    seen = _crops_as_seen(inpainter, sampling)
+    identity = hashlib.sha256(
+        json.dumps([recipe, str(frozen), inpainter.fingerprint, seen, inputs]).encode()
+    ).hexdigest()
     if trainer.accelerator.is_main_process:
         _say(describe_fit(inpainter, trainer.config, trainer.plan) if progress else None)
     train(
@@ -208,8 +209,9 @@ def _complete(
 def check_ready(
     scene: Scene,
     base: str,
-    ranking: RankConfig | None = None,
+    config: SampleConfig | None = None,
     *,
+    ranking: RankConfig | None = None,
     device: str | torch.device | None = None,
     local_files_only: bool = False,
     progress: bool = True,
@@ -219,7 +221,8 @@ def check_ready(
     Args:
         scene: to be fitted.
         base: as in ``FitConfig``.
-        ranking: as for ``complete``.
+        config: as for ``complete``.
+        ranking: likewise.
         device: where to compute.
         local_files_only: don't touch the network for the base.
         progress: say what is downloaded.
@@ -227,10 +230,12 @@ def check_ready(
     Raises:
         SceneError: the scene has no references.
         BaseModelError: base or matcher can't be had.
+        ValueError: the config doesn't suit the base.
     """
     _require_references(scene)
     _say(describe_download(base, local_files_only=local_files_only) if progress else None)
     card = Card.load(locate(base, local_files_only=local_files_only))
+    (config or SampleConfig()).resolve(card.sample)
     load_matcher((ranking or RankConfig()).resolve(card.rank), resolve_device(device))
 
 
@@ -276,6 +281,15 @@ def _say(line: str | None) -> None:
 def _require_references(scene: Scene) -> None:
     if not scene.references:
         raise SceneError("the scene has no references to learn from; add one to five, or complete it with a bare base")
+
+
+def _crops_as_seen(inpainter: Inpainter, sampling: SampleConfig) -> dict[str, Any]:
+    """Tell what a base's card, beside its recipe, decides about crops and how the model is shown them."""
+    card = inpainter.card
+    return {
+        "resolution": inpainter.resolution, "masked_image": card.masked_image, "masked_latent": card.masked_latent,
+        "context": sampling.context, "join_windows": sampling.join_windows,
+    }  # fmt: skip
 
 
 def _training_images(scene: Scene, parts: Sequence[Part], config: FitConfig) -> list[TrainingImage]:

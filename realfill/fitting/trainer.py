@@ -157,16 +157,25 @@ class Trainer:
                 f"({self.config.learning_rate}), or set mixed_precision to 'bf16' or 'no'"
             )
 
+    def _require_finite(self) -> None:
+        self.read_losses()
+        largest = torch.finfo(torch.float16).max  # in which an adapter is written
+        if not all(bool((p.detach().abs() <= largest).all()) for _, p in self.trainable.parameters()):
+            raise TrainingError(f"the fit diverged at its last step; lower learning_rate ({self.config.learning_rate})")
+
     def save(self, path: Path, identity: str) -> None:
         """Write a checkpoint, whole or not at all.
 
         Args:
             path: the file.
             identity: of the fit; only a fit with the same one resumes from it.
+
+        Raises:
+            TrainingError: the fit diverged.
         """
         if not self._whole:
             return
-        self.read_losses()
+        self._require_finite()
         if not self.accelerator.is_main_process:
             return
         scaler = self.accelerator.scaler
@@ -214,14 +223,11 @@ class Trainer:
 
     def export(self) -> dict[str, torch.Tensor]:
         """Build the adapter's tensors from the running average, or where there is none from the last weights."""
-        self.read_losses()
+        self._require_finite()
         with torch.no_grad():
             for name, parameter in self.trainable.parameters() if self.average else ():
                 parameter.copy_(self.average[name])
-        tensors = self.trainable.export()
-        if not all(t.isfinite().all() for t in tensors.values()):
-            raise TrainingError(f"the fit diverged at its last step; lower learning_rate ({self.config.learning_rate})")
-        return tensors
+        return self.trainable.export()
 
     @property
     def _piece(self) -> int:
