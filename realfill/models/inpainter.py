@@ -368,7 +368,7 @@ class Inpainter:
     def _too_large_to_decode(self, latents: torch.Tensor) -> bool:
         """Compare what decoding one image whole takes with what is free."""
         vae = self.pipeline.vae
-        if not hasattr(vae, "enable_tiling"):
+        if not hasattr(vae, "enable_tiling") or max(latents.shape[-2:]) <= vae.tile_latent_min_size:
             return False
         height, width = (n * self.latent_px for n in latents.shape[-2:])
         widest = vae.config.block_out_channels[:2][-1]
