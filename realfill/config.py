@@ -31,11 +31,17 @@ MetricName = Literal[
 SpeedPart = Literal["fit", "sample", "rank"]
 
 MAX_REFERENCES = 5
+_NOISE_LEVELS = 1000  # of Stable Diffusion's noise schedule; no sampler can take more steps than there are
 
 
 def _part(divisor: int, least: int = 0) -> Callable[[int], int]:
     """Leave a part of a number, rounded up, though at least ``least`` of it."""
     return lambda number: min(number, max(least, math.ceil(number / divisor)))
+
+
+def _of(values: tuple[float, ...], stage: int) -> float:
+    """Take what is meant for a stage, counted from 1; the last goes on."""
+    return values[min(stage, len(values)) - 1]
 
 
 def _at_most(most: int) -> Callable[[int], int]:
@@ -239,19 +245,29 @@ class SampleConfig(Config):
         self._check_at_least(1, "num_samples", "num_inference_steps", "batch_size", "context")
         self._check_at_least(1, "join_windows", "num_stages")
         self._check_at_least(0, "seed", "dilation_px", "guidance_scale", "temperature")
+        steps = self.num_inference_steps
+        self._check("num_inference_steps", steps is None or steps <= _NOISE_LEVELS, f"1 to {_NOISE_LEVELS}")
         self._check_share("tile_overlap", one=False)
-        for name, low, high in (("stage_steps", 1, 1000), ("stage_guidance", 0, math.inf), ("stage_strength", 0, 1)):
+        for name, low, high in (
+            ("stage_steps", 1, _NOISE_LEVELS),
+            ("stage_guidance", 0, math.inf),
+            ("stage_strength", 0, 1),
+        ):
             values = getattr(self, name)
             legal = values is None or (values and all(low <= v <= high and v > 0 for v in values))
             self._check(name, legal, f"one or more numbers above 0, from {low} to {high}")
+        if self.stage_steps and self.stage_strength:
+            stages = range(1, 1 + max(len(self.stage_steps), len(self.stage_strength)))
+            whole = [round(_of(self.stage_steps, i) / _of(self.stage_strength, i)) for i in stages]
+            legal = f"steps that over stage_strength {self.stage_strength} come to at most {_NOISE_LEVELS}"
+            self._check("stage_steps", max(whole) <= _NOISE_LEVELS, legal)
 
     def stage(self, index: int) -> tuple[int, float, float]:
         """Tell steps, guidance and strength of a stage; 0 is the first."""
         if index == 0:
             return self.num_inference_steps, self.guidance_scale, 1.0
         steps, guidance, strength = (
-            values[min(index, len(values)) - 1]
-            for values in (self.stage_steps, self.stage_guidance, self.stage_strength)
+            _of(values, index) for values in (self.stage_steps, self.stage_guidance, self.stage_strength)
         )
         return int(steps), guidance, strength
 
@@ -319,7 +335,11 @@ class SpeedConfig(Config):
     rounds: int = 5
     """Times that each variant is measured; they take turns, and medians are told."""
     fit_steps: int = 4
-    """Optimizer steps of a round, after one that isn't counted."""
+    """Optimizer steps of a round, after one that isn't counted. With a bank: rounded up until each crop in it was used
+    as often as it shall be, so that every use bears its share of the encoding."""
+    banks: tuple[int, ...] = (4, 8)
+    """Also fit with a bank whose crops are used so often, once for each number; none: only as the fit's own config
+    says."""
     num_references: int = 3
     """References that completions are ranked by. Their number is that of the samples."""
     photo_px: int = 160
@@ -333,5 +353,7 @@ class SpeedConfig(Config):
         self._check_types()
         self._check("parts", self.parts and len(set(self.parts)) == len(self.parts), "different parts")
         self._check_at_least(1, "rounds", "fit_steps", "num_references")
+        uses = self.banks
+        self._check("banks", len(set(uses)) == len(uses) and all(n >= 1 for n in uses), "different numbers from 1")
         self._check_at_least(64, "photo_px")
         self._check("num_references", self.num_references <= MAX_REFERENCES, f"1 to {MAX_REFERENCES}")

@@ -39,6 +39,13 @@ def resolve_dtype(device: torch.device, dtype: torch.dtype | None = None) -> tor
     return torch.float32
 
 
+def resolve_frozen_dtype(device: torch.device, dtype: torch.dtype | None, precision: Precision) -> torch.dtype:
+    """Choose the precision of the weights under a LoRA: ``dtype``, else half precision where that is computed in."""
+    if dtype is None and device.type == "cpu" and precision == "bf16":
+        return torch.bfloat16  # cast once, not at each use
+    return resolve_dtype(device, dtype)
+
+
 def send(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
     """Copy a tensor to a device, without waiting for what a GPU is still busy with."""
     if device.type != "cuda" or tensor.device.type == "cuda":

@@ -20,7 +20,13 @@ from tqdm import tqdm
 from realfill import __version__
 from realfill.alignment import find_scale
 from realfill.config import FitConfig, RankConfig, SampleConfig
-from realfill.devices import make_accelerator, resolve_device, resolve_dtype, resolve_precision
+from realfill.devices import (
+    make_accelerator,
+    resolve_device,
+    resolve_dtype,
+    resolve_frozen_dtype,
+    resolve_precision,
+)
 from realfill.errors import SceneError
 from realfill.filling.hole import choose_parts, fill_hole
 from realfill.filling.windows import Part
@@ -61,8 +67,8 @@ def fit(
         scene: with at least one reference. What lies under its mask has no influence.
         config: the recipe; ``None``: the paper's, on Stable Diffusion 2.
         device: ``cpu``, ``cuda``, ``mps`` ...; ``None``: the best there is.
-        dtype: of the frozen weights under a LoRA; ``None``: half precision on CUDA, single elsewhere. With
-            ``trainable="all"`` it is always single.
+        dtype: of the frozen weights under a LoRA; ``None``: half precision on CUDA and on a CPU that computes in bf16,
+            single elsewhere. With ``trainable="all"`` it is always single.
         local_files_only: don't touch the network for the base.
         checkpoint_dir: where to leave checkpoints. If one of the same fit is there, it is gone on with, to the result
             that an uninterrupted fit would have had.
@@ -84,15 +90,12 @@ def fit(
     config = config or FitConfig()
     _say(describe_download(config.base, local_files_only=local_files_only) if progress else None)
     inpainter = Inpainter.load(config.base, local_files_only=local_files_only)
-    config = dataclasses.replace(
-        config.resolve(inpainter.card.fit),
-        base=inpainter.base,
-        mixed_precision=resolve_precision(where, config.mixed_precision),
-    )
+    precision = resolve_precision(where, config.mixed_precision)
+    config = dataclasses.replace(config.resolve(inpainter.card.fit), base=inpainter.base, mixed_precision=precision)
     sampling = SampleConfig(preset=config.preset).resolve(inpainter.card.sample)
     sampling = dataclasses.replace(sampling, num_stages=config.num_stages)
     lora = config.trainable == "lora"
-    frozen = resolve_dtype(where, dtype) if lora else torch.float32
+    frozen = resolve_frozen_dtype(where, dtype, precision) if lora else torch.float32
     if frozen == torch.float16 and config.mixed_precision != "fp16":
         raise ValueError("float16 weights can't be trained on without mixed_precision='fp16', which scales the loss")
     inpainter.to(where, frozen)
@@ -102,7 +105,10 @@ def fit(
     inputs = {f"reference {i}": _hash(r) for i, r in enumerate(scene.references)}
     inputs |= {"target": _hash(scene.known), "mask": _hash(scene.mask)}
     recipe = {**config.to_dict(), **dict.fromkeys(_OF_THE_MACHINE)}
-    identity = hashlib.sha256(json.dumps([recipe, str(frozen), inpainter.fingerprint, inputs]).encode()).hexdigest()
+    seen = _crops_as_seen(inpainter, sampling)
+    identity = hashlib.sha256(
+        json.dumps([recipe, str(frozen), inpainter.fingerprint, seen, inputs]).encode()
+    ).hexdigest()
     if trainer.accelerator.is_main_process:
         _say(describe_fit(inpainter, trainer.config, trainer.plan) if progress else None)
     train(
@@ -205,8 +211,9 @@ def _complete(
 def check_ready(
     scene: Scene,
     base: str,
-    ranking: RankConfig | None = None,
+    config: SampleConfig | None = None,
     *,
+    ranking: RankConfig | None = None,
     device: str | torch.device | None = None,
     local_files_only: bool = False,
     progress: bool = True,
@@ -216,7 +223,8 @@ def check_ready(
     Args:
         scene: to be fitted.
         base: as in ``FitConfig``.
-        ranking: as for ``complete``.
+        config: as for ``complete``.
+        ranking: likewise.
         device: where to compute.
         local_files_only: don't touch the network for the base.
         progress: say what is downloaded.
@@ -224,10 +232,12 @@ def check_ready(
     Raises:
         SceneError: the scene has no references.
         BaseModelError: base or matcher can't be had.
+        ValueError: the config doesn't suit the base.
     """
     _require_references(scene)
     _say(describe_download(base, local_files_only=local_files_only) if progress else None)
     card = Card.load(locate(base, local_files_only=local_files_only))
+    (config or SampleConfig()).resolve(card.sample)
     load_matcher((ranking or RankConfig()).resolve(card.rank), resolve_device(device))
 
 
@@ -273,6 +283,15 @@ def _say(line: str | None) -> None:
 def _require_references(scene: Scene) -> None:
     if not scene.references:
         raise SceneError("the scene has no references to learn from; add one to five, or complete it with a bare base")
+
+
+def _crops_as_seen(inpainter: Inpainter, sampling: SampleConfig) -> dict[str, Any]:
+    """Tell what a base's card, beside its recipe, decides about crops and how the model is shown them."""
+    card = inpainter.card
+    return {
+        "resolution": inpainter.resolution, "masked_image": card.masked_image, "masked_latent": card.masked_latent,
+        "context": sampling.context, "join_windows": sampling.join_windows,
+    }  # fmt: skip
 
 
 def _training_images(scene: Scene, parts: Sequence[Part], config: FitConfig) -> list[TrainingImage]:

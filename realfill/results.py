@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import shutil
+import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from os import PathLike
@@ -180,8 +181,7 @@ def check_output(directory: str | PathLike[str], *, overwrite: bool = False) -> 
     folder = Path(directory)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / _PARTIAL).mkdir(exist_ok=True)
-        shutil.rmtree(folder / _PARTIAL)
+        tempfile.TemporaryDirectory(prefix=_PARTIAL, dir=folder).cleanup()  # other processes may be trying too
     except OSError as error:
         raise OutputError(f"{str(folder)!r} can't be written to ({error.strerror}); give another folder") from error
     if not overwrite and _saved_files(folder):

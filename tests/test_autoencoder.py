@@ -299,3 +299,10 @@ def test_a_base_with_a_wider_level_predicts_nearly_what_it_did_before(autoencode
     assert all(p.abs().max() < 20 for p in wide.unet.parameters()), "too large for half precision"
     weight = wide.unet.conv_out.weight
     assert not torch.allclose(weight[:, 0], weight[:, 1], rtol=0.01), "copies can't part"
+
+
+@torch.no_grad()
+def test_autocast_leaves_the_encoding_as_it_is(autoencoder, unseen):
+    plain = autoencoder.encode(unseen).latent_dist.mean
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(autoencoder.encode(unseen).latent_dist.mean, plain)

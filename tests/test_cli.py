@@ -265,3 +265,13 @@ def _status(words):
         return main(words)
     except SystemExit as stop:
         return stop.code
+
+
+def test_sampling_that_the_base_cannot_do_is_refused_before_the_fit(folder, tiny_sd, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(Trainer, "train_step", lambda *_: pytest.fail("trained"))
+    words = ["run", str(folder), "-o", str(tmp_path / "out"), "--base", tiny_sd, *FIT]
+    with pytest.raises(SystemExit):
+        main([*words, "--sample.num-inference-steps", "1200"])
+    assert "1200; legal: 1 to 1000" in " ".join(capsys.readouterr().err.split())
+    assert main([*words, "--sample.stage-steps", "800"]) == 1
+    assert "stage_steps is (800,); legal: steps that over stage_strength (0.5,)" in capsys.readouterr().err

@@ -71,6 +71,7 @@ ILLEGAL = [
     (SampleConfig, "seed", -1),
     (SampleConfig, "scheduler", "DDPM"),
     (SampleConfig, "num_inference_steps", 0),
+    (SampleConfig, "num_inference_steps", 1001),
     (SampleConfig, "guidance_scale", -0.5),
     (SampleConfig, "batch_size", 0),
     (SampleConfig, "context", 0.9),
@@ -230,3 +231,10 @@ def test_config_survives_json(config):
 def test_config_is_frozen():
     with pytest.raises(dataclasses.FrozenInstanceError):
         FitConfig().seed = 3
+
+
+def test_stages_that_take_more_steps_than_there_are_noise_levels_are_refused_once_both_numbers_are_known():
+    config = SampleConfig(stage_steps=(40, 600))
+    with pytest.raises(ValueError, match=r"stage_steps is \(40, 600\); legal: .*at most 1000"):
+        config.resolve({"stage_strength": (0.9, 0.5)})
+    assert config.resolve({"stage_strength": (0.5, 0.9)}).stage(2) == (600, 1.0, 0.9)

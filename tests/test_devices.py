@@ -5,7 +5,13 @@ import os
 import pytest
 import torch
 
-from realfill.devices import make_accelerator, resolve_device, resolve_dtype, resolve_precision
+from realfill.devices import (
+    make_accelerator,
+    resolve_device,
+    resolve_dtype,
+    resolve_frozen_dtype,
+    resolve_precision,
+)
 
 CPU = torch.device("cpu")
 
@@ -32,6 +38,14 @@ def test_a_device_that_is_not_there_is_refused_by_name(device):
 def test_frozen_weights_are_single_on_a_cpu_unless_said_otherwise():
     assert resolve_dtype(CPU) == torch.float32
     assert resolve_dtype(CPU, torch.bfloat16) == torch.bfloat16
+
+
+@pytest.mark.parametrize(
+    ("dtype", "precision", "wanted"),
+    [(None, "no", torch.float32), (None, "bf16", torch.bfloat16), (torch.float32, "bf16", torch.float32)],
+)
+def test_weights_under_a_lora_are_in_the_precision_that_is_computed_in_unless_said_otherwise(dtype, precision, wanted):
+    assert resolve_frozen_dtype(CPU, dtype, precision) == wanted
 
 
 @pytest.mark.parametrize(("capable", "wanted"), [(True, "bf16"), (False, "no")])

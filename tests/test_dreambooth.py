@@ -89,12 +89,14 @@ def test_each_sampler_keeps_its_own_fit(method, scene):
 
 
 def test_the_model_is_left_as_it_was(tiny, scene):
-    method = DreamBooth(base=tiny, **OPTIONS)
+    method = DreamBooth(base=tiny, **{**OPTIONS, "mixed_precision": "bf16"})
     model = method._model
+    attention = {name: type(p) for name, p in model.unet.attn_processors.items()}
     before = {part: {n: p.clone() for n, p in m.state_dict().items()} for part, m in model.parts.items()}
     schedule = model.pipeline.scheduler
     method.prepare(scene, None, 0)([0])
     assert model.pipeline.scheduler is schedule
+    assert {name: type(p) for name, p in model.unet.attn_processors.items()} == attention
     for part, module in model.parts.items():
         after = module.state_dict()
         assert list(after) == list(before[part])

@@ -269,6 +269,12 @@ def test_an_image_too_large_for_memory_is_decoded_in_tiles_and_told(tiny_sd, mon
     assert not vae.use_slicing
 
 
+def test_an_image_no_larger_than_a_tile_is_decoded_whole_without_a_warning(tiny_sd, monkeypatch):
+    loaded = Inpainter.load(tiny_sd)
+    monkeypatch.setattr(realfill.models.inpainter, "free_bytes", lambda _: 1)
+    assert loaded.decode(normal(1, 4, 16, 16)).shape == (1, 3, 32, 32)
+
+
 def test_decoding_takes_the_memory_that_is_reckoned_with(tiny_sd):
     loaded = Inpainter.load(tiny_sd)
     peaks = [peak_bytes(lambda n=n: loaded.decode(normal(n, 4, 24, 40)), CPU)[1] for n in (1, 4)]

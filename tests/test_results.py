@@ -3,6 +3,7 @@
 import dataclasses
 import json
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -242,3 +243,9 @@ def test_no_completions_at_all_are_refused(completions, tmp_path):
     (tmp_path / "scores.json").write_text('{"provenance": {}, "completions": []}')
     with pytest.raises(SceneError):
         Completions.load(tmp_path, completions.scene)
+
+
+def test_several_processes_may_try_a_folder_at_a_time(tmp_path):
+    with ThreadPoolExecutor(4) as pool:
+        assert set(pool.map(lambda _: check_output(tmp_path), range(400))) == {tmp_path}
+    assert not list(tmp_path.iterdir())

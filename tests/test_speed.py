@@ -11,7 +11,7 @@ from diffusers import AutoencoderKL
 from realfill import FitConfig, RankConfig, SampleConfig
 from realfill.benchmark.speed import workloads
 from realfill.benchmark.speed.measuring import Timing, Variant, count_flops, matmul_flops, measure
-from realfill.benchmark.speed.port import match_pair_by_pair, sample_one_by_one
+from realfill.benchmark.speed.port import load_plainly, match_pair_by_pair, sample_one_by_one
 from realfill.benchmark.speed.scaling import growth
 from realfill.benchmark.speed.workloads import Workplace, make_completions, make_scene, run_fit, run_ported_fit
 from realfill.cli import main
@@ -103,6 +103,32 @@ def test_only_the_steps_after_the_first_are_timed(place, monkeypatch):
     assert run_fit(place, place.scene(), 0).seconds == 0
 
 
+def test_filling_a_bank_is_counted_with_each_use(place, monkeypatch):
+    variants = workloads.fit_variants(place, 3, bank_uses=(2, 5), port=True)
+    assert [(v.name, v.steps, v.samples) for v in variants] == [
+        ("realfill", 3, 9), ("bank, 2 uses", 4, 12), ("bank, 5 uses", 5, 15), ("port", 3, 9)
+    ]  # fmt: skip
+    encoded = []
+    for variant in variants[:3]:
+        last = rows_seen(variant.run, monkeypatch, (AutoencoderKL, "encode"))["encode"]
+        encoded.append(sum(last) - 2 * 3)  # without those of the first step, which isn't counted
+    assert encoded == [2 * 9, 2 * 12 / 2, 2 * 15 / 5]
+    flops = [v.flops() for v in variants[1:3]]
+    assert flops[1] / 15 < flops[0] / 12
+    own = dataclasses.replace(place, fit=dataclasses.replace(place.fit, bank_size=300, bank_uses=4))
+    assert [(v.name, v.steps) for v in workloads.fit_variants(own, 3, port=False)] == [("realfill", 4)]
+
+
+def test_the_ports_weights_are_laid_out_as_in_the_files(place):
+    ours, port = Inpainter.load(place.base).to(CPU, torch.float32), load_plainly(place.base, CPU)
+
+    def apart(inpainter):
+        weights = [p for p in inpainter.pipeline.vae.parameters() if p.ndim == 4 and p.shape[1] > 1 < p.shape[2]]
+        return [not p.is_contiguous() for p in weights]
+
+    assert all(apart(ours)) and not any(apart(port))
+
+
 def test_both_ways_to_sample_give_the_same_images(place):
     inpainter, scene = Inpainter.load(place.base), make_scene(32)
     image, hole = to_tensor(scene.known), torch.from_numpy(scene.mask)[None, None]
@@ -146,20 +172,20 @@ def test_the_command_prints_tables_and_writes_json(tiny_sd, tmp_path, capsys):
     words = [
         "bench-speed", "--base", tiny_sd, "--batch-size", "4", "--lora-rank", "2", "--fit-steps", "1", "--rounds", "1",
         "--against", "port", "--sample.num-samples", "2", "--sample.num-inference-steps", "2", "--num-references", "1",
-        "--photo-px", "64", "--profile", "--device", "cpu", "-o", str(tmp_path / "speed.json"),
+        "--photo-px", "64", "--profile", "--device", "cpu", "--banks", "2", "-o", str(tmp_path / "speed.json"),
     ]  # fmt: skip
     assert main(words) == 0
     printed = capsys.readouterr().out
     values = json.loads((tmp_path / "speed.json").read_text())
     assert [(f["part"], f["variant"]) for f in values["figures"]] == [
-        ("fit", "realfill"), ("fit", "port"), ("sample", "realfill"), ("sample", "port"),
+        ("fit", "realfill"), ("fit", "bank, 2 uses"), ("fit", "port"), ("sample", "realfill"), ("sample", "port"),
         ("rank", "realfill"), ("rank", "port"), ("rank", "floor"),
     ]  # fmt: skip
     for figures in values["figures"]:
         assert all(figures[name] > 0 for name in ("seconds_a_step", "samples_a_second", "gflop_a_sample", "peak_mb"))
         assert 0 < figures["roofline_share"] < 2
-    encode = [f["gflop_a_sample"] for f in values["figures"][:2]]
-    assert encode[0] < encode[1]  # the text encoder runs on two rows
+    own, bank, port = (f["gflop_a_sample"] for f in values["figures"][:3])
+    assert bank < own < port  # which runs the text encoder on every row
     assert set(values["profiles"]["fit"]["parts"]) >= {"U-Net forward", "VAE encode", "backward", "optimizer"}
     assert "| fit | port |" in printed
     assert "Where the time goes: rank" in printed

@@ -1,12 +1,13 @@
 """Training: batches, the loss, the schedule, checkpoints."""
 
 import dataclasses
+import shutil
 
 import numpy as np
 import pytest
 import torch
 from conftest import TINY_FIT, make_photo
-from diffusers import UNet2DConditionModel
+from diffusers import AutoencoderKL, UNet2DConditionModel
 
 from realfill import FitConfig, fit
 from realfill.devices import make_accelerator
@@ -17,6 +18,7 @@ from realfill.fitting.denoising import denoising_loss, encode_crops
 from realfill.fitting.trainer import Trainer, learning_rate_factor
 from realfill.fitting.training import CHECKPOINT_NAME
 from realfill.models.adapter import trainable_lora
+from realfill.models.bases import Card
 from realfill.models.inpainter import Inpainter
 
 PAPER = FitConfig().resolve({})
@@ -371,6 +373,106 @@ def test_a_fit_that_diverges_is_an_error_and_leaves_no_file(scene, tiny_fit, tmp
     with pytest.raises(TrainingError, match="learning_rate"):
         fit(scene, wild, checkpoint_dir=tmp_path, progress=False)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_fit_that_diverges_in_its_last_step_leaves_no_file(scene, tiny_fit, tmp_path):
+    wild = dataclasses.replace(tiny_fit, learning_rate=1e30, num_steps=1)
+    with pytest.raises(TrainingError, match="learning_rate"):
+        fit(scene, wild, checkpoint_dir=tmp_path, progress=False)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_divergence_that_is_found_only_at_the_end_leaves_no_file(scene, tiny_fit, tmp_path, monkeypatch):
+    step, read = Trainer.train_step, Trainer.read_losses
+
+    def unread(self, photos):  # as on a GPU, where losses are looked at every tenth step
+        with monkeypatch.context() as patch:
+            patch.setattr(Trainer, "read_losses", lambda _: None)
+            step(self, photos)
+        if self.step == 3:
+            self._pending[-1] = torch.tensor(float("nan"))
+
+    monkeypatch.setattr(Trainer, "train_step", unread)
+    with pytest.raises(TrainingError, match="the loss at step 3 is nan"):
+        fit(scene, dataclasses.replace(tiny_fit, checkpoint_every=2), checkpoint_dir=tmp_path, progress=False)
+    assert Trainer.read_losses is read
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("told", [{"sample": {"context": 2.5}}, {"masked_latent": "any"}, {"masked_image": "smooth"}])
+def test_a_checkpoint_is_not_gone_on_with_where_the_card_shows_the_model_something_else(
+    scene, tiny_sd, tiny_fit, tmp_path, told
+):
+    shutil.copytree(tiny_sd, tmp_path / "base")
+    config = dataclasses.replace(tiny_fit, base=str(tmp_path / "base"))
+    fit(scene, config, checkpoint_dir=tmp_path, progress=False)
+    card = Card.load(tmp_path / "base")
+    dataclasses.replace(card, **told).save(tmp_path / "base")
+    with pytest.raises(AdapterError, match="another config, scene or base"):
+        fit(scene, config, checkpoint_dir=tmp_path, progress=False)
+
+
+def precise(base, precision, dtype=None, steps=1, **changes):
+    """Fit for a step on the tiny base in a precision; returns the trainer."""
+    config = FitConfig(base=base, **{**TINY_FIT, "mixed_precision": precision, **changes}).resolve({})
+    inpainter = Inpainter.load(base).to(torch.device("cpu"), dtype or torch.float32)
+    trainer = Trainer(
+        inpainter, trainable_lora(inpainter, config), config, make_accelerator(torch.device("cpu"), precision)
+    )
+    for _ in range(steps):
+        trainer.train_step([whole()])
+    return trainer
+
+
+def test_crops_are_encoded_in_the_precision_of_the_fit(tiny_sd, monkeypatch):
+    seen, real = [], AutoencoderKL.encode
+
+    def watch(self, *inputs, **options):
+        result = real(self, *inputs, **options)
+        seen.append(result.latent_dist.mean.dtype)
+        return result
+
+    monkeypatch.setattr(AutoencoderKL, "encode", watch)
+    latents = []
+    for precision, changes in (("no", {}), ("bf16", {}), ("bf16", {"bank_size": 2})):
+        trainer = precise(tiny_sd, precision, **changes)
+        latents.append(trainer._latents([whole()], np.random.default_rng(0)))
+    assert seen == [torch.float32] * 4 + [torch.bfloat16] * 6  # the bank encodes once only
+    assert all(getattr(x, name).dtype == torch.float32 for x in latents for name in x.__slots__)
+    assert 0 < (latents[1].mean - latents[0].mean).norm() < 0.03 * latents[0].mean.norm()
+
+
+def test_half_precision_on_a_cpu_takes_plain_attention_where_it_is_small(tiny_sd, monkeypatch):
+    def kinds(precision):
+        trainer = precise(tiny_sd, precision, steps=0)
+        return {type(p).__name__ for p in trainer.inpainter.unet.attn_processors.values()}
+
+    assert kinds("bf16") == {"AttnProcessor"}
+    assert kinds("no") == {"AttnProcessor2_0"}
+    monkeypatch.setattr("realfill.models.inpainter._MAX_PLAIN_ATTENTION", 255)
+    assert kinds("bf16") == {"AttnProcessor2_0"}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_step_in_half_precision_goes_where_one_in_single_precision_goes(tiny_sd, dtype):
+    steps = {"steps": 3, "learning_rate": 1e-3}
+    single, half = precise(tiny_sd, "no", **steps), precise(tiny_sd, "bf16", dtype, **steps)
+    assert half.losses == pytest.approx(single.losses, rel=0.02)
+    changes = []
+    for trainer in (single, half):
+        values = [p.detach().flatten() for n, p in trainer.trainable.parameters() if "lora_B" in n]
+        assert all(v.dtype == torch.float32 for v in values)
+        changes.append(torch.cat(values))
+    assert torch.cosine_similarity(*changes, dim=0) > 0.9
+
+
+def test_a_text_encoder_that_does_not_learn_runs_once(tiny_sd, monkeypatch):
+    calls, real = [], Inpainter.embed
+    monkeypatch.setattr(Inpainter, "embed", lambda self, prompts: calls.append(len(prompts)) or real(self, prompts))
+    precise(tiny_sd, "no", steps=3, text_encoder_learning_rate=0.0)
+    assert calls == [2]
+    precise(tiny_sd, "no", steps=3)
+    assert calls == [2] * 4
 
 
 def test_the_seed_decides(scene, tiny_fit):

@@ -191,13 +191,14 @@ class DreamBooth:
 
 @contextmanager
 def _as_it_was(model: _TextToImage) -> Iterator[None]:
-    """Take off what was put on: LoRA, schedule, training mode."""
-    schedule = model.pipeline.scheduler
+    """Take off what was put on: LoRA, schedule, kinds of attention, training mode."""
+    schedule, attention = model.pipeline.scheduler, model.unet.attn_processors
     try:
         yield
     finally:
         model.pipeline.unload_lora_weights()
         model.pipeline.scheduler = schedule
+        model.unet.set_attn_processor(attention)
         for part in model.parts.values():
             part.eval()
 

@@ -122,10 +122,20 @@ class Denoiser(nn.Module):
         super().__init__()
         self.parts = nn.ModuleDict(inpainter.parts)
         self._inpainter, self._prompts = inpainter, (prompt, "")
+        self._learns_text = any(p.requires_grad for p in inpainter.text_encoder.parameters())
+        self._fixed: torch.Tensor | None = None
 
     def forward(
         self, noisy: torch.Tensor, timesteps: torch.Tensor, condition: torch.Tensor, prompted: torch.Tensor
     ) -> torch.Tensor:
         """Predict; ``prompted`` (B,) bool, the others as for ``Inpainter.predict``."""
-        embeddings = self._inpainter.embed(self._prompts)[(~prompted).long()]
+        embeddings = self._embed()[(~prompted).long()]
         return self._inpainter.predict(noisy, timesteps, condition, embeddings)
+
+    def _embed(self) -> torch.Tensor:
+        """Encode the two prompts, but once only where that gives the same each time."""
+        if self._learns_text:
+            return self._inpainter.embed(self._prompts)
+        if self._fixed is None:
+            self._fixed = self._inpainter.embed(self._prompts)
+        return self._fixed

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from torch import nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from realfill.config import FitConfig
 from realfill.devices import send
@@ -67,7 +66,9 @@ class Trainer:
             {"params": list(named.values()), "lr": rates[group], "base_lr": rates[group]}
             for group, named in self.trainable.groups.items()
         ]
-        inpainter.prepare_training(gradient_checkpointing=self.plan.checkpointing, compiled=bool(config.compile))
+        self._prepare()
+        for layer in trainable.lora_layers:  # autocast has the last word; peft would go over single precision
+            layer.cast_input_dtype_enabled = config.mixed_precision == "no"
         fused = inpainter.device.type in ("cpu", "cuda")
         optimizer = torch.optim.AdamW(
             groups, betas=(0.9, config.adam_beta2), weight_decay=config.weight_decay, fused=fused
@@ -104,7 +105,7 @@ class Trainer:
         for start in range(0, len(weights), self._piece):
             rows = slice(start, start + self._piece)
             last = rows.stop >= len(weights)
-            with _attention(inpainter.device), _hold_sync(accelerator, self.denoiser, hold=not last):
+            with _hold_sync(accelerator, self.denoiser, hold=not last):
                 loss = denoising_loss(inpainter, latents[rows], weights[rows], noising[rows], self._predict)
                 accelerator.backward(loss * accelerator.num_processes)  # which averages over processes
             total += loss.detach()
@@ -132,7 +133,7 @@ class Trainer:
             self.plan = dataclasses.replace(self.plan, pieces=pieces)
         else:
             self.plan = dataclasses.replace(self.plan, checkpointing=True)
-            self.inpainter.prepare_training(gradient_checkpointing=True, compiled=bool(self.config.compile))
+            self._prepare()
         self.config = dataclasses.replace(
             self.config, gradient_accumulation_steps=self.plan.pieces, gradient_checkpointing=self.plan.checkpointing
         )
@@ -156,16 +157,25 @@ class Trainer:
                 f"({self.config.learning_rate}), or set mixed_precision to 'bf16' or 'no'"
             )
 
+    def _require_finite(self) -> None:
+        self.read_losses()
+        largest = torch.finfo(torch.float16).max  # in which an adapter is written
+        if not all(bool((p.detach().abs() <= largest).all()) for _, p in self.trainable.parameters()):
+            raise TrainingError(f"the fit diverged at its last step; lower learning_rate ({self.config.learning_rate})")
+
     def save(self, path: Path, identity: str) -> None:
         """Write a checkpoint, whole or not at all.
 
         Args:
             path: the file.
             identity: of the fit; only a fit with the same one resumes from it.
+
+        Raises:
+            TrainingError: the fit diverged.
         """
         if not self._whole:
             return
-        self.read_losses()
+        self._require_finite()
         if not self.accelerator.is_main_process:
             return
         scaler = self.accelerator.scaler
@@ -213,14 +223,11 @@ class Trainer:
 
     def export(self) -> dict[str, torch.Tensor]:
         """Build the adapter's tensors from the running average, or where there is none from the last weights."""
-        self.read_losses()
+        self._require_finite()
         with torch.no_grad():
             for name, parameter in self.trainable.parameters() if self.average else ():
                 parameter.copy_(self.average[name])
-        tensors = self.trainable.export()
-        if not all(t.isfinite().all() for t in tensors.values()):
-            raise TrainingError(f"the fit diverged at its last step; lower learning_rate ({self.config.learning_rate})")
-        return tensors
+        return self.trainable.export()
 
     @property
     def _piece(self) -> int:
@@ -234,11 +241,18 @@ class Trainer:
 
     def _latents(self, photos: Sequence[TrainingImage], rng: np.random.Generator) -> Latents:
         """Get this process's share of the step's crops, encoded: from the bank, or drawn for this step."""
-        if self.bank is not None:
-            return self.bank.take(photos, self.step, self._piece)[self._mine]
         config, inpainter = self.config, self.inpainter
-        crops = draw_crops(photos, config, inpainter.resolution, config.batch_size, rng)[self._mine]
-        return encode_crops(inpainter, crops, config.visible_weight, self._piece)
+        with self.accelerator.autocast():
+            if self.bank is not None:
+                return self.bank.take(photos, self.step, self._piece)[self._mine]
+            crops = draw_crops(photos, config, inpainter.resolution, config.batch_size, rng)[self._mine]
+            return encode_crops(inpainter, crops, config.visible_weight, self._piece)
+
+    def _prepare(self) -> None:
+        self.inpainter.prepare_training(
+            gradient_checkpointing=self.plan.checkpointing, compiled=bool(self.config.compile),
+            half_precision=self.config.mixed_precision != "no",
+        )  # fmt: skip
 
     def _predict(self, *inputs: torch.Tensor) -> torch.Tensor:
         with self.accelerator.autocast():
@@ -290,11 +304,6 @@ def learning_rate_factor(config: FitConfig, step: int, time_s: float = 0.0) -> f
     if config.time_budget_s is not None:
         done = max(done, min(1.0, time_s / config.time_budget_s))
     return {"constant": 1.0, "linear": 1 - done, "cosine": 0.5 * (1 + math.cos(math.pi * done))}[config.lr_scheduler]
-
-
-def _attention(device: torch.device) -> AbstractContextManager[object]:
-    """Choose plain attention on a CPU, where the fused kernel's backward pass is slower."""
-    return sdpa_kernel(SDPBackend.MATH) if device.type == "cpu" else nullcontext()
 
 
 def _hold_sync(accelerator: Accelerator, model: nn.Module, *, hold: bool) -> AbstractContextManager[object]:

@@ -6,7 +6,8 @@ import math
 import time
 import warnings
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -92,33 +93,43 @@ def train(
         trainer.load(checkpoint, identity)
     elif checkpoint is not None:
         trainer.save(checkpoint, identity)  # shows now whether it can be written
-    diverged, pace = False, Pace()
+    pace = Pace()
     start = time.monotonic() - trainer.time_s
     bar = tqdm(
         total=config.num_steps, initial=trainer.step, desc="fit", unit="step", smoothing=0,
         disable=not progress or not trainer.accelerator.is_main_process,
     )  # fmt: skip
     try:
-        while trainer.step < config.num_steps and not _is_time_up(trainer, pace):
-            rate = config.learning_rate * trainer.learning_rate_factor
-            begun = time.monotonic()
-            if not _try_step(trainer, photos):
-                continue
-            pace.add(time.monotonic() - begun)
-            trainer.time_s = time.monotonic() - start
-            if checkpoint is not None and trainer.step % config.checkpoint_every == 0:
-                trainer.save(checkpoint, identity)
-            report = _report(trainer, pace, rate)
-            _show(bar, report, trainer.losses[-50:], pace.mean_s)
-            if on_step is not None and on_step(report) is False:
-                break
+        with bar, _saved_at_the_end(trainer, checkpoint, identity):
+            while trainer.step < config.num_steps and not _is_time_up(trainer, pace):
+                rate = config.learning_rate * trainer.learning_rate_factor
+                begun = time.monotonic()
+                if not _try_step(trainer, photos):
+                    continue
+                pace.add(time.monotonic() - begun)
+                trainer.time_s = time.monotonic() - start
+                if checkpoint is not None and trainer.step % config.checkpoint_every == 0:
+                    trainer.save(checkpoint, identity)
+                report = _report(trainer, pace, rate)
+                _show(bar, report, trainer.losses[-50:], pace.mean_s)
+                if on_step is not None and on_step(report) is False:
+                    break
     except TrainingError:
-        diverged = True
         if checkpoint is not None:  # it would only lead to the same end
             checkpoint.unlink(missing_ok=True)
         raise
+
+
+@contextmanager
+def _saved_at_the_end(trainer: Trainer, checkpoint: Path | None, identity: str) -> Iterator[None]:
+    """Write a last checkpoint however the steps end, unless they diverge; that may turn out as it is written."""
+    diverged = False
+    try:
+        yield
+    except TrainingError:
+        diverged = True
+        raise
     finally:
-        bar.close()
         if checkpoint is not None and not diverged:
             trainer.save(checkpoint, identity)
 

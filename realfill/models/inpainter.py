@@ -57,6 +57,7 @@ _SCHEDULERS: dict[Scheduler, tuple[Any, dict[str, Any]]] = {
 }
 _SCHEDULE_KEYS = ("prediction_type", "beta_schedule", "beta_start", "beta_end", "rescale_betas_zero_snr")
 _DECODER_TENSORS = 3  # of full size that AutoencoderKL's decoder holds at a time, as wide as its second block
+_MAX_PLAIN_ATTENTION = 1024  # latents of an image; plain attention holds their square for the backward pass
 _LEAST_NOISE = 0.02  # variance below which a predicted latent's error isn't weighted up further
 
 
@@ -145,9 +146,10 @@ class Inpainter:
         with quiet():  # diffusers warns of parts to be kept in single precision, of which there are none
             for part in (self.unet, self.pipeline.vae, self.text_encoder):
                 part.to(device=device, dtype=dtype)
-            if device.type == "cuda":  # its convolutions are quicker on channels that lie together
-                for part in (self.unet, self.pipeline.vae):
-                    part.to(memory_format=torch.channels_last)
+            # convolutions are quicker on channels that lie together; on a CPU only the VAE's, which are large
+            gaining = {"cuda": (self.unet, self.pipeline.vae), "cpu": (self.pipeline.vae,)}
+            for part in gaining.get(device.type, ()):
+                part.to(memory_format=torch.channels_last)
         self.device, self.dtype = device, dtype
         return self
 
@@ -191,14 +193,19 @@ class Inpainter:
         parts = (self.unet, self.pipeline.vae, self.text_encoder)
         return sum(p.numel() * p.element_size() for part in parts for p in part.parameters())
 
-    def prepare_training(self, *, gradient_checkpointing: bool, compiled: bool) -> None:
+    def prepare_training(self, *, gradient_checkpointing: bool, compiled: bool, half_precision: bool) -> None:
         """Switch the U-Net to training.
 
         Args:
             gradient_checkpointing: compute activations anew in the backward pass.
             compiled: compile the blocks that repeat, at their first use.
+            half_precision: it will compute in half precision. On a CPU plain attention is then quicker, forth and back,
+                than the fused kernel; it is taken where the memory that it needs is small.
         """
         self.unet.train()
+        _, height, width = self.latent_shape((self.resolution, self.resolution))
+        if half_precision and self.device.type == "cpu" and height * width <= _MAX_PLAIN_ATTENTION:
+            self.unet.set_default_attn_processor()
         if gradient_checkpointing:
             self.unet.enable_gradient_checkpointing()
         if compiled:
@@ -362,7 +369,7 @@ class Inpainter:
     def _too_large_to_decode(self, latents: torch.Tensor) -> bool:
         """Compare what decoding one image whole takes with what is free."""
         vae = self.pipeline.vae
-        if not hasattr(vae, "enable_tiling"):
+        if not hasattr(vae, "enable_tiling") or max(latents.shape[-2:]) <= vae.tile_latent_min_size:
             return False
         height, width = (n * self.latent_px for n in latents.shape[-2:])
         widest = vae.config.block_out_channels[:2][-1]

@@ -2,7 +2,8 @@
 
 Fit: image and masked image are encoded separately for each crop of each step, the text encoder runs on every row, and
 autocast computes over single-precision weights. Sampling: one seed at a time in single precision, the prompt and the
-masked image encoded for each. Ranking: pair by pair, both images read anew for each pair. Everything runs eagerly.
+masked image encoded for each. Ranking: pair by pair, both images read anew for each pair. Everything runs eagerly, on
+weights as their files hold them.
 """
 
 from __future__ import annotations
@@ -23,6 +24,14 @@ from realfill.models.matcher import Matcher, Matches
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "no": torch.float32}
 
 
+def load_plainly(base: str, device: torch.device) -> Inpainter:
+    """Load a base in single precision, its convolutions' weights laid out as in the files."""
+    inpainter = Inpainter.load(base).to(device, torch.float32)
+    for part in (inpainter.unet, inpainter.pipeline.vae):
+        part.to(memory_format=torch.contiguous_format)
+    return inpainter
+
+
 class PortedFit:
     """The training loop of a public script, step by step, on the same model and the same crops."""
 
@@ -30,7 +39,7 @@ class PortedFit:
         """Set up.
 
         Args:
-            inpainter: on its device, in single precision.
+            inpainter: as ``load_plainly`` gives it.
             trainable: what changes in it.
             config: resolved.
         """

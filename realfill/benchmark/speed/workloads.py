@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -14,7 +15,7 @@ import numpy as np
 import torch
 
 from realfill.benchmark.speed.measuring import Timing, Variant, count_flops, synchronize, timed
-from realfill.benchmark.speed.port import DTYPES, PortedFit, match_pair_by_pair, sample_one_by_one
+from realfill.benchmark.speed.port import DTYPES, PortedFit, load_plainly, match_pair_by_pair, sample_one_by_one
 from realfill.config import FitConfig, RankConfig, SampleConfig
 from realfill.devices import resolve_dtype, resolve_precision
 from realfill.filling.sampling import largest_batch, sample
@@ -99,7 +100,7 @@ def run_fit(place: Workplace, scene: Scene, num_steps: int) -> Timing:
 
 def run_ported_fit(place: Workplace, scene: Scene, num_steps: int) -> Timing:
     """Do the same as a public script does."""
-    inpainter = Inpainter.load(place.base).to(place.device, torch.float32)
+    inpainter = load_plainly(place.base, place.device)
     make = trainable_lora if place.fit.trainable == "lora" else trainable_weights
     start = time.perf_counter()
     loop = PortedFit(inpainter, make(inpainter, place.fit), place.fit)
@@ -116,22 +117,35 @@ def run_ported_fit(place: Workplace, scene: Scene, num_steps: int) -> Timing:
     return Timing(seconds=timed(steps, place.device).seconds, set_up_s=set_up_s)
 
 
-def fit_variants(place: Workplace, num_steps: int, *, port: bool) -> list[Variant]:
-    """Give the ways to fit."""
+def fit_variants(place: Workplace, num_steps: int, *, bank_uses: Sequence[int] = (), port: bool) -> list[Variant]:
+    """Give the ways to fit: as the config says, with banks, and as the port does.
+
+    A bank is measured over whole cycles of its content, so that what it takes to fill it is counted with each use. It
+    holds a single batch: a batch is encoded at its first use, so what a step takes doesn't go by the bank's size.
+    """
     scene = place.scene()
-    ways = {"realfill": run_fit, **({"port": run_ported_fit} if port else {})}
 
-    def flops(run: Any) -> float:  # of the later steps: what is done once is in both
-        return count_flops(partial(run, place, scene, num_steps)) - count_flops(partial(run, place, scene, 0))
+    def variant(name: str, run: Callable[[Workplace, Scene, int], Timing], config: FitConfig, steps: int) -> Variant:
+        at = dataclasses.replace(place, fit=config)
 
-    return [
-        Variant(
-            part="fit", name=name, steps=num_steps, samples=num_steps * place.fit.batch_size,
-            dtype=DTYPES[place.fit.mixed_precision or "no"], run=partial(run, place, scene, num_steps),
-            flops=partial(flops, run),
-        )
-        for name, run in ways.items()
-    ]  # fmt: skip
+        def flops() -> float:  # of the later steps: what is done once is in both
+            return count_flops(partial(run, at, scene, steps)) - count_flops(partial(run, at, scene, 0))
+
+        return Variant(
+            part="fit", name=name, steps=steps, samples=steps * config.batch_size,
+            dtype=DTYPES[config.mixed_precision or "no"], run=partial(run, at, scene, steps), flops=flops,
+        )  # fmt: skip
+
+    def with_bank(name: str, uses: int) -> Variant:
+        config = dataclasses.replace(place.fit, bank_size=place.fit.batch_size, bank_uses=uses)
+        return variant(name, run_fit, config, math.ceil(num_steps / uses) * uses)
+
+    own = place.fit
+    found = [
+        with_bank("realfill", own.bank_uses) if own.bank_size else variant("realfill", run_fit, own, num_steps),
+        *(with_bank(f"bank, {uses} uses", uses) for uses in bank_uses),
+    ]
+    return [*found, variant("port", run_ported_fit, own, num_steps)] if port else found
 
 
 def sample_in_batches(
@@ -155,17 +169,16 @@ def sample_variants(place: Workplace, *, port: bool) -> list[Variant]:
     side, config = place.resolution, place.sample
     scene = make_scene(side)
     image, hole = to_tensor(scene.known), torch.from_numpy(scene.mask)[None, None]
-    ways = {"realfill": (sample_in_batches, resolve_dtype(place.device))}
+    ways = {"realfill": (sample_in_batches, Inpainter.load(place.base).to(place.device, resolve_dtype(place.device)))}
     if port:
-        ways["port"] = (sample_one_by_one, torch.float32)
+        ways["port"] = (sample_one_by_one, load_plainly(place.base, place.device))
     found = []
-    for name, (way, dtype) in ways.items():
-        inpainter = Inpainter.load(place.base).to(place.device, dtype)
+    for name, (way, inpainter) in ways.items():
         work = partial(way, inpainter, image, hole, range(config.num_samples), config)
         found.append(
             Variant(
                 part="sample", name=name, steps=config.num_samples * config.num_inference_steps,
-                samples=config.num_samples, dtype=dtype, run=partial(timed, work, place.device),
+                samples=config.num_samples, dtype=inpainter.dtype, run=partial(timed, work, place.device),
             )
         )  # fmt: skip
     return found
