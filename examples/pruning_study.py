@@ -1,16 +1,17 @@
 """Would it pay to sample only the promising seeds to the end?
 
-Fits the packaged base to two scenes, samples many seeds, and scores a preview of each part-way through: the clean image
+Fits the packaged base to scenes, samples many seeds, and scores a preview of each part-way through: the clean image
 that the model expects at that step, blended and ranked like a completion. Then asks, over many random groups of 16 of
 the seeds: if only the better half of each group by its previews had gone on, would the seed that ranks first at the end
 be among them, what would the top-ranked completion lose in PSNR, and what time would be saved?
 
-    python examples/pruning_study.py FOLDER [STEPS] [SEEDS]
+    python examples/pruning_study.py FOLDER                # the demo's scene, and a planted one
+    python examples/pruning_study.py FOLDER SCENES/*       # cases with ground truth, in RealBench's layout
 
 FOLDER keeps the adapters for a second run.
 """
 
-import sys
+import argparse
 import time
 from pathlib import Path
 
@@ -21,6 +22,7 @@ import torch
 from scipy.stats import spearmanr
 
 from realfill import Completions, FitConfig, SampleConfig, Scene, fit, rank
+from realfill.cases import Case
 from realfill.demo import demo_scene
 from realfill.filling.blending import blend
 from realfill.filling.windows import choose_window
@@ -31,6 +33,9 @@ from realfill.models.inpainter import Inpainter
 from realfill.results import Completion
 
 GROUP, KEPT, DRAWS = 16, 8, 4000
+HEADER = """\
+| after step | rank correlation with final order | best survives | PSNR lost | time saved | of sampling alone |
+|---|---|---|---|---|---|"""
 
 
 def planted_scene():
@@ -75,7 +80,7 @@ def trajectories(inpainter, scene, config, seeds):
 
 
 def scored(scene, truth, window, images, seeds):
-    """Blend and rank: seed to (matches, sum of confidence is the tie-break: so the place itself), and PSNR."""
+    """Blend and rank: the place of each seed, its PSNR, and the seconds that ranking took."""
     known, items = scene.known, []
     for seed, image in zip(seeds, images, strict=True):
         patch = window.restore(image.permute(1, 2, 0).numpy() * 255)
@@ -102,11 +107,10 @@ def study(name, scene, truth, adapter, num_seeds):
     print(
         f"PSNR of all {quality.mean():.2f}, of the top-ranked {quality[final.argmin()]:.2f}, best {quality.max():.2f}"
     )
-    print("| after step | rank correlation with the final order | final best survives | PSNR lost, mean | time saved |")
-    print("|---|---|---|---|---|")
+    print(HEADER)
     rng = np.random.default_rng(0)
     groups = [rng.permutation(num_seeds)[:GROUP] for _ in range(DRAWS)]
-    total = len(images)
+    total, rows = len(images), {}
     for step in (1, total // 4, total // 3, total // 2, 2 * total // 3, total - 2):
         order, _, _ = scored(scene, truth, window, images[step - 1], seeds)
         survives, lost = [], []
@@ -118,19 +122,35 @@ def study(name, scene, truth, adapter, num_seeds):
             lost.append(quality[best] - quality[chosen])
         # ranked costs what ranking all seeds once costs: previews need it for all, the end for half
         whole, pruned = sampled + ranked, sampled * (1 + step / total) / 2 + 1.5 * ranked
-        print(
-            f"| {step} of {total} | {spearmanr(order, final).statistic:.2f} | {np.mean(survives):.0%} "
-            f"| {np.mean(lost):+.2f} dB | {1 - pruned / whole:+.0%}; of sampling alone {(1 - step / total) / 2:.0%} |"
-        )
+        alone = (1 - step / total) / 2
+        correlation = spearmanr(order, final).statistic
+        rows[step] = (correlation, np.mean(survives), np.mean(lost), 1 - pruned / whole, alone)
+        print(row(step, rows[step]), flush=True)
+    return rows
 
 
-def main(folder, num_steps=700, num_seeds=64):
-    for name, (scene, truth), steps in (
-        ("demo", demo_scene(), int(num_steps)),
-        ("planted", planted_scene(), int(num_steps) // 2),
-    ):
-        study(name, scene, truth, adapter_of(scene, Path(folder) / name, steps), int(num_seeds))
+def row(step, values):
+    correlation, survives, lost, saved, alone = values
+    return f"| {step} | {correlation:.2f} | {survives:.0%} | {lost:+.2f} dB | {saved:+.0%} | {alone:.0%} |"
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("scenes", nargs="*", type=Path)
+    parser.add_argument("--num-steps", type=int, default=350, help="of each fit")
+    parser.add_argument("--num-seeds", type=int, default=64)
+    options = parser.parse_args()
+    cases = [Case.load(path) for path in options.scenes]
+    scenes = [(case.name, case.scene, case.truth) for case in cases]
+    found = [
+        study(name, scene, truth, adapter_of(scene, options.folder / name, options.num_steps), options.num_seeds)
+        for name, scene, truth in scenes or [("demo", *demo_scene()), ("planted", *planted_scene())]
+    ]
+    print(f"\nmean of {len(found)} scenes\n{HEADER}")
+    for step in found[0]:
+        print(row(step, np.mean([rows[step] for rows in found], axis=0)))
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main()

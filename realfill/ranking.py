@@ -41,7 +41,7 @@ def rank(
     Args:
         completions: what ``complete`` returned.
         references: photos to compare with, each (H, W, 3) uint8; ``None``: the scene's own.
-        config: which matcher, and how strict; ``None``: as the completions' base asks for, else LoFTR.
+        config: which matcher, and how strict; ``None``: as they were ranked before, by their base's own defaults, else LoFTR.
         matcher: the config's, loaded; ``None``: it is loaded here.
         device: for LoFTR; ``None``: the best there is.
         progress: show a progress bar.
@@ -56,8 +56,7 @@ def rank(
     photos = completions.scene.references if references is None else tuple(references)
     if not photos:
         raise SceneError("there are no references to rank by; legal: one to five photos of the scene")
-    made_with = completions.best.provenance.get("rank", {}).get("matcher")
-    resolved = (config or RankConfig()).resolve({"matcher": made_with} if made_with else {})
+    resolved = (config or RankConfig()).resolve(completions.best.provenance.get("rank", {}))
     matcher = matcher or load_matcher(resolved, resolve_device(device))
     if matcher is None:
         return _rank_by_agreement(completions, photos, resolved)
