@@ -41,7 +41,7 @@ def rank(
     Args:
         completions: what ``complete`` returned.
         references: photos to compare with, each (H, W, 3) uint8; ``None``: the scene's own.
-        config: which matcher, and how strict; ``None``: as they were ranked before, by their base's own defaults, else LoFTR.
+        config: which matcher, and how strict; ``None``: as they were ranked before, else by LoFTR.
         matcher: the config's, loaded; ``None``: it is loaded here.
         device: for LoFTR; ``None``: the best there is.
         progress: show a progress bar.

@@ -6,7 +6,7 @@ from conftest import make_photo
 from diffusers import DDPMScheduler
 
 import realfill.filling.sampling
-import realfill.models.inpainter
+import realfill.models.schedules
 from realfill.capacity import FREE_SHARE, peak_bytes
 from realfill.filling.sampling import Start, largest_batch, sample
 from realfill.io.images import to_tensor
@@ -125,7 +125,7 @@ def test_a_lower_temperature_makes_seeds_more_alike_and_one_is_stock_ddpm(draw, 
 
     assert spread(temperature=0.0) < spread(temperature=1.0) < spread(temperature=1.5)
     ours = draw(temperature=1.0)
-    monkeypatch.setitem(realfill.models.inpainter._SCHEDULERS, "ddpm", (DDPMScheduler, DDPM_OPTIONS))
+    monkeypatch.setitem(realfill.models.schedules._SCHEDULERS, "ddpm", (DDPMScheduler, DDPM_OPTIONS))
     assert torch.equal(draw(), ours)
 
 

@@ -16,6 +16,7 @@ from realfill.capacity import FREE_SHARE, free_bytes, is_out_of_memory, peak_byt
 from realfill.config import Scheduler
 from realfill.filling.tiles import Tiles
 from realfill.models.inpainter import Inpainter
+from realfill.models.schedules import add_noise
 
 _MAX_BATCH_ON_CPU = 16  # more isn't faster there
 
@@ -102,12 +103,12 @@ def sample(
         origin = torch.cat(
             [tiles.merge(inpainter.posterior(piece)[0] for piece in pixels.cut(one[None])) for one in start.images]
         )
-        latents = inpainter.add_noise(steps, origin, noise, timesteps[0])
+        latents = add_noise(steps, origin, noise, timesteps[0])
     for timestep, following in zip(timesteps, [*timesteps[1:], None], strict=True):
         guess = model(steps.scale_model_input(latents, timestep), timestep)
         latents = steps.step(guess, timestep, latents, **stochastic).prev_sample
         if known is not None and origin is not None:
-            latents = torch.where(known, inpainter.add_noise(steps, origin, noise, following), latents)
+            latents = torch.where(known, add_noise(steps, origin, noise, following), latents)
         if on_step is not None:
             on_step()
     return torch.cat([pixels.merge(map(inpainter.decode, tiles.cut(latent[None]))) for latent in latents])

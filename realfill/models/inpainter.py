@@ -16,14 +16,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from diffusers import (
-    DDPMScheduler,
-    DPMSolverMultistepScheduler,
-    EulerDiscreteScheduler,
-    StableDiffusionInpaintPipeline,
-    UNet2DConditionModel,
-    UniPCMultistepScheduler,
-)
+from diffusers import StableDiffusionInpaintPipeline, UNet2DConditionModel
 from safetensors import SafetensorError
 from torch import nn
 
@@ -35,30 +28,11 @@ from realfill.masks import fill_smooth
 from realfill.models._quiet import quiet
 from realfill.models.bases import BASES, Card, locate
 from realfill.models.mini.autoencoder import PatchAutoencoder
+from realfill.models.schedules import diffuse, make_scheduler, training_schedule
 
-
-class _TemperedDDPM(DDPMScheduler):
-    """DDPM whose added noise has ``temperature`` times its standard deviation."""
-
-    temperature = 1.0
-
-    def _get_variance(self, t: Any, predicted_variance: Any = None, variance_type: Any = None) -> Any:
-        return self.temperature**2 * super()._get_variance(t, predicted_variance, variance_type)
-
-
-_DPM = {"algorithm_type": "dpmsolver++", "final_sigmas_type": "zero"}
-_SCHEDULERS: dict[Scheduler, tuple[Any, dict[str, Any]]] = {
-    "ddpm": (_TemperedDDPM, {"clip_sample": False, "variance_type": "fixed_small"}),
-    # first-order DPM-Solver++ is DDIM; diffusers' own DDIM misses timesteps where their number doesn't divide 1000
-    "ddim": (DPMSolverMultistepScheduler, {**_DPM, "solver_order": 1}),
-    "dpm++": (DPMSolverMultistepScheduler, _DPM),
-    "unipc": (UniPCMultistepScheduler, {"final_sigmas_type": "zero"}),
-    "euler": (EulerDiscreteScheduler, {"final_sigmas_type": "zero"}),
-}
 _SCHEDULE_KEYS = ("prediction_type", "beta_schedule", "beta_start", "beta_end", "rescale_betas_zero_snr")
 _DECODER_TENSORS = 3  # of full size that AutoencoderKL's decoder holds at a time, as wide as its second block
 _MAX_PLAIN_ATTENTION = 1024  # latents of an image; plain attention holds their square for the backward pass
-_LEAST_NOISE = 0.02  # variance below which a predicted latent's error isn't weighted up further
 
 
 @dataclass(slots=True, eq=False)
@@ -305,18 +279,8 @@ class Inpainter:
             but where the latents are predicted: there it makes the loss that of the velocity that follows from them
             (Li & He 2025, "Back to basics"), within bounds.
         """
-        schedule = self._training_schedule()
-        steps = schedule.config.num_train_timesteps
-        timesteps = (quantiles * steps).long().clamp(0, steps - 1).to(latents.device)
-        noisy = schedule.add_noise(latents, noise, timesteps)
-        kind = schedule.config.prediction_type
-        counts = torch.ones(len(latents), 1, 1, 1, device=latents.device)
-        if kind == "v_prediction":
-            return noisy, timesteps, schedule.get_velocity(latents, noise, timesteps), counts
-        if kind == "sample":
-            variance = 1 - schedule.alphas_cumprod.to(latents.device)[timesteps]
-            return noisy, timesteps, latents, counts / variance.clamp(min=_LEAST_NOISE).view_as(counts)
-        return noisy, timesteps, noise, counts
+        self.pipeline.scheduler = training_schedule(self.pipeline.scheduler)
+        return diffuse(self.pipeline.scheduler, latents, noise, quantiles)
 
     def predict(
         self, noisy: torch.Tensor, timesteps: torch.Tensor, condition: torch.Tensor, embeddings: torch.Tensor
@@ -336,35 +300,10 @@ class Inpainter:
             temperature: factor on the noise that ``ddpm`` adds.
             strength: share of the noise schedule that these steps cover, its end; 1: all of it.
         """
-        kind, options = _SCHEDULERS[name]
-        config = dict(self.pipeline.scheduler.config)
-        for key in ("clip_sample", "thresholding", "skip_prk_steps"):
-            config.pop(key, None)
-        if config.get("rescale_betas_zero_snr"):
-            options = {**options, "timestep_spacing": "trailing"}
-        scheduler = kind.from_config(config, **options)
-        if name == "ddpm":
-            scheduler.temperature = temperature
-        total = round(num_inference_steps / strength)
-        scheduler.set_timesteps(total, device=self.device)
-        if total > num_inference_steps and hasattr(scheduler, "set_begin_index"):
-            scheduler.set_begin_index(total - num_inference_steps)  # as diffusers' image-to-image pipelines do
-        return scheduler
-
-    def add_noise(
-        self, scheduler: Any, latents: torch.Tensor, noise: torch.Tensor, timestep: torch.Tensor | None
-    ) -> torch.Tensor:
-        """Bring clean latents to the noise level that a sampler has reached.
-
-        Args:
-            scheduler: what ``make_scheduler`` returned.
-            latents: (B, C, h, w).
-            noise: the same shape, standard normal.
-            timestep: the one it takes next; ``None``: it has taken all, and no noise is left.
-        """
-        if timestep is None:
-            return latents
-        return scheduler.add_noise(latents, noise, timestep.expand(len(latents)))
+        return make_scheduler(
+            self.pipeline.scheduler, name, num_inference_steps,
+            temperature=temperature, strength=strength, device=self.device,
+        )  # fmt: skip
 
     def _too_large_to_decode(self, latents: torch.Tensor) -> bool:
         """Compare what decoding one image whole takes with what is free."""
@@ -384,13 +323,6 @@ class Inpainter:
                 stacklevel=3,
             )
         return too_large
-
-    def _training_schedule(self) -> Any:
-        scheduler = self.pipeline.scheduler
-        if not isinstance(scheduler, DDPMScheduler):
-            scheduler = DDPMScheduler.from_config(scheduler.config, clip_sample=False)
-            self.pipeline.scheduler = scheduler
-        return scheduler
 
     def _mask_channel(self, hole: torch.Tensor) -> torch.Tensor:
         if self.card.masked_latent == "any":
