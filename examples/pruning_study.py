@@ -85,7 +85,9 @@ def scored(scene, truth, window, images, seeds):
     for seed, image in zip(seeds, images, strict=True):
         patch = window.restore(image.permute(1, 2, 0).numpy() * 255)
         hole = scene.mask[window.slices]
-        filled = blend(known[window.slices], hole, patch, method="membrane", scale=window.scale, dtype=np.uint8)[hole]
+        filled = blend(
+            known[window.slices], hole, patch, method=SampleConfig().blend, scale=window.scale, dtype=np.uint8
+        )[hole]
         items.append(Completion(scene=scene, filled=filled, seed=seed, provenance={"rank": {"matcher": "registered"}}))
     start = time.perf_counter()
     ranked = rank(Completions(items=tuple(items), scene=scene), progress=False)
@@ -112,7 +114,7 @@ def study(name, scene, truth, adapter, num_seeds):
     groups = [rng.permutation(num_seeds)[:GROUP] for _ in range(DRAWS)]
     total, rows = len(images), {}
     for step in (1, total // 4, total // 3, total // 2, 2 * total // 3, total - 2):
-        order, _, _ = scored(scene, truth, window, images[step - 1], seeds)
+        order, _, previewed = scored(scene, truth, window, images[step - 1], seeds)
         survives, lost = [], []
         for group in groups:
             best = group[final[group].argmin()]
@@ -120,8 +122,7 @@ def study(name, scene, truth, adapter, num_seeds):
             chosen = kept[final[kept].argmin()]
             survives.append(best in kept)
             lost.append(quality[best] - quality[chosen])
-        # ranked costs what ranking all seeds once costs: previews need it for all, the end for half
-        whole, pruned = sampled + ranked, sampled * (1 + step / total) / 2 + 1.5 * ranked
+        whole, pruned = sampled + ranked, sampled * (1 + step / total) / 2 + previewed + ranked
         alone = (1 - step / total) / 2
         correlation = spearmanr(order, final).statistic
         rows[step] = (correlation, np.mean(survives), np.mean(lost), 1 - pruned / whole, alone)

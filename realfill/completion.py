@@ -37,9 +37,9 @@ class Completion:
         scene: what was completed, shared by all of its completions.
         filled: (K, C), the hole's pixels row by row, in the colours and the depth of the target's file.
         seed: it was sampled with.
-        score: higher is more authentic; ``None`` until ranked.
-        num_matches: matched keypoints in the hole, over all references; ``None`` until ranked.
-        scores_per_reference: the same for each reference.
+        score: higher is more authentic: matched keypoints, or dB (``ranking.rank``); ``None`` until ranked.
+        num_matches: matched keypoints in the hole, over all references; ``None`` until ranked by such.
+        scores_per_reference: how well it agrees with each reference; ``None`` for one that can't be compared.
         num_matches_per_reference: likewise.
         provenance: what it was made with; plain JSON values.
     """
@@ -49,7 +49,7 @@ class Completion:
     seed: int
     score: float | None = None
     num_matches: int | None = None
-    scores_per_reference: tuple[float, ...] = ()
+    scores_per_reference: tuple[float | None, ...] = ()
     num_matches_per_reference: tuple[int, ...] = ()
     provenance: Mapping[str, Any] = field(default_factory=dict)
 

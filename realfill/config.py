@@ -88,7 +88,7 @@ class FitConfig(Config):
     bank_size: Auto[int] = auto(0)
     """Crops that are drawn and encoded ahead and used several times, to save encodings; rounded up to whole batches.
     0 is without: each step draws and encodes its own (paper). Pays where the base's VAE is large."""
-    bank_uses: Auto[int] = auto(4)
+    bank_uses: Auto[int] = auto(16)
     """Uses of each crop in the bank before the bank is drawn anew; each time with other noise. Paper: 1."""
     mixed_precision: Precision | None = None
     """``no``, ``fp16`` or ``bf16``. None: bf16 where the device computes in it, else fp16 on CUDA, else no."""
@@ -231,10 +231,10 @@ class SampleConfig(Config):
     dilation_px: int = 0
     """Pixels by which the hole is grown before it is filled. 0 keeps every known pixel; a few help where a mask cuts
     too close to what it should remove."""
-    blend: Blend = "membrane"
-    """``membrane``: what is left between the known pixels and the sample at the border is spread into the hole.
-    ``poisson``: the sample's gradients, with the known pixels at the border (Perez et al. 2003). ``cut``: the sample
-    as it is. Known pixels stay exact in each."""
+    blend: Blend = "poisson"
+    """``poisson``: the sample's gradients, with the known pixels at the border (Perez et al. 2003). ``membrane``: what
+    is left between the known pixels and the sample at the border is smoothed, spread into the hole and fades there.
+    ``cut``: the sample as it is. Known pixels stay exact in each."""
     match_sharpness: Auto[bool] = auto(value=False)
     """Make what is filled as sharp as the known pixels around it: neither softer nor sharper than their focus."""
     match_grain: bool = False
@@ -274,13 +274,16 @@ class SampleConfig(Config):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RankConfig(Config):
-    """How completions are ranked: by matched keypoints between references and filled region (paper, section 3.4)."""
+    """How completions are ranked: by matched keypoints between references and filled region (paper, section 3.4).
+
+    The fields after the first are of keypoints; ``registered`` has none.
+    """
 
     matcher: Auto[MatcherName] = auto("loftr")
     """``loftr`` (paper; downloads its weights once), ``sift`` (needs no weights), or ``registered``, for small bases
     whose samples are too soft for keypoints (none either): pixels compared with references laid over the target."""
-    max_size_px: int = 840
-    """Images are shrunk to this longer side before they are matched; memory grows with its fourth power."""
+    max_size_px: Auto[int] = auto(840)
+    """Images are shrunk to this longer side before keypoints are matched; memory grows with its fourth power."""
     min_confidence: Auto[float] = auto(0.2)
     """Matches of LoFTR below this confidence don't count. LoFTR's authors' default."""
     max_ratio: Auto[float] = auto(0.8)
@@ -337,7 +340,7 @@ class SpeedConfig(Config):
     fit_steps: int = 4
     """Optimizer steps of a round, after one that isn't counted. With a bank: rounded up until each crop in it was used
     as often as it shall be, so that every use bears its share of the encoding."""
-    banks: tuple[int, ...] = (4, 8)
+    banks: tuple[int, ...] = (16,)
     """Also fit with a bank whose crops are used so often, once for each number; none: only as the fit's own config
     says."""
     num_references: int = 3

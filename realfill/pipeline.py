@@ -304,7 +304,7 @@ def _training_images(scene: Scene, parts: Sequence[Part], config: FitConfig) -> 
         for i in (-1, 0)
     )
     sides = (min(finest) * config.crop_scale[0], max(coarsest) * config.crop_scale[1])
-    registered = register(scene) if config.aligned_share else []
+    registered = register(scene.known, scene.mask, scene.references) if config.aligned_share else []
     total = 1 - config.target_share
     aligned = total * config.aligned_share if registered else 0.0
     photos = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import warnings
 from collections.abc import Sequence
 
@@ -10,14 +11,13 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from realfill.agreement import compare, reaches
+from realfill.agreement import compare
 from realfill.config import RankConfig
 from realfill.devices import resolve_device
 from realfill.errors import RealFillWarning, SceneError
 from realfill.io.images import ImageArray, MaskArray
 from realfill.models.matcher import Matcher, Matches, load_matcher
 from realfill.results import Completion, Completions
-from realfill.scene import Scene
 
 _AT_A_TIME = 8  # completions whose features are held
 
@@ -36,27 +36,33 @@ def rank(
     Whole images are matched, so that the context helps; only matches that end in the hole count. The score is their
     number over all references; equal numbers are told apart by the matches' confidence, then by the seed. With
     ``matcher="registered"`` the score is in dB instead, how close the hole's pixels are to the references' and to the
-    other completions' (``agreement.compare``), and nothing is said of matches.
+    other completions' (``agreement.compare``): it says something beside scores of the same run only.
 
     Args:
         completions: what ``complete`` returned.
         references: photos to compare with, each (H, W, 3) uint8; ``None``: the scene's own.
         config: which matcher, and how strict; ``None``: as they were ranked before, else by LoFTR.
-        matcher: the config's, loaded; ``None``: it is loaded here.
+        matcher: the config's, loaded; ``None``: it is loaded here, if it has to be.
         device: for LoFTR; ``None``: the best there is.
         progress: show a progress bar.
 
     Returns:
-        The same completions, best first, each with ``score``, ``num_matches`` and both for each reference.
+        The same completions, best first, each with ``score``, ``num_matches`` and both for each reference; with
+        ``registered`` without ``num_matches``, and without a score where there is nothing to compare with.
 
     Raises:
         SceneError: there are no references.
+        ValueError: a matcher is given, and the config asks for none.
         BaseModelError: LoFTR's weights can't be had.
     """
     photos = completions.scene.references if references is None else tuple(references)
     if not photos:
         raise SceneError("there are no references to rank by; legal: one to five photos of the scene")
     resolved = (config or RankConfig()).resolve(completions.best.provenance.get("rank", {}))
+    if matcher is not None and resolved.matcher == "registered":
+        raise ValueError(
+            "a matcher is given, but the config's is 'registered', which has none; give its config as well"
+        )
     matcher = matcher or load_matcher(resolved, resolve_device(device))
     if matcher is None:
         return _rank_by_agreement(completions, photos, resolved)
@@ -86,8 +92,8 @@ def rank(
 
 def _rank_by_agreement(completions: Completions, photos: Sequence[ImageArray], config: RankConfig) -> Completions:
     scene = completions.scene
-    found = compare(Scene(photos, scene.known, scene.mask), (c.image for c in completions))
-    if not reaches(found):
+    found = compare(scene.known, scene.mask, photos, (c.image for c in completions))
+    if all(figure is None for agreement in found for figure in agreement.per_reference):
         warnings.warn(
             "no reference can be laid over the target's hole: completions are ordered by how much they agree with each "
             "other, which says nothing of their authenticity",
@@ -101,7 +107,7 @@ def _rank_by_agreement(completions: Completions, photos: Sequence[ImageArray], c
         )
         for completion, agreement in zip(completions, found, strict=True)
     ]  # fmt: skip
-    scored.sort(key=lambda c: (-(c.score or 0), c.seed))
+    scored.sort(key=lambda c: (-math.inf if c.score is None else -c.score, c.seed))
     return dataclasses.replace(completions, items=tuple(scored))
 
 

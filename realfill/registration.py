@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -13,7 +14,6 @@ from realfill.config import RankConfig
 from realfill.io.images import ImageArray, MaskArray, resize, to_array, to_tensor
 from realfill.masks import fill_smooth
 from realfill.models.matcher import SiftMatcher
-from realfill.scene import Scene
 
 _FEATURES_PX = 1024  # longer side at which SIFT looks
 _THRESHOLD = 0.01  # largest error of an inlier, of the target's longer side: some parallax passes
@@ -31,7 +31,7 @@ class Registered:
     """A reference as it lies over the target.
 
     Attributes:
-        reference: its place among the scene's.
+        reference: its place among the references.
         image: (H, W, 3) float32, of the target's size, its colours brought to the target's.
         covers: (H, W) bool, where it can be used.
         error: root mean square difference to the known pixels around the hole.
@@ -43,18 +43,22 @@ class Registered:
     error: float
 
 
-def register(scene: Scene) -> list[Registered]:
+def register(known: ImageArray, mask: MaskArray, references: Sequence[ImageArray]) -> list[Registered]:
     """Lay the references over the target, best fitting first; those that can't be are left out.
 
     SIFT, a homography by MAGSAC++ and a fit of the colours for each reference. The criterion for a homography is Brown
     and Lowe's (Automatic Panoramic Image Stitching, IJCV 2007).
+
+    Args:
+        known: (H, W, 3) uint8, the target; not read under the mask.
+        mask: (H, W) bool, True = the hole.
+        references: each (h, w, 3) uint8.
     """
-    known, mask = scene.known, scene.mask
     smooth = to_array(fill_smooth(to_tensor(known), torch.from_numpy(mask)[None, None])[0])  # no edges at the hole's
     sift = SiftMatcher(RankConfig(matcher="sift", max_size_px=_FEATURES_PX).resolve({}))
     target_features = sift.extract(smooth)
     found: list[Registered] = []
-    for place, reference in enumerate(scene.references):
+    for place, reference in enumerate(references):
         matches = sift.match(sift.extract(reference), target_features)
         x, y = np.rint(matches.keypoints1).astype(int).clip(0, np.array(mask.shape[::-1]) - 1).T
         seen = ~mask[y, x]

@@ -8,6 +8,7 @@ from test_stitching import SHIFTED, TARGET, blob, make_world, turned, view
 from realfill import RankConfig, Scene, rank
 from realfill.agreement import compare
 from realfill.errors import RealFillWarning
+from realfill.models.matcher import SiftMatcher
 from realfill.results import Completion, Completions
 
 HOLE = blob()
@@ -43,9 +44,9 @@ def test_the_nearer_to_the_truth_the_higher(matrix, gain):
 
 def test_a_reference_of_something_else_counts_nothing():
     foreign = make_world(9)[:150, :200]
-    alone, beside = (compare(Scene(r, TARGET, HOLE), fills()) for r in ([view(SHIFTED)], [foreign, view(SHIFTED)]))
+    alone, beside = (compare(TARGET, HOLE, r, fills()) for r in ([view(SHIFTED)], [foreign, view(SHIFTED)]))
     assert [a.per_reference[1] for a in beside] == [a.per_reference[0] for a in alone]
-    assert all(a.per_reference[0] == 0 for a in beside)
+    assert all(a.per_reference[0] is None for a in beside)
     assert [a.total for a in alone] == pytest.approx([a.total for a in beside])
 
 
@@ -58,7 +59,7 @@ def test_without_a_reference_over_the_hole_completions_judge_each_other_and_it_i
 def test_what_lies_under_the_hole_of_the_target_has_no_influence():
     other = TARGET.copy()
     other[HOLE] = 0
-    first, second = (compare(Scene([view(SHIFTED)], target, HOLE), fills()) for target in (TARGET, other))
+    first, second = (compare(target, HOLE, [view(SHIFTED)], fills()) for target in (TARGET, other))
     assert first == second
 
 
@@ -71,3 +72,49 @@ def test_a_hole_of_one_pixel_and_other_references_than_the_scenes_own():
     items = tuple(Completion.from_image(image, scene, seed) for seed, image in enumerate((wrong, TARGET)))
     ranked = rank(Completions(items=items, scene=scene), [view(SHIFTED)], CONFIG, progress=False)
     assert ranked.best.seed == 1
+
+
+def test_a_single_completion_is_compared_with_references_alone_and_without_any_with_nothing():
+    (near,), (far,) = (compare(TARGET, HOLE, [view(SHIFTED)], [fills()[i]]) for i in (0, 3))
+    assert near.total == near.per_reference[0]
+    assert far.total is not None
+    assert near.total > far.total + 3
+    (alone,) = compare(TARGET, HOLE, [make_world(9)[:150, :200]], [fills()[0]])
+    assert alone.total is None
+
+
+def test_an_empty_canvas_is_ordered_by_agreement_with_any_number_of_references():
+    photos = [view(SHIFTED)] * 6
+    hole = np.ones_like(HOLE)
+    found = compare(TARGET, hole, photos, fills())
+    assert all(a.per_reference == (None,) * 6 and a.total is not None for a in found)
+
+
+def test_a_large_target_is_registered_small(monkeypatch):
+    sizes = []
+
+    def look(known, mask, references):
+        sizes.append(known.shape[:2])
+        assert known.shape[:2] == mask.shape
+        return []
+
+    monkeypatch.setattr("realfill.agreement.register", look)
+    for height, width, side in ((3000, 4000, 1500), (3000, 4000, 40), (300, 400, 90)):
+        target, hole = np.zeros((height, width, 3), np.uint8), np.zeros((height, width), bool)
+        hole[100 : 100 + side, 50 : 50 + side] = True
+        compare(target, hole, [TARGET], [target, target])
+    assert sizes == [(768, 1024), (1536, 2048), (300, 400)]
+
+
+def test_a_given_matcher_needs_its_config():
+    with pytest.raises(ValueError, match="give its config as well"):
+        rank(completions([view(SHIFTED)]), config=CONFIG, matcher=SiftMatcher(RankConfig().resolve({})), progress=False)
+
+
+def test_ranked_completions_are_written_read_and_ranked_again(tmp_path):
+    ranked = rank(completions([view(SHIFTED)]), config=CONFIG, progress=False)
+    ranked.save(tmp_path / "out")
+    again = rank(Completions.load(tmp_path / "out", ranked.scene), progress=False)
+    assert [c.seed for c in again] == [c.seed for c in ranked]
+    assert again.best.num_matches is None
+    assert again.best.score == pytest.approx(ranked.best.score, abs=0.01)

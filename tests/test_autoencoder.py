@@ -285,7 +285,7 @@ def test_a_widened_base_predicts_what_it_did_before(autoencoder, photos):
     assert not after[:, 20:].any()
 
 
-@pytest.mark.parametrize(("width", "tolerance"), [(64, 0.15), (80, 0.35)])
+@pytest.mark.parametrize(("width", "tolerance"), [(64, 0.15), (48, 0.35)])
 def test_a_base_with_a_wider_level_predicts_nearly_what_it_did_before(autoencoder, width, tolerance):
     small = build_pipeline(autoencoder, resolution=32, widths=(32, 96, 128))
     wide = widen(small, autoencoder, width)
@@ -301,8 +301,8 @@ def test_a_base_with_a_wider_level_predicts_nearly_what_it_did_before(autoencode
     assert not torch.allclose(weight[:, 0], weight[:, 1], rtol=0.01), "copies can't part"
 
 
-@torch.no_grad()
-def test_autocast_leaves_the_encoding_as_it_is(autoencoder, unseen):
-    plain = autoencoder.encode(unseen).latent_dist.mean
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert torch.equal(autoencoder.encode(unseen).latent_dist.mean, plain)
+@pytest.mark.parametrize("width", [16, 40, 96])
+def test_a_level_is_not_made_narrower_nor_as_wide_as_the_next(autoencoder, width):
+    small = build_pipeline(autoencoder, resolution=32, widths=(32, 96, 128))
+    with pytest.raises(ValueError, match=r"32, or a larger multiple of 16 other than 96"):
+        widen(small, autoencoder, width)

@@ -100,7 +100,6 @@ NEVER_NONE = [
     (SampleConfig, "seed", None),
     (SampleConfig, "dilation_px", None),
     (SampleConfig, "blend", None),
-    (RankConfig, "max_size_px", None),
 ]
 LEGAL = [
     (FitConfig, {"num_steps": 1, "batch_size": 1, "lora_rank": 1, "checkpoint_every": 1}),

@@ -104,6 +104,18 @@ def test_grain_is_matched_in_the_hole_and_a_seed_gives_the_same(tiny_sd):
     assert (grainy.astype(int) - plain)[mask].std() > 2
 
 
+@pytest.mark.parametrize("stages", [1, 2])
+def test_sharpness_is_matched_in_the_hole_and_what_lies_under_it_has_no_influence(tiny_sd, stages):
+    target, mask = make_photo(150, 170), two_holes()
+    config = dataclasses.replace(STAGED, num_samples=1, num_stages=stages)
+    plain, sharp = (paint(target, mask, tiny_sd, dataclasses.replace(config, match_sharpness=m)) for m in (False, True))
+    assert (sharp[0].image == target)[~mask].all()
+    assert (sharp[0].image != plain[0].image)[mask].mean() > 0.2
+    other = np.where(mask[:, :, None], 255 - target, target)
+    again = paint(other, mask, tiny_sd, dataclasses.replace(config, match_sharpness=True))
+    assert (again[0].image == sharp[0].image)[mask].all()
+
+
 _LARGE = """
 import resource, sys
 import numpy as np

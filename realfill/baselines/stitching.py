@@ -39,7 +39,7 @@ class Stitching:
         del prompt, fit_seed
         if scene.mask.all():
             raise SceneError("the mask covers the whole target; stitching needs known pixels to align references with")
-        layers = register(scene)
+        layers = register(scene.known, scene.mask, scene.references)
         if not layers:
             warnings.warn(
                 "no reference could be laid over the hole (too few matches that agree, or another look); all of it is "

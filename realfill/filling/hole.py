@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import pairwise
 
@@ -20,7 +20,7 @@ from realfill.errors import RealFillWarning
 from realfill.filling.blending import blend
 from realfill.filling.grain import match_grain, measure_grain
 from realfill.filling.sampling import Start, largest_batch, sample
-from realfill.filling.sharpness import match_sharpness
+from realfill.filling.sharpness import Sharpness, match_sharpness, measure_sharpness
 from realfill.filling.windows import Part, Window, choose_windows
 from realfill.io.images import ImageArray, resize, to_tensor
 from realfill.models.inpainter import Inpainter
@@ -86,6 +86,7 @@ class _Painter:
         known: the target, blank in the hole.
         bar: told about each step.
         batch_size: windows or tiles at a time.
+        sharpness: of the photo around the hole, in the windows met so far.
     """
 
     inpainter: Inpainter
@@ -94,6 +95,7 @@ class _Painter:
     known: ImageArray
     bar: tqdm
     batch_size: int
+    sharpness: dict[Window, Sharpness | None] = field(default_factory=dict)
 
     def paint(self, part: Part) -> Iterator[tuple[int, NDArray]]:
         """Yield, seed by seed, what the part's last window shows when filled, at the target's size and depth."""
@@ -156,4 +158,8 @@ class _Painter:
                 warnings.warn(message, RealFillWarning, stacklevel=2)
                 continue
             found = [patch.permute(1, 2, 0).cpu().numpy() * 255 for patch in patches]
-            return [match_sharpness(patch, known, mask) for patch in found] if self.config.match_sharpness else found
+            if not self.config.match_sharpness:
+                return found
+            if window not in self.sharpness:
+                self.sharpness[window] = measure_sharpness(known, mask)
+            return [match_sharpness(patch, self.sharpness[window]) for patch in found]

@@ -16,6 +16,7 @@ from realfill.io.images import ImageArray, resize
 from realfill.models.mini.autoencoder import PatchAutoencoder
 
 _PROMPT_TOKENS = 16
+_TIME = "time_embedding.linear_1.weight"
 _LEAST_SINGULAR_VALUE = 1e-2  # of the largest
 
 
@@ -110,15 +111,24 @@ def widen(
 
     The U-Net doesn't look at new latent channels yet, and predicts 0 for them. A wider level's channels are copies of
     those there, and what listens to a channel shares its weights unevenly among the copies (Net2Net, Chen et al.
-    2016), so that they can part. What is predicted stays nearly the same; exactly but for the group normalisation of
-    copies that count twice.
+    2016), so that they can part. What is predicted changes somewhat: groups that are normalised together aren't the
+    same any more, nor are the waves that time is embedded in. A few hundred steps of training mend it.
 
     Args:
         pipeline: the base.
         autoencoder: the same, or one with more channels, the first ones the same.
         width: channels of the U-Net's first level, as many as there are or more.
         seed: of the shares.
+
+    Raises:
+        ValueError: the level can't be made that wide.
     """
+    widths, groups = pipeline.unet.config.block_out_channels, pipeline.unet.config.norm_num_groups
+    if width != widths[0] and (width < widths[0] or width % groups or width == widths[1]):
+        raise ValueError(
+            f"the first level's width is {width}; legal for this base: {widths[0]}, or a larger multiple of {groups} "
+            f"other than {widths[1]}, the next level's"
+        )
     old, new = pipeline.vae.config.latent_channels, autoencoder.config["latent_channels"]
     weights = dict(pipeline.unet.state_dict())
     inputs = weights["conv_in.weight"]
@@ -126,29 +136,34 @@ def widen(
     weights["conv_in.weight"] = torch.cat([inputs[:, :old], nothing, inputs[:, old:], nothing], dim=1)
     for name in ("conv_out.weight", "conv_out.bias"):
         weights[name] = torch.cat([weights[name], weights[name].new_zeros(new - old, *weights[name].shape[1:])])
-    widths = pipeline.unet.config.block_out_channels
     unet: Any = UNet2DConditionModel.from_config(
         {
             **{k: v for k, v in pipeline.unet.config.items() if not k.startswith("_")},
             "in_channels": 2 * new + 1,
             "out_channels": new,
             "block_out_channels": (width, *widths[1:]),
-            "time_embedding_dim": weights["time_embedding.linear_1.weight"].shape[0],
+            "time_embedding_dim": weights[_TIME].shape[0],
         }
     )
-    generator = torch.Generator().manual_seed(seed)
-    for name, wanted in unet.state_dict().items():
-        weights[name] = _share_out(weights[name], wanted.shape, widths[0], width, generator)
-    times = torch.arange(pipeline.scheduler.config.num_train_timesteps)
-    embedded, before = (x.time_proj(times).double() for x in (unet, pipeline.unet))
-    # the slowest of its waves are nearly alike: without a bound their weights cancel out, beyond half precision
-    translation = torch.linalg.lstsq(embedded, before, rcond=_LEAST_SINGULAR_VALUE, driver="gelsd").solution.T.float()
-    weights["time_embedding.linear_1.weight"] = (
-        pipeline.unet.state_dict()["time_embedding.linear_1.weight"] @ translation
-    )
+    if width > widths[0]:
+        generator = torch.Generator().manual_seed(seed)
+        waves = _translate_time(pipeline, unet)
+        weights = {
+            name: waves if name == _TIME else _share_out(weights[name], wanted.shape, widths[0], width, generator)
+            for name, wanted in unet.state_dict().items()
+        }
     unet.load_state_dict(weights)
     parts = {**pipeline.components, "unet": unet, "vae": autoencoder, "requires_safety_checker": False}
     return StableDiffusionInpaintPipeline(**parts)  # type: ignore[arg-type]
+
+
+def _translate_time(pipeline: StableDiffusionInpaintPipeline, unet: UNet2DConditionModel) -> torch.Tensor:
+    """Fit the layer that takes the embedding of time to another U-Net's waves, by least squares over all timesteps."""
+    times = torch.arange(pipeline.scheduler.config.num_train_timesteps)
+    embedded, before = (x.time_proj(times).double() for x in (unet, pipeline.unet))
+    # the slowest waves are nearly alike: without a bound their weights cancel out, beyond half precision
+    translation = torch.linalg.lstsq(embedded, before, rcond=_LEAST_SINGULAR_VALUE, driver="gelsd").solution.T.float()
+    return pipeline.unet.state_dict()[_TIME] @ translation
 
 
 def _share_out(weight: torch.Tensor, shape: torch.Size, old: int, new: int, generator: torch.Generator) -> torch.Tensor:
