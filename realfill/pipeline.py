@@ -259,7 +259,8 @@ def variants(
         adapter: what ``fit`` returned.
         config: as for ``complete``.
         size: (height, width) of the canvas in pixels; ``None``: the base's own square.
-        references: photos to rank the results by, the scene's or another's; without any, they stay in seed order.
+        references: photos to rank the results by, the scene's or another's; without any, they stay in seed order. Where
+            the base asks for ``registered`` nothing can be laid over an empty canvas: give ``sift`` as ``ranking``.
         ranking: as for ``complete``; so are the others.
         device: where to compute.
         dtype: of the weights.

@@ -308,7 +308,7 @@ class Inpainter:
     def _too_large_to_decode(self, latents: torch.Tensor) -> bool:
         """Compare what decoding one image whole takes with what is free."""
         vae = self.pipeline.vae
-        if not hasattr(vae, "enable_tiling") or max(latents.shape[-2:]) <= vae.tile_latent_min_size:
+        if not hasattr(vae, "use_tiling") or max(latents.shape[-2:]) <= vae.tile_latent_min_size:
             return False
         height, width = (n * self.latent_px for n in latents.shape[-2:])
         widest = vae.config.block_out_channels[:2][-1]
@@ -333,7 +333,7 @@ class Inpainter:
 @contextmanager
 def _in_pieces(vae: Any, *, tiled: bool) -> Iterator[None]:
     """Make a VAE decode one image at a time, in tiles on request; one that can't is cheap enough without."""
-    sliced = hasattr(vae, "enable_slicing")
+    sliced = hasattr(vae, "use_slicing")
     if sliced:
         vae.enable_slicing()
     if tiled:
