@@ -18,7 +18,7 @@ class Record:
         method: name of the method.
         fit_seed: that the method was prepared with.
         seed: that the completion was sampled with.
-        score: as ``ranking.rank`` gives it, comparable within a run; higher is better; ``None`` where nothing was ranked.
+        score: as ``ranking.rank`` gives it, comparable within a run; higher is better; ``None``: not ranked.
         metrics: name to value; one that couldn't be had is absent.
         image: path of the picture, relative to the results.
     """
