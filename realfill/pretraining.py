@@ -26,7 +26,7 @@ from torch import nn
 
 from realfill.config import FitConfig, Precision
 from realfill.devices import make_accelerator, resolve_device
-from realfill.errors import OutputError, RealFillError, SceneError
+from realfill.errors import BaseModelError, OutputError, RealFillError, SceneError
 from realfill.filling.sampling import sample
 from realfill.fitting.batches import TrainingImage, draw_crops
 from realfill.fitting.trainer import Trainer
@@ -73,7 +73,7 @@ class PretrainConfig:
     num_decoder_crops: int = 1500
     """Random crops that the linear decoder is computed from."""
     widths: tuple[int, int, int] = (96, 128, 192)
-    """Channels of the U-Net's levels. A base given as ``init`` whose first level is narrower gets it widened."""
+    """Channels of the U-Net's levels. A base given as ``init`` gets its first level widened; the others stay."""
     min_crop_share: float = 0.4
     """Smallest crop's side, as a share of the photo's shorter one, where that isn't below the resolution."""
     num_holdout: int = 100
@@ -125,6 +125,8 @@ def pretrain(config: PretrainConfig, *, progress: bool = True) -> Path:
     Raises:
         SceneError: the folder holds too few photos.
         OutputError: the output folder holds something else.
+        BaseModelError: ``init`` can't be had, or has other deeper levels than ``widths``.
+        ValueError: its first level can't be made as wide as ``widths`` says.
     """
     identity = hashlib.sha256(json.dumps(asdict(config) | {"minutes": None}, default=str).encode()).hexdigest()
     checkpoint = config.output / CHECKPOINT_NAME
@@ -178,7 +180,7 @@ def main(args: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("stopped; the same command goes on", file=sys.stderr)
         return 130
-    except RealFillError as error:
+    except (RealFillError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0
@@ -190,7 +192,12 @@ def _start(config: PretrainConfig, photos: Sequence[ImageArray]) -> Inpainter:
         card, start = Card(resolution=config.resolution, masked_image="smooth", masked_latent="any"), None
     else:
         start = Inpainter.load(str(config.init))
-        card = start.card
+        card, deeper = start.card, tuple(start.unet.config.block_out_channels[1:])
+        if deeper != config.widths[1:]:
+            raise BaseModelError(
+                f"the deeper levels of {str(config.init)!r} are {deeper} wide, and stay so; widths is {config.widths}, "
+                f"legal: {(config.widths[0], *deeper)}"
+            )
     autoencoder = start.pipeline.vae if start is not None else None
     if autoencoder is None or autoencoder.config["latent_channels"] < config.latent_channels:
         autoencoder = principal_components(

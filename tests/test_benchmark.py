@@ -44,6 +44,15 @@ class Flat:
         return sample
 
 
+class Still(Flat):
+    """The same with a single completion."""
+
+    name, uses_fit_seed, uses_seed = "still", False, False
+
+    def prepare(self, scene, prompt, fit_seed):
+        return super().prepare(scene, prompt, 1)
+
+
 class Broken:
     name, uses_fit_seed, uses_seed = "broken", False, False
 
@@ -249,3 +258,12 @@ def test_a_gpus_peak_survives_a_measurement_within(monkeypatch):
         peak[0] = 3e8  # what is watched set torch's counter back
         time.sleep(0.1)
     assert memory.peak_mb == 700
+
+
+@pytest.mark.filterwarnings("ignore:no reference can be laid over")
+def test_ranking_without_a_matcher_scores_what_can_be_compared(cases, tmp_path):
+    ranking = RankConfig(matcher="registered").resolve({})
+    arms = [Arm(method=Flat()), Arm(method=Still())]
+    results = make(arms, matcher=None, ranking=ranking).run(cases, tmp_path / "out", progress=False)
+    assert all(r.score is not None for r in results.records if r.method == "flat")
+    assert all(r.score is None for r in results.records if r.method == "still"), "nothing was there to compare with"

@@ -9,7 +9,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from realfill import SampleConfig, Scene, complete
-from realfill.errors import OutputError, SceneError
+from realfill.errors import BaseModelError, OutputError, SceneError
 from realfill.io.images import read_image
 from realfill.models.inpainter import Inpainter
 from realfill.pretraining import PretrainConfig, load_photos, main, pretrain
@@ -95,3 +95,14 @@ def test_the_command_line_says_where_the_base_is(photos, tmp_path, capsys):
     assert main(words) == 0
     assert "base written to" in capsys.readouterr().out
     assert main([str(tmp_path / "nowhere"), "-o", str(tmp_path / "x")]) == 1
+
+
+def test_deeper_levels_of_a_base_to_start_from_stay_as_wide(config, tmp_path, capsys):
+    first = pretrain(dataclasses.replace(config, num_steps=1), progress=False)
+    with pytest.raises(BaseModelError, match=r"legal: \(48, 32, 64\)"):
+        pretrain(
+            dataclasses.replace(config, init=first, output=tmp_path / "second", widths=(48, 48, 64)), progress=False
+        )
+    arguments = [str(config.photos), "-o", str(tmp_path / "third"), "--init", str(first), "--num-holdout", "1"]
+    assert main([*arguments, "--resolution", "32", "--widths", "40", "32", "64"]) == 1
+    assert "multiple of 16" in capsys.readouterr().err
