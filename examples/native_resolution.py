@@ -30,7 +30,7 @@ ARMS = {
     "2 stages": {"num_stages": 2},
     "all stages": {"num_stages": 9},
     "all stages, tiles apart": {"num_stages": 9, "tile_overlap": 0.0},
-    "all stages, poisson": {"num_stages": 9, "blend": "poisson"},
+    "all stages, membrane": {"num_stages": 9, "blend": "membrane"},
     "all stages, sharpness": {"num_stages": 9, "match_sharpness": True},
     "all stages, sharpness, grain": {"num_stages": 9, "match_sharpness": True, "match_grain": True},
 }
