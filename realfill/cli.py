@@ -193,7 +193,9 @@ class Rank(_Common, SceneOptions, OutputOptions):
         ranked = rank(completions, config=self.rank, device=self.device, progress=not self.quiet)
         self.write(ranked, self.output, overwrite=self.overwrite)
         for place, completion in enumerate(ranked, 1):
-            self.say(f"{place:3d}. seed {completion.seed}: score {completion.score:g}")
+            matches, score = completion.num_matches, completion.score
+            closeness = "nothing to compare with" if score is None else f"{score:.2f} dB"
+            self.say(f"{place:3d}. seed {completion.seed}: {closeness if matches is None else f'{matches} matches'}")
 
 
 @dataclass(frozen=True, kw_only=True)

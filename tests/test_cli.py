@@ -92,6 +92,7 @@ def test_other_files_beside_a_checkpoint_survive(folder, tiny_sd, tmp_path):
     assert [p.name for p in (tmp_path / "adapter" / "checkpoint").iterdir()] == ["notes.txt"]
 
 
+@pytest.mark.filterwarnings("ignore:no reference can be laid over")
 def test_fit_then_complete_then_rank(folder, tiny_sd, tmp_path, capsys):
     adapter, out, ranked = (str(tmp_path / n) for n in ("adapter", "out", "ranked"))
     assert main(["fit", str(folder), "-o", adapter, "--base", tiny_sd, *FIT, "--device", "cpu"]) == 0
@@ -101,6 +102,9 @@ def test_fit_then_complete_then_rank(folder, tiny_sd, tmp_path, capsys):
     assert main(["rank", str(folder), out, "-o", ranked, "--rank.matcher", "sift"]) == 0
     assert (tmp_path / "ranked" / "scores.json").exists()
     assert "matches" in capsys.readouterr().out
+    closeness = str(tmp_path / "closeness")
+    assert main(["rank", str(folder), ranked, "-o", closeness, "--rank.matcher", "registered"]) == 0
+    assert "dB" in capsys.readouterr().out
 
 
 def test_complete_takes_a_bare_base_and_needs_exactly_one_source(folder, tiny_sd, tmp_path, capsys):
