@@ -81,7 +81,7 @@ class Run(_WithBase, SceneOptions, OutputOptions):
         checkpoints = _checkpoints(self.output, overwrite=self.overwrite)
         if (self.output / "adapter").exists() and not (self.overwrite or checkpoints.exists()):
             raise OutputError(f"{str(self.output / 'adapter')!r} exists; choose another folder, or --overwrite it")
-        check_ready(scene, self.fit.base, self.sample, ranking=self.rank, progress=not self.quiet, **self.machine)
+        check_ready(scene, self.fit, self.sample, ranking=self.rank, progress=not self.quiet, **self.machine)
         start = time.monotonic()
         adapter = fit(scene, self.fit, checkpoint_dir=checkpoints, progress=not self.quiet, **self.machine)
         if not is_main_process():

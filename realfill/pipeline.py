@@ -92,7 +92,7 @@ def fit(
     inpainter = Inpainter.load(config.base, local_files_only=local_files_only)
     precision = resolve_precision(where, config.mixed_precision)
     config = dataclasses.replace(config.resolve(inpainter.card.fit), base=inpainter.base, mixed_precision=precision)
-    sampling = SampleConfig(preset=config.preset).resolve(inpainter.card.sample)
+    sampling = _following(SampleConfig(), config).resolve(inpainter.card.sample)
     sampling = dataclasses.replace(sampling, num_stages=config.num_stages)
     lora = config.trainable == "lora"
     frozen = resolve_frozen_dtype(where, dtype, precision) if lora else torch.float32
@@ -187,8 +187,7 @@ def _complete(
     progress: bool,
 ) -> Completions:
     config = config or SampleConfig()
-    if isinstance(adapter, Adapter) and config.preset is None:
-        config = dataclasses.replace(config, preset=adapter.config.preset)
+    config = _following(config, adapter.config) if isinstance(adapter, Adapter) else config
     config = config.resolve(inpainter.card.sample)
     ranking = (ranking or RankConfig()).resolve(inpainter.card.rank)
     matcher = load_matcher(ranking, where) if scene.references else None
@@ -210,8 +209,8 @@ def _complete(
 
 def check_ready(
     scene: Scene,
-    base: str,
-    config: SampleConfig | None = None,
+    config: FitConfig,
+    sampling: SampleConfig | None = None,
     *,
     ranking: RankConfig | None = None,
     device: str | torch.device | None = None,
@@ -222,8 +221,8 @@ def check_ready(
 
     Args:
         scene: to be fitted.
-        base: as in ``FitConfig``.
-        config: as for ``complete``.
+        config: as for ``fit``.
+        sampling: as for ``complete``.
         ranking: likewise.
         device: where to compute.
         local_files_only: don't touch the network for the base.
@@ -235,9 +234,9 @@ def check_ready(
         ValueError: the config doesn't suit the base.
     """
     _require_references(scene)
-    _say(describe_download(base, local_files_only=local_files_only) if progress else None)
-    card = Card.load(locate(base, local_files_only=local_files_only))
-    (config or SampleConfig()).resolve(card.sample)
+    _say(describe_download(config.base, local_files_only=local_files_only) if progress else None)
+    card = Card.load(locate(config.base, local_files_only=local_files_only))
+    _following(sampling or SampleConfig(), config).resolve(card.sample)
     load_matcher((ranking or RankConfig()).resolve(card.rank), resolve_device(device))
 
 
@@ -274,6 +273,11 @@ def variants(
     inpainter = Inpainter.load(adapter.base, local_files_only=local_files_only)
     scene = Scene.canvas(size or (inpainter.resolution, inpainter.resolution), references)
     return _complete(inpainter, scene, adapter, config, ranking, where, dtype, progress=progress)
+
+
+def _following(sampling: SampleConfig, config: FitConfig) -> SampleConfig:
+    """Let sampling follow the fit's recipe, unless it names one itself."""
+    return sampling if sampling.preset is not None else dataclasses.replace(sampling, preset=config.preset)
 
 
 def _say(line: str | None) -> None:

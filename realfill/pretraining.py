@@ -1,7 +1,8 @@
 """Pre-training the packaged base on a folder of photos: ``python -m realfill.pretraining PHOTOS -o OUT``.
 
 The masks, the loss and the loop are ``training``'s; only what may change and the photos differ. It can be stopped at
-any time and goes on where it stood; in pieces of ``--minutes`` it fits into any schedule.
+any time and goes on where it stood; in pieces of ``--minutes`` it fits into any schedule. Several processes share its
+batches: ``torchrun --nproc-per-node 2 -m realfill.pretraining PHOTOS -o OUT``.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ import tyro
 from torch import nn
 
 from realfill.config import FitConfig, Precision
-from realfill.devices import make_accelerator, resolve_device
+from realfill.devices import is_main_process, make_accelerator, resolve_device
 from realfill.errors import BaseModelError, OutputError, RealFillError, SceneError
 from realfill.filling.sampling import sample
 from realfill.fitting.batches import TrainingImage, draw_crops
@@ -176,7 +177,9 @@ def main(args: Sequence[str] | None = None) -> int:
     """Run from the command line; returns the exit status."""
     config = tyro.cli(PretrainConfig, args=args, prog="python -m realfill.pretraining", description=__doc__)
     try:
-        print(f"base written to {pretrain(config)}")
+        folder = pretrain(config)
+        if is_main_process():
+            print(f"base written to {folder}")
     except KeyboardInterrupt:
         print("stopped; the same command goes on", file=sys.stderr)
         return 130

@@ -65,7 +65,7 @@ def rank(
         )
     matcher = matcher or load_matcher(resolved, resolve_device(device))
     if matcher is None:
-        return _rank_by_agreement(completions, photos, resolved)
+        return _rank_by_agreement(completions, photos, resolved, progress=progress)
     features = [matcher.extract(photo) for photo in photos]
     scored = []
     with tqdm(total=len(completions), desc="rank", unit="sample", disable=not progress) as bar:
@@ -90,9 +90,12 @@ def rank(
     return dataclasses.replace(completions, items=tuple(c for c, _ in scored))
 
 
-def _rank_by_agreement(completions: Completions, photos: Sequence[ImageArray], config: RankConfig) -> Completions:
+def _rank_by_agreement(
+    completions: Completions, photos: Sequence[ImageArray], config: RankConfig, *, progress: bool
+) -> Completions:
     scene = completions.scene
-    found = compare(scene.known, scene.mask, photos, (c.image for c in completions))
+    with tqdm(completions, desc="rank", unit="sample", disable=not progress) as bar:
+        found = compare(scene.known, scene.mask, photos, (c.image for c in bar))
     if all(figure is None for agreement in found for figure in agreement.per_reference):
         warnings.warn(
             "no reference can be laid over the target's hole: completions are ordered by how much they agree with each "

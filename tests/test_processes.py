@@ -5,11 +5,22 @@ import sys
 
 import pytest
 import torch
-from conftest import TINY_FIT
+from conftest import TINY_FIT, make_photo
+from PIL import Image
+from safetensors.torch import load_file
 
 from realfill import Adapter, FitConfig, Scene, fit
+from realfill.pretraining import PretrainConfig, pretrain
 
-LAUNCH = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "realfill.cli")
+LAUNCH = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+UNET = "unet/diffusion_pytorch_model.safetensors"
+
+
+def launch(*words: str) -> None:
+    """Run a program in two processes, of which one says what was written."""
+    done = subprocess.run([sys.executable, *LAUNCH, *words], capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("written to") == 1
 
 
 @pytest.mark.parametrize("changes", [{"gradient_accumulation_steps": 2}, {"bank_size": 8, "bank_uses": 1}])
@@ -18,21 +29,47 @@ def test_two_processes_fit_as_one_and_one_of_them_writes(scene, tiny_sd, tmp_pat
     scene.save(tmp_path / "scene")
     alone = fit(Scene.load(tmp_path / "scene"), FitConfig(base=tiny_sd, **config), device="cpu", progress=False)
     words = [word for k, v in config.items() for word in (f"--{k.replace('_', '-')}", str(v))]
-    words = [
-        "fit",
-        str(tmp_path / "scene"),
-        "-o",
-        str(tmp_path / "adapter"),
-        "--base",
-        tiny_sd,
-        "--device",
-        "cpu",
-        *words,
-    ]
-    done = subprocess.run([sys.executable, *LAUNCH, *words], capture_output=True, text=True, check=False, timeout=300)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("written to") == 1
+    paths = (str(tmp_path / "scene"), "-o", str(tmp_path / "adapter"))
+    launch("-m", "realfill.cli", "fit", *paths, "--base", tiny_sd, "--device", "cpu", *words)
     together = Adapter.load(tmp_path / "adapter")
     assert together.losses == pytest.approx(alone.losses, rel=1e-4)
     for name, tensor in alone.tensors.items():
         torch.testing.assert_close(together.tensors[name].float(), tensor.float(), atol=2e-4, rtol=1e-2)
+
+
+def test_two_processes_pretrain_as_one(tmp_path):
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for i in range(4):
+        Image.fromarray(make_photo(40, 48, i)).save(photos / f"photo{i}.png")
+    alone = PretrainConfig(
+        photos=photos, output=tmp_path / "alone", num_steps=3, batch_size=2, resolution=32, widths=(32, 32, 64),
+        num_holdout=1, num_patches=1000, mixed_precision="no", device="cpu",
+    )  # fmt: skip
+    pretrain(alone, progress=False)
+    words = ["--num-steps", "3", "--batch-size", "2", "--resolution", "32", "--widths", "32", "32", "64"]
+    words += ["--num-holdout", "1", "--num-patches", "1000", "--mixed-precision", "no", "--device", "cpu"]
+    launch("-m", "realfill.pretraining", str(photos), "-o", str(tmp_path / "together"), *words)
+    one, other = (load_file(tmp_path / name / UNET) for name in ("alone", "together"))
+    for name, tensor in one.items():
+        torch.testing.assert_close(other[name].float(), tensor.float(), atol=2e-3, rtol=1e-2)
+
+
+STOPPED_BY_ONE = """
+import os, sys
+from realfill import FitConfig, Scene, fit
+second = os.environ["RANK"] == "1"
+config = FitConfig(base=sys.argv[2], num_steps=4, batch_size=2, num_warmup_steps=0)
+on_step = lambda report: not (second and report.step == 2)
+adapter = fit(Scene.load(sys.argv[1]), config, device="cpu", on_step=on_step, progress=False)
+if not second:
+    print(len(adapter.losses), "losses written to", sys.argv[3])
+    adapter.save(sys.argv[3])
+"""
+
+
+def test_a_fit_that_one_process_ends_is_ended_in_all(scene, tiny_sd, tmp_path):
+    scene.save(tmp_path / "scene")
+    (tmp_path / "script.py").write_text(STOPPED_BY_ONE)
+    launch(str(tmp_path / "script.py"), str(tmp_path / "scene"), tiny_sd, str(tmp_path / "adapter"))
+    assert len(Adapter.load(tmp_path / "adapter").losses) == 2

@@ -112,7 +112,7 @@ def train(
                     trainer.save(checkpoint, identity)
                 report = _report(trainer, pace, rate)
                 _show(bar, report, trainer.losses[-50:], pace.mean_s)
-                if on_step is not None and on_step(report) is False:
+                if on_step is not None and _any_process(trainer, on_step(report) is False):
                     break
     except TrainingError:
         if checkpoint is not None:  # it would only lead to the same end
@@ -160,6 +160,15 @@ def _is_time_up(trainer: Trainer, pace: Pace) -> bool:
         times = torch.tensor([[trainer.time_s, expected_s]], device=accelerator.device)
         trainer.time_s, expected_s = accelerator.gather(times).amax(dim=0).tolist()  # type: ignore[union-attr]
     return expected_s >= budget
+
+
+def _any_process(trainer: Trainer, answer: object) -> bool:
+    """Tell whether the answer is yes in any process: all of them have to end after the same step."""
+    accelerator = trainer.accelerator
+    if accelerator.num_processes == 1:
+        return bool(answer)
+    answers = torch.tensor([bool(answer)], device=accelerator.device)
+    return bool(accelerator.gather(answers).any())  # type: ignore[union-attr]
 
 
 def _report(trainer: Trainer, pace: Pace, learning_rate: float) -> Progress:
