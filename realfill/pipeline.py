@@ -18,7 +18,6 @@ import torch
 from tqdm import tqdm
 
 from realfill import __version__
-from realfill.alignment import find_scale
 from realfill.config import FitConfig, RankConfig, SampleConfig
 from realfill.devices import (
     make_accelerator,
@@ -29,23 +28,20 @@ from realfill.devices import (
 )
 from realfill.errors import SceneError
 from realfill.filling.hole import choose_parts, fill_hole
-from realfill.filling.windows import Part
-from realfill.fitting.batches import Hole, TrainingImage, reduced
+from realfill.fitting.batches import reduced
 from realfill.fitting.plans import describe_download, describe_fit
 from realfill.fitting.trainer import Trainer
 from realfill.fitting.training import CHECKPOINT_NAME, Progress, train
 from realfill.io.images import ImageLike
-from realfill.masks import dilate
 from realfill.models.adapter import Adapter, attach, trainable_lora, trainable_weights
 from realfill.models.bases import Card, locate
 from realfill.models.inpainter import Inpainter
-from realfill.models.matcher import SiftMatcher, load_matcher
+from realfill.models.matcher import load_matcher
 from realfill.ranking import rank
-from realfill.registration import register
 from realfill.results import Completion, Completions
 from realfill.scene import Scene
+from realfill.training_set import training_set
 
-_HOLE_EDGE_PX = 6
 _OF_THE_MACHINE = ("checkpoint_every", "gradient_accumulation_steps", "gradient_checkpointing", "compile")
 _LIBRARIES = ("torch", "diffusers", "transformers", "peft", "accelerate")
 
@@ -113,7 +109,7 @@ def fit(
         _say(describe_fit(inpainter, trainer.config, trainer.plan) if progress else None)
     train(
         trainer,
-        [reduced(photo, inpainter.resolution) for photo in _training_images(scene, parts, config)],
+        [reduced(photo, inpainter.resolution) for photo in training_set(scene, parts, config)],
         checkpoint=Path(checkpoint_dir) / CHECKPOINT_NAME if checkpoint_dir is not None else None,
         identity=identity,
         on_step=on_step,
@@ -297,49 +293,6 @@ def _crops_as_seen(inpainter: Inpainter, sampling: SampleConfig) -> dict[str, An
         "resolution": inpainter.resolution, "masked_image": card.masked_image, "masked_latent": card.masked_latent,
         "context": sampling.context, "join_windows": sampling.join_windows,
     }  # fmt: skip
-
-
-def _training_images(scene: Scene, parts: Sequence[Part], config: FitConfig) -> list[TrainingImage]:
-    """Take the photos at the scales in which the hole will be filled: crops about as large as windows and tiles.
-
-    Of the references' crops, ``aligned_share`` come from the references as they lie over the target, around the hole.
-    """
-    finest, coarsest = (
-        [np.sqrt(np.prod(p.windows[0].box_size)) / p.windows[0].scale * p.windows[i].scale for p in parts]
-        for i in (-1, 0)
-    )
-    sides = (min(finest) * config.crop_scale[0], max(coarsest) * config.crop_scale[1])
-    registered = register(scene.known, scene.mask, scene.references) if config.aligned_share else []
-    total = 1 - config.target_share
-    aligned = total * config.aligned_share if registered else 0.0
-    photos = []
-    for reference, scale in zip(scene.references, _scales(scene), strict=True):
-        there = (sides[0] * scale, sides[1] * scale)
-        share = (total - aligned) / len(scene.references)
-        photos.append(TrainingImage(image=reference, crop_sides_px=there, share=share))
-    hole = Hole(mask=scene.mask, boxes=tuple(part.hole for part in parts))
-    for found in registered:
-        image = found.image.round().clip(0, 255).astype(np.uint8)
-        share = aligned / len(registered)
-        photos.append(TrainingImage(image=image, known=found.covers, crop_sides_px=sides, share=share, hole=hole))
-    target = TrainingImage(image=scene.known, known=~scene.mask, crop_sides_px=sides, share=config.target_share)
-    return [*photos, target]
-
-
-def _scales(scene: Scene) -> list[float]:
-    """Find how large each reference shows what the target shows, by keypoints that need no weights."""
-    matcher = SiftMatcher(RankConfig().resolve({}))
-    target, near = matcher.extract(scene.known), dilate(scene.mask, _HOLE_EDGE_PX)
-    found = []
-    for reference in scene.references:
-        matches = matcher.match(matcher.extract(reference), target)
-        x, y = matches.keypoints1.round().astype(int).reshape(-1, 2).T
-        real = ~near[y, x]  # the blank hole's edge is nothing to hold on to
-        scale = find_scale(matches.keypoints1[real], matches.keypoints0[real], reference.shape[:2])
-        if scale is None:  # as if it showed as much of the scene as the target does
-            scale = float(np.sqrt(reference[:, :, 0].size / scene.mask.size))
-        found.append(scale)
-    return found
 
 
 def _provenance(

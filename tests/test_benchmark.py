@@ -13,11 +13,12 @@ from test_cases import save_case
 
 from realfill import RankConfig, SampleConfig
 from realfill.baselines.diffusion import Base, Prompt, RealFill
+from realfill.benchmark.config import BenchConfig
 from realfill.benchmark.memory import PeakMemory
 from realfill.benchmark.records import Results
 from realfill.benchmark.runner import Arm, Benchmark, discard
 from realfill.cli import main
-from realfill.config import BenchConfig, FitConfig
+from realfill.config import FitConfig
 from realfill.errors import OutputError, RealFillWarning, SceneError
 from realfill.metrics import psnr
 from realfill.models.matcher import SiftMatcher

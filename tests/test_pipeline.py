@@ -263,12 +263,12 @@ def test_a_short_fit_on_the_packaged_base_paints_what_the_reference_shows():
 
 def test_crops_of_a_larger_reference_show_as_much_of_the_scene(tiny_sd):
     from realfill.filling.windows import choose_windows
-    from realfill.pipeline import _training_images
+    from realfill.training_set import training_set
 
     small, large = make_photo(64, 80, 1), make_photo(256, 320, 1)
     scene = Scene([small, large], make_photo(64, 80), compact((64, 80)))
     parts = choose_windows(scene.mask, resolution=32, multiple=2, context=1.7)
-    one, four, target = _training_images(scene, parts, FitConfig().resolve({}))
+    one, four, target = training_set(scene, parts, FitConfig().resolve({}))
     assert one.crop_sides_px == pytest.approx(target.crop_sides_px)
     assert four.crop_sides_px == pytest.approx([4 * side for side in target.crop_sides_px])
     assert one.share + four.share + target.share == pytest.approx(1)
@@ -277,7 +277,7 @@ def test_crops_of_a_larger_reference_show_as_much_of_the_scene(tiny_sd):
 def test_a_share_of_the_crops_shows_the_references_as_they_lie_over_the_target():
     from realfill.demo import demo_scene
     from realfill.filling.windows import choose_windows
-    from realfill.pipeline import _training_images
+    from realfill.training_set import training_set
 
     truth = demo_scene()[1]
     hole = np.zeros(truth.shape[:2], bool)
@@ -287,20 +287,20 @@ def test_a_share_of_the_crops_shows_the_references_as_they_lie_over_the_target()
     scene = Scene([dark, make_photo(90, 120, 9)], truth, hole)
     parts = choose_windows(hole, resolution=64, multiple=8, context=1.7, num_stages=1, max_growth=1)
     config = FitConfig(aligned_share=0.6).resolve({})
-    *plain, laid, target = _training_images(scene, parts, config)
+    *plain, laid, target = training_set(scene, parts, config)
     assert len(plain) == 2 and laid.hole is not None
     assert laid.share == pytest.approx(0.75 * 0.6) and plain[0].share == pytest.approx(0.75 * 0.2)
     assert target.share == 0.25
     covered = hole & laid.known
     assert covered[hole].mean() > 0.9
     assert np.abs(laid.image.astype(int) - truth)[covered].mean() < 6 < np.abs(dark.astype(int) - truth)[covered].mean()
-    unaligned = _training_images(Scene(scene.references[1:], truth, hole), parts, config)
+    unaligned = training_set(Scene(scene.references[1:], truth, hole), parts, config)
     assert [p.share for p in unaligned] == pytest.approx([0.75, 0.25])
 
 
 def test_crops_reach_from_the_coarsest_window_to_a_tile_of_the_finest():
     from realfill.filling.windows import choose_windows
-    from realfill.pipeline import _training_images
+    from realfill.training_set import training_set
 
     mask = np.zeros((400, 500), bool)
     mask[100:300, 100:300] = mask[380:, 480:] = True
@@ -308,12 +308,12 @@ def test_crops_reach_from_the_coarsest_window_to_a_tile_of_the_finest():
     for stages in (1, 9):
         parts = choose_windows(mask, resolution=32, multiple=2, context=1.7, num_stages=stages, max_growth=1)
         assert len(parts) == 2
-        reference, target = _training_images(scene, parts, config.resolve({}))
+        reference, target = training_set(scene, parts, config.resolve({}))
         assert target.crop_sides_px == pytest.approx((32, 340), rel=0.1)
         assert reference.hole is None
     for stages, low in ((1, 340), (2, 170), (9, 32)):
         parts = choose_windows(mask, resolution=32, multiple=2, context=1.7, num_stages=stages, max_growth=1)
-        target = _training_images(scene, parts[:1], config.resolve({}))[-1]
+        target = training_set(scene, parts[:1], config.resolve({}))[-1]
         assert target.crop_sides_px == pytest.approx((low, 340), rel=0.1)
 
 

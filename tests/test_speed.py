@@ -9,13 +9,13 @@ import torch
 from diffusers import AutoencoderKL
 
 from realfill import FitConfig, RankConfig, SampleConfig
+from realfill.benchmark.config import SpeedConfig
 from realfill.benchmark.speed import workloads
 from realfill.benchmark.speed.measuring import Timing, Variant, count_flops, matmul_flops, measure
 from realfill.benchmark.speed.port import load_plainly, match_pair_by_pair, sample_one_by_one
 from realfill.benchmark.speed.scaling import growth
 from realfill.benchmark.speed.workloads import Workplace, make_completions, make_scene, run_fit, run_ported_fit
 from realfill.cli import main
-from realfill.config import SpeedConfig
 from realfill.io.images import to_tensor
 from realfill.models.inpainter import Inpainter
 from realfill.models.untrained import random_loftr

@@ -14,8 +14,9 @@ from realfill.baselines.klein import Klein
 from realfill.baselines.method import Method
 from realfill.baselines.paint_by_example import PaintByExample
 from realfill.baselines.stitching import Stitching
+from realfill.benchmark.config import BenchConfig, MethodName, MetricName
 from realfill.benchmark.runner import Arm, Benchmark, Metric
-from realfill.config import BenchConfig, FitConfig, MethodName, MetricName, RankConfig, SampleConfig
+from realfill.config import FitConfig, RankConfig, SampleConfig
 from realfill.devices import resolve_device
 from realfill.errors import BaseModelError, MissingDependencyError
 from realfill.filling.windows import choose_window

@@ -5,8 +5,6 @@ What is Stable Diffusion's own stays here: nine-channel input, CLIP text, noise 
 
 from __future__ import annotations
 
-import hashlib
-import json
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,7 +14,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from diffusers import StableDiffusionInpaintPipeline, UNet2DConditionModel
+from diffusers import StableDiffusionInpaintPipeline
 from safetensors import SafetensorError
 from torch import nn
 
@@ -27,10 +25,9 @@ from realfill.errors import BaseModelError, RealFillWarning
 from realfill.masks import fill_smooth
 from realfill.models._quiet import quiet
 from realfill.models.bases import BASES, Card, locate
-from realfill.models.mini.autoencoder import PatchAutoencoder
+from realfill.models.pipelines import compute_fingerprint, load_pipeline, save_pipeline
 from realfill.models.schedules import diffuse, make_scheduler, training_schedule
 
-_SCHEDULE_KEYS = ("prediction_type", "beta_schedule", "beta_start", "beta_end", "rescale_betas_zero_snr")
 _DECODER_TENSORS = 3  # of full size that AutoencoderKL's decoder holds at a time, as wide as its second block
 _MAX_PLAIN_ATTENTION = 1024  # latents of an image; plain attention holds their square for the backward pass
 
@@ -69,7 +66,7 @@ class Inpainter:
         directory = locate(base, local_files_only=local_files_only)
         name = base if base in BASES or not Path(base).is_dir() else str(directory.resolve())
         try:
-            return cls.from_pipeline(_load_pipeline(directory), base=name, card=Card.load(directory))
+            return cls.from_pipeline(load_pipeline(directory), base=name, card=Card.load(directory))
         except (OSError, ValueError, KeyError, RuntimeError, TypeError, SafetensorError) as error:
             raise BaseModelError(
                 f"the base model {base!r} ({directory}) can't be loaded: {error}. Are its files whole? Get it again"
@@ -96,23 +93,12 @@ class Inpainter:
         with quiet():
             for part in (unet, vae, pipeline.text_encoder):
                 part.requires_grad_(requires_grad=False).eval().float()  # transformers keeps the files' precision
-        fingerprint = _fingerprint(pipeline)
+        fingerprint = compute_fingerprint(pipeline)
         return cls(base, card, pipeline, fingerprint, torch.device("cpu"), torch.float32)
 
     def save(self, directory: Path, card: Card) -> None:
         """Write the base with a card in diffusers' layout, the U-Net in half precision; it stays as it is itself."""
-        unet = UNet2DConditionModel.from_config(self.unet.config)
-        unet.load_state_dict(self.unet.state_dict())  # type: ignore[attr-defined]
-        parts = {**self.pipeline.components, "requires_safety_checker": False}
-        with quiet():
-            parts["unet"] = unet.half()  # type: ignore[attr-defined]
-            StableDiffusionInpaintPipeline(**parts).save_pretrained(directory)  # type: ignore[arg-type]
-        for part in self.pipeline.components:
-            config = directory / part / "config.json"
-            if config.is_file():  # the libraries write down where they once read it, which is nobody's business
-                values = json.loads(config.read_text(encoding="utf-8"))
-                values.pop("_name_or_path", None)
-                config.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+        save_pipeline(self.pipeline, directory)
         card.save(directory)
 
     def to(self, device: torch.device, dtype: torch.dtype) -> Inpainter:
@@ -345,30 +331,3 @@ def _in_pieces(vae: Any, *, tiled: bool) -> Iterator[None]:
             vae.disable_slicing()
         if tiled:
             vae.disable_tiling()
-
-
-def _load_pipeline(directory: Path) -> StableDiffusionInpaintPipeline:
-    parts: dict[str, Any] = {"safety_checker": None, "feature_extractor": None, "image_encoder": None}
-    config = PatchAutoencoder.load_config(directory / "vae")
-    if isinstance(config, dict) and config.get("_class_name") == "PatchAutoencoder":
-        parts["vae"] = PatchAutoencoder.from_pretrained(directory / "vae")
-    variant = "fp16" if any((directory / "unet").glob("*.fp16.safetensors")) else None
-    with quiet():
-        pipeline = StableDiffusionInpaintPipeline.from_pretrained(
-            directory, variant=variant, requires_safety_checker=False, local_files_only=True, **parts
-        )
-    pipeline.set_progress_bar_config(disable=True)
-    return pipeline
-
-
-def _fingerprint(pipeline: StableDiffusionInpaintPipeline) -> str:
-    """Hash names, shapes and a few values of each tensor, rounded to half precision, and the noise schedule."""
-    schedule = {k: pipeline.scheduler.config.get(k) for k in _SCHEDULE_KEYS}
-    digest = hashlib.sha256(json.dumps(schedule, sort_keys=True, default=str).encode())
-    for model in (pipeline.unet, pipeline.text_encoder, pipeline.vae):
-        for name, tensor in sorted(model.state_dict().items()):
-            values = tensor.detach().flatten()
-            values = values[:: max(1, len(values) // 64)].to("cpu", torch.float16)
-            digest.update(f"{name} {tuple(tensor.shape)}".encode())
-            digest.update(values.numpy().tobytes())
-    return digest.hexdigest()[:32]

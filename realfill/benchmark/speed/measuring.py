@@ -11,8 +11,8 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from realfill.benchmark.config import SpeedPart
 from realfill.capacity import peak_bytes
-from realfill.config import SpeedPart
 
 _MATMUL_SIDES = {"cuda": 8192}
 _MATMUL_SIDE = 1024

@@ -17,12 +17,13 @@ import torch
 
 from realfill import __version__
 from realfill.benchmark.cells import NOTHING, Table
+from realfill.benchmark.config import SpeedConfig, SpeedPart
 from realfill.benchmark.report import table_text
 from realfill.benchmark.speed.measuring import Figures, Variant, measure
 from realfill.benchmark.speed.profiling import where_time_goes
 from realfill.benchmark.speed.scaling import Growth, growth
 from realfill.benchmark.speed.workloads import Workplace, fit_variants, rank_variants, sample_variants
-from realfill.config import FitConfig, RankConfig, SampleConfig, SpeedConfig, SpeedPart
+from realfill.config import FitConfig, RankConfig, SampleConfig
 from realfill.devices import resolve_device
 from realfill.models.untrained import UNTRAINED, write_sd
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
+from realfill.benchmark.config import SpeedPart
 from realfill.benchmark.speed.measuring import Timing, count_flops
 from realfill.benchmark.speed.workloads import (
     Workplace,
@@ -16,7 +17,7 @@ from realfill.benchmark.speed.workloads import (
     sample_variants,
 )
 from realfill.capacity import peak_bytes
-from realfill.config import RankConfig, SpeedPart
+from realfill.config import RankConfig
 
 _TIMES = (1, 2, 3)
 

@@ -1,14 +1,14 @@
-"""What several commands take alike: how the scene is made ready, and how completions are written."""
+"""What several commands take alike: where they run, how the scene is made ready, how completions are written."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import tyro
 
-from realfill.config import FileFormat
+from realfill.config import FileFormat, FitConfig
 from realfill.errors import SceneError
 
 if TYPE_CHECKING:
@@ -17,6 +17,42 @@ if TYPE_CHECKING:
 
 # Heavy rooms are imported where they are used, so that --help answers at once.
 # ruff: noqa: PLC0415
+
+FitOptions: TypeAlias = Annotated[FitConfig, tyro.conf.arg(name="")]
+SceneDir: TypeAlias = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="SCENE")]
+OutputDir: TypeAlias = Annotated[Path, tyro.conf.arg(aliases=("-o",), metavar="DIR")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Common:
+    """Where a command runs and what it says."""
+
+    device: str | None = None
+    """``cpu``, ``cuda``, ``cuda:1``, ``mps``; None: the best there is."""
+    quiet: bool = False
+    """No progress bars, no reports."""
+    overwrite: bool = False
+    """Replace what the output folder holds."""
+    traceback: bool = False
+    """On an error, print where it came from."""
+
+    def say(self, line: str) -> None:
+        """Report to the person in front."""
+        if not self.quiet:
+            print(line, flush=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class WithBase(Common):
+    """The same for a command that loads a base model."""
+
+    local_files_only: bool = False
+    """Don't touch the network for the base model; HF_HUB_OFFLINE=1 does the same."""
+
+    @property
+    def machine(self) -> dict[str, Any]:
+        """What the library takes as keywords about where it runs."""
+        return {"device": self.device, "local_files_only": self.local_files_only}
 
 
 @dataclass(frozen=True, kw_only=True)

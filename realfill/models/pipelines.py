@@ -1,0 +1,60 @@
+"""Pipelines as files: loaded from a folder in diffusers' layout, written to one, told apart by a fingerprint."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import StableDiffusionInpaintPipeline, UNet2DConditionModel
+
+from realfill.models._quiet import quiet
+from realfill.models.mini.autoencoder import PatchAutoencoder
+
+_SCHEDULE_KEYS = ("prediction_type", "beta_schedule", "beta_start", "beta_end", "rescale_betas_zero_snr")
+
+
+def load_pipeline(directory: Path) -> StableDiffusionInpaintPipeline:
+    """Load a pipeline without touching the network; what it raises is the libraries'."""
+    parts: dict[str, Any] = {"safety_checker": None, "feature_extractor": None, "image_encoder": None}
+    config = PatchAutoencoder.load_config(directory / "vae")
+    if isinstance(config, dict) and config.get("_class_name") == "PatchAutoencoder":
+        parts["vae"] = PatchAutoencoder.from_pretrained(directory / "vae")
+    variant = "fp16" if any((directory / "unet").glob("*.fp16.safetensors")) else None
+    with quiet():
+        pipeline = StableDiffusionInpaintPipeline.from_pretrained(
+            directory, variant=variant, requires_safety_checker=False, local_files_only=True, **parts
+        )
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def compute_fingerprint(pipeline: StableDiffusionInpaintPipeline) -> str:
+    """Hash names, shapes and a few values of each tensor, rounded to half precision, and the noise schedule."""
+    schedule = {k: pipeline.scheduler.config.get(k) for k in _SCHEDULE_KEYS}
+    digest = hashlib.sha256(json.dumps(schedule, sort_keys=True, default=str).encode())
+    for model in (pipeline.unet, pipeline.text_encoder, pipeline.vae):
+        for name, tensor in sorted(model.state_dict().items()):
+            values = tensor.detach().flatten()
+            values = values[:: max(1, len(values) // 64)].to("cpu", torch.float16)
+            digest.update(f"{name} {tuple(tensor.shape)}".encode())
+            digest.update(values.numpy().tobytes())
+    return digest.hexdigest()[:32]
+
+
+def save_pipeline(pipeline: StableDiffusionInpaintPipeline, directory: Path) -> None:
+    """Write a pipeline, its U-Net in half precision; it stays as it is itself."""
+    unet = UNet2DConditionModel.from_config(pipeline.unet.config)
+    unet.load_state_dict(pipeline.unet.state_dict())  # type: ignore[attr-defined]
+    parts = {**pipeline.components, "requires_safety_checker": False}
+    with quiet():
+        parts["unet"] = unet.half()  # type: ignore[attr-defined]
+        StableDiffusionInpaintPipeline(**parts).save_pretrained(directory)  # type: ignore[arg-type]
+    for part in pipeline.components:
+        config = directory / part / "config.json"
+        if config.is_file():  # the libraries write down where they once read it, which is nobody's business
+            values = json.loads(config.read_text(encoding="utf-8"))
+            values.pop("_name_or_path", None)
+            config.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
