@@ -152,7 +152,6 @@ class Completion:
         photo = read_photo(path, str(path))
         try:
             seed, score = int(told.pop("seed")), told.pop("score", None)
-            scene = scene.dilated(dilation_of(told))
         except (KeyError, TypeError, AttributeError) as error:
             raise SceneError(
                 f"{str(path)!r} doesn't tell what it was made with; legal: a file that a completion was saved to"
@@ -220,9 +219,3 @@ def caption(completion: Completion) -> str:
 def _check_free(path: str | PathLike[str], *, overwrite: bool) -> None:
     if Path(path).exists() and not overwrite:
         raise OutputError(f"{str(path)!r} exists; choose another name, or overwrite=True")
-
-
-def dilation_of(provenance: Mapping[str, Any]) -> int:
-    """Tell by how many pixels a hole was grown in all, for a completion and those that it was redone from."""
-    earlier = provenance.get("scene", {}).get("redo", {}).get("provenance")
-    return provenance.get("sample", {}).get("dilation_px", 0) + (dilation_of(earlier) if earlier else 0)

@@ -221,9 +221,6 @@ class SampleConfig(Config):
     before."""
     tile_overlap: float = 0.5
     """Least share of a tile's side that it has in common with the next; 0: tiles that know nothing of each other."""
-    dilation_px: int = 0
-    """Pixels by which the hole is grown before it is filled. 0 keeps every known pixel; a few help where a mask cuts
-    too close to what it should remove."""
     blend: Blend = "poisson"
     """``poisson``: the sample's gradients, with the known pixels at the border (Perez et al. 2003). ``membrane``: what
     is left between the known pixels and the sample at the border is smoothed, spread into the hole and fades there.
@@ -237,7 +234,7 @@ class SampleConfig(Config):
         self._check_types()
         self._check_at_least(1, "num_samples", "num_inference_steps", "batch_size", "context")
         self._check_at_least(1, "join_windows", "num_stages")
-        self._check_at_least(0, "seed", "dilation_px", "guidance_scale", "temperature")
+        self._check_at_least(0, "seed", "guidance_scale", "temperature")
         steps = self.num_inference_steps
         self._check("num_inference_steps", steps is None or steps <= _NOISE_LEVELS, f"1 to {_NOISE_LEVELS}")
         self._check_share("tile_overlap", one=False)

@@ -28,7 +28,6 @@ from realfill.devices import (
 )
 from realfill.errors import SceneError
 from realfill.filling.hole import choose_parts, fill_hole
-from realfill.fitting.batches import reduced
 from realfill.fitting.plans import describe_download, describe_fit
 from realfill.fitting.trainer import Trainer
 from realfill.fitting.training import CHECKPOINT_NAME, Progress, train
@@ -54,6 +53,7 @@ def fit(
     dtype: torch.dtype | None = None,
     local_files_only: bool = False,
     checkpoint_dir: str | PathLike[str] | None = None,
+    overwrite: bool = False,
     on_step: Callable[[Progress], bool | None] | None = None,
     progress: bool = True,
 ) -> Adapter:
@@ -68,7 +68,9 @@ def fit(
         local_files_only: don't touch the network for the base.
         checkpoint_dir: where to leave checkpoints. If one of the same fit is there, it is gone on with, to the result
             that an uninterrupted fit would have had.
-        on_step: told about each step; ``False`` from it ends the fit and keeps what there is.
+        overwrite: replace a checkpoint of another fit that is there.
+        on_step: told about each step; ``False`` from it ends the fit and keeps what there is. Where several processes
+            fit together, each is given one, and one ``False`` ends all.
         progress: show a progress bar.
 
     Returns:
@@ -109,9 +111,10 @@ def fit(
         _say(describe_fit(inpainter, trainer.config, trainer.plan) if progress else None)
     train(
         trainer,
-        [reduced(photo, inpainter.resolution) for photo in training_set(scene, parts, config)],
+        training_set(scene, parts, config, inpainter.resolution),
         checkpoint=Path(checkpoint_dir) / CHECKPOINT_NAME if checkpoint_dir is not None else None,
         identity=identity,
+        overwrite=overwrite,
         on_step=on_step,
         progress=progress,
     )
@@ -191,7 +194,6 @@ def _complete(
         attach(inpainter, adapter)
         config = config if config.prompt is not None else dataclasses.replace(config, prompt=adapter.config.prompt)
     inpainter.to(where, resolve_dtype(where, dtype))
-    scene = scene.dilated(config.dilation_px)
     provenance = _provenance(adapter, config, ranking, inpainter)
     if scene.history:
         provenance["scene"] = dict(scene.history)

@@ -11,8 +11,8 @@ import torch
 from numpy.typing import NDArray
 
 from realfill.config import RankConfig
-from realfill.io.images import ImageArray, MaskArray, resize, to_array, to_tensor
-from realfill.masks import fill_smooth
+from realfill.io.images import ImageArray, MaskArray, fit_within, resize, to_array, to_tensor
+from realfill.masks import fill_smooth, resize_mask
 from realfill.models.matcher import SiftMatcher
 
 _FEATURES_PX = 1024  # longer side at which SIFT looks
@@ -32,7 +32,7 @@ class Registered:
 
     Attributes:
         reference: its place among the references.
-        image: (H, W, 3) float32, of the target's size, its colours brought to the target's.
+        image: (H, W, 3) float32, of the size or region that was asked for, its colours brought to the target's.
         covers: (H, W) bool, where it can be used.
         error: root mean square difference to the known pixels around the hole.
     """
@@ -43,7 +43,14 @@ class Registered:
     error: float
 
 
-def register(known: ImageArray, mask: MaskArray, references: Sequence[ImageArray]) -> list[Registered]:
+def register(
+    known: ImageArray,
+    mask: MaskArray,
+    references: Sequence[ImageArray],
+    *,
+    size: tuple[int, int] | None = None,
+    region: tuple[int, int, int, int] | None = None,
+) -> list[Registered]:
     """Lay the references over the target, best fitting first; those that can't be are left out.
 
     SIFT, a homography by MAGSAC++ and a fit of the colours for each reference. The criterion for a homography is Brown
@@ -53,19 +60,59 @@ def register(known: ImageArray, mask: MaskArray, references: Sequence[ImageArray
         known: (H, W, 3) uint8, the target; not read under the mask.
         mask: (H, W) bool, True = the hole.
         references: each (h, w, 3) uint8.
+        size: (height, width) that the target is shrunk to before they are laid over it; ``None``: its own.
+        region: (top, left, bottom, right), the last two exclusive, of the target at that size: all that is wanted of
+            it. Memory goes by this, not by the target. ``None``: all of it.
     """
-    smooth = to_array(fill_smooth(to_tensor(known), torch.from_numpy(mask)[None, None])[0])  # no edges at the hole's
     sift = SiftMatcher(RankConfig(matcher="sift", max_size_px=_FEATURES_PX).resolve({}))
-    target_features = sift.extract(smooth)
+    seen_size = fit_within(mask.shape, _FEATURES_PX)
+    target_features = sift.extract(_smooth(resize(known, seen_size), resize_mask(mask, seen_size)))
+    seen_scale = np.array(mask.shape[::-1]) / seen_size[::-1]
+    whole = size or mask.shape
+    top, left, bottom, right = region or (0, 0, *whole)
+    box = slice(top, bottom), slice(left, right)
+    hole = resize_mask(mask, whole)[box]
+    ground = _Ground(
+        known=_smooth(resize(known, whole)[box], hole), mask=hole, reach=_NEAR * max(whole),
+        to_target=_scaling(whole, mask.shape) @ np.array([[1, 0, left], [0, 1, top], [0, 0, 1.0]]),
+    )  # fmt: skip
     found: list[Registered] = []
     for place, reference in enumerate(references):
         matches = sift.match(sift.extract(reference), target_features)
-        x, y = np.rint(matches.keypoints1).astype(int).clip(0, np.array(mask.shape[::-1]) - 1).T
-        seen = ~mask[y, x]
-        matrices = _find_homographies(matches.keypoints0[seen], matches.keypoints1[seen], mask.shape)
-        layers = [_registered(place, reference, matrix, smooth, mask) for matrix in matrices]
+        points = ((matches.keypoints1 + 0.5) * seen_scale - 0.5).astype(np.float32)
+        x, y = np.rint(points).astype(int).clip(0, np.array(mask.shape[::-1]) - 1).T
+        real = ~mask[y, x]
+        matrices = _find_homographies(matches.keypoints0[real], points[real], mask.shape)
+        layers = [_registered(place, reference, matrix, ground) for matrix in matrices]
         found += sorted((x for x in layers if x is not None), key=lambda x: x.error)[:1]
     return sorted(found, key=lambda x: x.error)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Ground:
+    """What references are laid over.
+
+    Attributes:
+        known: (H, W, 3) uint8, its hole filled smoothly, so that there are no edges of its own.
+        mask: (H, W) bool.
+        reach: pixels around the hole that colours are fitted on.
+        to_target: (3, 3), from its pixels to the target's.
+    """
+
+    known: ImageArray
+    mask: MaskArray
+    reach: float
+    to_target: NDArray[np.float64]
+
+
+def _smooth(known: ImageArray, mask: MaskArray) -> ImageArray:
+    return to_array(fill_smooth(to_tensor(known), torch.from_numpy(mask)[None, None])[0])
+
+
+def _scaling(size: tuple[int, ...], other: tuple[int, ...]) -> NDArray[np.float64]:
+    """Build the (3, 3) matrix from pixels of a size (height, width) to those of the same image at another."""
+    y, x = other[0] / size[0], other[1] / size[1]
+    return np.array([[x, 0, (x - 1) / 2], [0, y, (y - 1) / 2], [0, 0, 1]])
 
 
 def _find_homographies(
@@ -95,21 +142,21 @@ def _find_homographies(
     return found
 
 
-def _registered(
-    place: int, reference: ImageArray, matrix: NDArray[np.float64], known: ImageArray, mask: MaskArray
-) -> Registered | None:
-    """Warp a reference and fit its colours to the known pixels around the hole.
+def _registered(place: int, reference: ImageArray, matrix: NDArray[np.float64], ground: _Ground) -> Registered | None:
+    """Warp a reference, by a homography from the target, and fit its colours to the known pixels around the hole.
 
     ``None``: it doesn't reach the hole, or doesn't look like the target.
     """
-    image, covers = _warp(reference, matrix, mask.shape)
+    known, mask = ground.known, ground.mask
+    unit = float(np.linalg.det(ground.to_target))
+    image, covers = _warp(reference, matrix @ ground.to_target, mask.shape, unit=unit)
     overlap = covers & ~mask
     if not (covers & mask).any() or overlap.sum() < _MIN_OVERLAP_PX:
         return None
     if _correlation(image, known, overlap) < _MIN_CORRELATION:
         return None
     distance = cv2.distanceTransform((~mask).astype(np.uint8), cv2.DIST_L2, 5)
-    near = overlap & (distance <= max(4.0, _NEAR * max(mask.shape)))
+    near = overlap & (distance <= max(4.0, ground.reach))
     near = near if near.sum() >= _MIN_OVERLAP_PX else overlap
     fitted = np.empty(image.shape, np.float32)
     for i in range(3):
@@ -119,13 +166,16 @@ def _registered(
     return Registered(reference=place, image=fitted, covers=covers, error=error)
 
 
-def _warp(reference: ImageArray, matrix: NDArray[np.float64], size: tuple[int, ...]) -> tuple[ImageArray, MaskArray]:
+def _warp(
+    reference: ImageArray, matrix: NDArray[np.float64], size: tuple[int, ...], *, unit: float = 1.0
+) -> tuple[ImageArray, MaskArray]:
     """Warp a reference to the target's view.
 
     Args:
         reference: (h, w, 3) uint8.
         matrix: (3, 3), from the target to the reference, w above 0 on the right side of the horizon.
         size: (height, width) of the target.
+        unit: pixels of the target's file that each of these stands for.
 
     Returns:
         The image, (height, width, 3), and where it can be used: within the reference, not mirrored, not beyond the
@@ -135,13 +185,12 @@ def _warp(reference: ImageArray, matrix: NDArray[np.float64], size: tuple[int, .
     w = matrix[2, 0] * np.arange(width) + (matrix[2, 1] * np.arange(height) + matrix[2, 2])[:, None]
     with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
         area = np.linalg.det(matrix) / w**3  # of the reference's pixels for one of the target's
-    usable = (w > 0) & (area > _MAX_SCALE**-2) & (area < _MAX_SCALE**2)
+    usable = (w > 0) & (area > unit / _MAX_SCALE**2) & (area < unit * _MAX_SCALE**2)
     if not usable.any():
         return np.zeros((height, width, 3), np.uint8), usable
     shrink = max(1.0, float(np.median(area[usable])) ** 0.5)  # beforehand: warping doesn't average
     small = resize(reference, (max(1, round(reference.shape[0] / shrink)), max(1, round(reference.shape[1] / shrink))))
-    x, y = small.shape[1] / reference.shape[1], small.shape[0] / reference.shape[0]
-    there = np.array([[x, 0, (x - 1) / 2], [0, y, (y - 1) / 2], [0, 0, 1]]) @ matrix
+    there = _scaling(reference.shape, small.shape) @ matrix
     inverse = cv2.WARP_INVERSE_MAP
     image = cv2.warpPerspective(
         small, there, (width, height), flags=inverse | cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -15,7 +16,7 @@ from typing import overload
 import numpy as np
 from matplotlib.figure import Figure
 
-from realfill.completion import Completion, caption, dilation_of, read_filled, stack_of
+from realfill.completion import Completion, caption, read_filled, stack_of
 from realfill.config import FileFormat
 from realfill.errors import OutputError, SceneError
 from realfill.io.images import read_photo
@@ -28,6 +29,7 @@ SCORES_NAME = "scores.json"
 SHEET_NAME = "contact_sheet.png"
 _PARTIAL = ".partial"
 _PATCH = "_patch"
+_OWN_NAME = re.compile(rf"\d{{2,}}_seed\d+({_PATCH})?")
 _LAYERS_NAME = "layers.ora"
 
 
@@ -130,17 +132,17 @@ class Completions(Sequence[Completion]):
             )
         try:
             values = json.loads((folder / SCORES_NAME).read_text(encoding="utf-8"))
-            grown = scene.dilated(dilation_of(values["provenance"]))
+            provenance = {**values["provenance"]}
             items = tuple(
                 Completion(
-                    scene=grown,
-                    filled=read_filled(folder / r["file"], read_photo(folder / r["file"], r["file"]), grown),
+                    scene=scene,
+                    filled=read_filled(folder / r["file"], read_photo(folder / r["file"], r["file"]), scene),
                     seed=r["seed"],
                     score=r["score"],
                     num_matches=r["num_matches"],
                     scores_per_reference=tuple(r["scores_per_reference"]),
                     num_matches_per_reference=tuple(r["num_matches_per_reference"]),
-                    provenance=values["provenance"],
+                    provenance=provenance,
                 )
                 for r in values["completions"]
             )
@@ -148,7 +150,7 @@ class Completions(Sequence[Completion]):
             raise SceneError(f"{str(folder / SCORES_NAME)!r} is damaged: {error}") from error
         if not items:
             raise SceneError(f"{str(folder / SCORES_NAME)!r} lists no completions")
-        return cls(items=items, scene=grown)
+        return cls(items=items, scene=scene)
 
     def _repr_png_(self) -> bytes:
         buffer = io.BytesIO()
@@ -191,5 +193,5 @@ def check_output(directory: str | PathLike[str], *, overwrite: bool = False) -> 
 
 def _saved_files(folder: Path) -> list[Path]:
     """List what an earlier ``save`` left in a folder."""
-    own = [f for f in folder.glob("[0-9][0-9]*_seed*.*") if f.suffix in SUFFIXES.values()]
+    own = [f for f in folder.iterdir() if _OWN_NAME.fullmatch(f.stem) and f.suffix in SUFFIXES.values()]
     return [f for f in (*own, folder / _LAYERS_NAME, folder / SHEET_NAME, folder / SCORES_NAME) if f.exists()]

@@ -109,7 +109,7 @@ class Scene:
         return self._made(self.references[:num_references], self.original, self.mask, self.target, self.history)
 
     def dilated(self, radius_px: int) -> Scene:
-        """Grow the mask by ``radius_px`` pixels in every direction.
+        """Grow the mask by ``radius_px`` pixels in every direction, where it cuts too close to what it should remove.
 
         Raises:
             SceneError: no known pixel would be left.
@@ -119,7 +119,8 @@ class Scene:
         mask = dilate(self.mask, radius_px)
         if mask.all() and not self.mask.all():
             raise SceneError(f"the mask, grown by {radius_px} pixels, covers the whole target; grow it less")
-        return self._made(self.references, self.original, mask, self.target, self.history)
+        history = {**self.history, "dilations_px": [*self.history.get("dilations_px", ()), radius_px]}
+        return self._made(self.references, self.original, mask, self.target, history)
 
     @classmethod
     def canvas(cls, size: tuple[int, int], references: Sequence[ImageLike] = ()) -> Scene:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -9,8 +11,8 @@ import numpy as np
 from realfill.alignment import find_scale
 from realfill.config import FitConfig, RankConfig
 from realfill.filling.windows import Part
-from realfill.fitting.batches import Hole, TrainingImage
-from realfill.masks import dilate
+from realfill.fitting.batches import Hole, TrainingImage, reduced
+from realfill.masks import bounding_box, dilate, resize_mask
 from realfill.models.matcher import SiftMatcher
 from realfill.registration import register
 from realfill.scene import Scene
@@ -18,7 +20,7 @@ from realfill.scene import Scene
 _HOLE_EDGE_PX = 6
 
 
-def training_set(scene: Scene, parts: Sequence[Part], config: FitConfig) -> list[TrainingImage]:
+def training_set(scene: Scene, parts: Sequence[Part], config: FitConfig, resolution: int) -> list[TrainingImage]:
     """Take the photos at the scales in which the hole will be filled: crops about as large as windows and tiles.
 
     Of the references' crops, ``aligned_share`` come from the references as they lie over the target, around the hole.
@@ -27,6 +29,7 @@ def training_set(scene: Scene, parts: Sequence[Part], config: FitConfig) -> list
         scene: with at least one reference.
         parts: of its hole, with the windows in which they will be filled.
         config: resolved.
+        resolution: side in pixels of the crops as the model sees them; photos that are much larger are shrunk.
 
     Returns:
         The references as they are, those that lie over the target, and last the target.
@@ -36,21 +39,38 @@ def training_set(scene: Scene, parts: Sequence[Part], config: FitConfig) -> list
         for i in (-1, 0)
     )
     sides = (min(finest) * config.crop_scale[0], max(coarsest) * config.crop_scale[1])
-    registered = register(scene.known, scene.mask, scene.references) if config.aligned_share else []
+    whole = TrainingImage(image=scene.known, known=~scene.mask, crop_sides_px=sides, share=config.target_share)
+    target = reduced(whole, resolution)
+    around = _registered(scene, parts, target) if config.aligned_share else []
     total = 1 - config.target_share
-    aligned = total * config.aligned_share if registered else 0.0
+    aligned = total * config.aligned_share if around else 0.0
     photos = []
     for reference, scale in zip(scene.references, _scales(scene), strict=True):
         there = (sides[0] * scale, sides[1] * scale)
         share = (total - aligned) / len(scene.references)
-        photos.append(TrainingImage(image=reference, crop_sides_px=there, share=share))
-    hole = Hole(mask=scene.mask, boxes=tuple(part.hole for part in parts))
-    for found in registered:
-        image = found.image.round().clip(0, 255).astype(np.uint8)
-        share = aligned / len(registered)
-        photos.append(TrainingImage(image=image, known=found.covers, crop_sides_px=sides, share=share, hole=hole))
-    target = TrainingImage(image=scene.known, known=~scene.mask, crop_sides_px=sides, share=config.target_share)
-    return [*photos, target]
+        photos.append(reduced(TrainingImage(image=reference, crop_sides_px=there, share=share), resolution))
+    return [*photos, *(dataclasses.replace(photo, share=aligned / len(around)) for photo in around), target]
+
+
+def _registered(scene: Scene, parts: Sequence[Part], target: TrainingImage) -> list[TrainingImage]:
+    """Lay references over the target as it is learnt from, as far as crops around the hole can reach."""
+    size, reach = target.image.shape[:2], math.ceil(target.crop_sides_px[1])
+    y, x = size[0] / scene.mask.shape[0], size[1] / scene.mask.shape[1]
+    top, left, bottom, right = bounding_box(scene.mask)
+    region = (
+        max(0, math.floor(top * y) - reach), max(0, math.floor(left * x) - reach),
+        min(size[0], math.ceil(bottom * y) + reach), min(size[1], math.ceil(right * x) + reach),
+    )  # fmt: skip
+    corner = np.array([*region[:2], *region[:2]])
+    boxes = tuple(tuple(np.array(part.hole) * (y, x, y, x) - corner) for part in parts)
+    mask = resize_mask(scene.mask, size)[region[0] : region[2], region[1] : region[3]]
+    return [
+        TrainingImage(
+            image=found.image.round().clip(0, 255).astype(np.uint8), known=found.covers,
+            crop_sides_px=target.crop_sides_px, hole=Hole(mask=mask, boxes=boxes),
+        )
+        for found in register(scene.known, scene.mask, scene.references, size=size, region=region)
+    ]  # fmt: skip
 
 
 def _scales(scene: Scene) -> list[float]:

@@ -19,7 +19,7 @@ HOLE[10:30, 15:40] = True
 PART = np.zeros(SIZE, bool)
 PART[12:20, 20:30] = True
 FILL = make_photo(*SIZE, seed=5)
-MADE = {"realfill": "1", "base": "tiny", "sample": {"dilation_px": 0}}
+MADE = {"realfill": "1", "base": "tiny", "sample": {"num_samples": 1}}
 KINDS = ["rgb", "rgb 16", "grey", "grey 16", "alpha", "alpha 16", "turned", "wide", "wide 16", "wide grey", "palette"]
 
 
@@ -245,12 +245,10 @@ def test_a_redone_completion_is_one_of_the_first_scene_too(tmp_path):
 
 
 def test_a_part_of_a_grown_hole_is_read_back_after_it_was_redone(tmp_path):
-    scene = Scene([], make_photo(*SIZE), HOLE)
-    grown = scene.dilated(4)
-    made = {"sample": {"dilation_px": 4}}
-    again = Completion.from_image(FILL, grown, 3, provenance=made).redo(grown.mask)
-    second = Completion.from_image(
-        255 - FILL, again, 4, provenance={"sample": {"dilation_px": 0}, "scene": dict(again.history)}
-    )
+    grown = Scene([], make_photo(*SIZE), HOLE).dilated(4)
+    again = Completion.from_image(FILL, grown, 3).redo(grown.mask)
+    second = Completion.from_image(255 - FILL, again, 4, provenance={**MADE, "scene": dict(again.history)})
     second.save(tmp_path / "a.png")
-    assert np.array_equal(Completion.load(tmp_path / "a.png", scene).image, second.image)
+    assert np.array_equal(Completion.load(tmp_path / "a.png", grown).image, second.image)
+    with pytest.raises(SceneError, match="of another target"):
+        Completion.load(tmp_path / "a.png", Scene([], make_photo(*SIZE), HOLE))

@@ -75,7 +75,7 @@ ILLEGAL = [
     (SampleConfig, "guidance_scale", -0.5),
     (SampleConfig, "batch_size", 0),
     (SampleConfig, "context", 0.9),
-    (SampleConfig, "dilation_px", -1),
+    (SampleConfig, "tile_overlap", -1),
     (SampleConfig, "blend", "feather"),
     (RankConfig, "matcher", "orb"),
     (RankConfig, "max_size_px", 63),
@@ -98,7 +98,7 @@ NEVER_NONE = [
     (FitConfig, "seed", None),
     (FitConfig, "checkpoint_every", None),
     (SampleConfig, "seed", None),
-    (SampleConfig, "dilation_px", None),
+    (SampleConfig, "tile_overlap", None),
     (SampleConfig, "blend", None),
 ]
 LEGAL = [

@@ -2,7 +2,6 @@
 
 import dataclasses
 
-import cv2
 import numpy as np
 import pytest
 import torch
@@ -159,7 +158,8 @@ def test_the_papers_preset_samples_with_the_adapters_prompt(scene, tiny_fit):
 
 
 def test_dilation_grows_what_is_filled_and_no_more(scene, tiny_sd):
-    grown = complete(scene, tiny_sd, dataclasses.replace(FAST, dilation_px=3), ranking=SIFT, progress=False)
+    grown = complete(scene.dilated(3), tiny_sd, FAST, ranking=SIFT, progress=False)
+    assert grown.best.provenance["scene"] == {"dilations_px": [3]}
     assert grown.scene.mask.sum() > scene.mask.sum()
     assert (grown.best.image == scene.target)[~grown.scene.mask].all()
 
@@ -259,62 +259,6 @@ def test_a_short_fit_on_the_packaged_base_paints_what_the_reference_shows():
     before, after = (np.mean([psnr(c.image, truth, scene.mask) for c in cs]) for cs in (bare, fitted))
     print(f"PSNR in the hole: bare {before:.2f}, fitted {after:.2f}")
     assert after > before + 0.3
-
-
-def test_crops_of_a_larger_reference_show_as_much_of_the_scene(tiny_sd):
-    from realfill.filling.windows import choose_windows
-    from realfill.training_set import training_set
-
-    small, large = make_photo(64, 80, 1), make_photo(256, 320, 1)
-    scene = Scene([small, large], make_photo(64, 80), compact((64, 80)))
-    parts = choose_windows(scene.mask, resolution=32, multiple=2, context=1.7)
-    one, four, target = training_set(scene, parts, FitConfig().resolve({}))
-    assert one.crop_sides_px == pytest.approx(target.crop_sides_px)
-    assert four.crop_sides_px == pytest.approx([4 * side for side in target.crop_sides_px])
-    assert one.share + four.share + target.share == pytest.approx(1)
-
-
-def test_a_share_of_the_crops_shows_the_references_as_they_lie_over_the_target():
-    from realfill.demo import demo_scene
-    from realfill.filling.windows import choose_windows
-    from realfill.training_set import training_set
-
-    truth = demo_scene()[1]
-    hole = np.zeros(truth.shape[:2], bool)
-    hole[40:110, 60:150] = True
-    moved = cv2.warpAffine(truth, np.float32([[0.9, 0.05, 10], [-0.05, 0.9, 14]]), truth.shape[1::-1])
-    dark = (moved * 0.6).astype(np.uint8)
-    scene = Scene([dark, make_photo(90, 120, 9)], truth, hole)
-    parts = choose_windows(hole, resolution=64, multiple=8, context=1.7, num_stages=1, max_growth=1)
-    config = FitConfig(aligned_share=0.6).resolve({})
-    *plain, laid, target = training_set(scene, parts, config)
-    assert len(plain) == 2 and laid.hole is not None
-    assert laid.share == pytest.approx(0.75 * 0.6) and plain[0].share == pytest.approx(0.75 * 0.2)
-    assert target.share == 0.25
-    covered = hole & laid.known
-    assert covered[hole].mean() > 0.9
-    assert np.abs(laid.image.astype(int) - truth)[covered].mean() < 6 < np.abs(dark.astype(int) - truth)[covered].mean()
-    unaligned = training_set(Scene(scene.references[1:], truth, hole), parts, config)
-    assert [p.share for p in unaligned] == pytest.approx([0.75, 0.25])
-
-
-def test_crops_reach_from_the_coarsest_window_to_a_tile_of_the_finest():
-    from realfill.filling.windows import choose_windows
-    from realfill.training_set import training_set
-
-    mask = np.zeros((400, 500), bool)
-    mask[100:300, 100:300] = mask[380:, 480:] = True
-    scene, config = Scene([make_photo(400, 500, 1)], make_photo(400, 500), mask), FitConfig(crop_scale=(1.0, 1.0))
-    for stages in (1, 9):
-        parts = choose_windows(mask, resolution=32, multiple=2, context=1.7, num_stages=stages, max_growth=1)
-        assert len(parts) == 2
-        reference, target = training_set(scene, parts, config.resolve({}))
-        assert target.crop_sides_px == pytest.approx((32, 340), rel=0.1)
-        assert reference.hole is None
-    for stages, low in ((1, 340), (2, 170), (9, 32)):
-        parts = choose_windows(mask, resolution=32, multiple=2, context=1.7, num_stages=stages, max_growth=1)
-        target = training_set(scene, parts[:1], config.resolve({}))[-1]
-        assert target.crop_sides_px == pytest.approx((low, 340), rel=0.1)
 
 
 def test_half_precision_is_not_trained_on_without_a_loss_scale(scene, tiny_fit):

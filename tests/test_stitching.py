@@ -12,7 +12,7 @@ from realfill.baselines.classical import inpaint_telea
 from realfill.baselines.stitching import Stitching
 from realfill.errors import RealFillWarning, SceneError
 from realfill.metrics import psnr
-from realfill.registration import _find_homographies, _fit_line, _registered, _warp
+from realfill.registration import _find_homographies, _fit_line, _Ground, _registered, _warp, register
 
 SIZE = (150, 200)
 HEIGHT, WIDTH = SIZE
@@ -261,11 +261,12 @@ def test_the_frame_of_a_reference_is_not_used_and_shrinking_does_not_alias():
 def test_a_reference_that_looks_unlike_the_target_is_left_out():
     hole = HOLES["blob"]
     known = np.where(hole[:, :, None], np.uint8(128), TARGET)
-    assert _registered(0, TARGET, np.eye(3), known, hole) is not None
-    assert _registered(0, 255 - TARGET, np.eye(3), known, hole) is None
-    assert _registered(0, make_world(7, SIZE), np.eye(3), known, hole) is None
-    assert _registered(0, flat(100), np.eye(3), known, hole) is None
-    assert _registered(0, TARGET[:, :60], np.eye(3), known, hole) is None, "it shows nothing of the hole"
+    ground = _Ground(known=known, mask=hole, reach=20, to_target=np.eye(3))
+    assert _registered(0, TARGET, np.eye(3), ground) is not None
+    assert _registered(0, 255 - TARGET, np.eye(3), ground) is None
+    assert _registered(0, make_world(7, SIZE), np.eye(3), ground) is None
+    assert _registered(0, flat(100), np.eye(3), ground) is None
+    assert _registered(0, TARGET[:, :60], np.eye(3), ground) is None, "it shows nothing of the hole"
 
 
 def test_small_targets_and_seeds():
@@ -285,3 +286,17 @@ def test_small_targets_and_seeds():
 def test_an_empty_canvas_is_refused():
     with pytest.raises(SceneError, match="covers the whole target"):
         Stitching().prepare(Scene.canvas((40, 50), [WORLD]), None, 0)
+
+
+def test_a_region_of_a_smaller_target_is_registered_as_it_is_in_the_whole_one():
+    hole, size, region = HOLES["blob"], (SIZE[0] // 2, SIZE[1] // 2), (20, 25, 60, 80)
+    known = np.where(hole[:, :, None], np.uint8(0), TARGET)
+    references = [view(SHIFTED), view(turned(10, 0.8))]
+    whole = {x.reference: x for x in register(known, hole, references)}
+    parts = register(known, hole, references, size=size, region=region)
+    assert len(parts) == len(whole) == 2
+    for part in parts:
+        other = cv2.resize(whole[part.reference].image, size[::-1], interpolation=cv2.INTER_AREA)
+        other = other[region[0] : region[2], region[1] : region[3]]
+        assert part.image.shape == (40, 55, 3) and part.covers.mean() > 0.9
+        assert np.abs(part.image - other)[part.covers].mean() < 4

@@ -46,15 +46,10 @@ def set_up(
 
     Raises:
         BaseModelError: the base can't be had. A metric or matcher that can't be had is told in the results.
-        ValueError: the hole would be grown.
     """
     where = resolve_device(device)
     inpainter = Inpainter.load(fit.base)
     card, resolution, multiple = inpainter.card, inpainter.resolution, inpainter.latent_px
-    if sample.dilation_px:
-        raise ValueError(
-            f"sample.dilation_px is {sample.dilation_px}; legal in a benchmark: 0, one hole for all methods"
-        )
     sample = dataclasses.replace(sample, preset=sample.preset or fit.preset).resolve(card.sample)
     ranking = ranking.resolve(card.rank)
     missing: dict[str, str] = {}

@@ -74,13 +74,19 @@ class SceneOptions:
     """In place of sides: the canvas's aspect, such as 16:9 or 1.5, which the shorter way grows to."""
     outpaint_anchor: float = 0.5
     """Share of what an aspect adds that lies left of the target or above it. 0.5: the target is centred."""
+    dilation_px: int = 0
+    """Pixels by which the hole is grown; a few help where a mask cuts too close to what it should remove. Give the same
+    to every command for a scene."""
 
     def load_scene(self, directory: Path) -> Scene:
-        """Read the scene in a folder, on its larger canvas if one is asked for.
+        """Read the scene in a folder, on its larger canvas and with its grown hole if asked for.
 
         Raises:
             SceneError: the scene can't be used, or the canvas can't be made.
         """
+        return self._read(directory).dilated(self.dilation_px)
+
+    def _read(self, directory: Path) -> Scene:
         from realfill.scene import Scene, find_parts
 
         sides = {

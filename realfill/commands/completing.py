@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 # ruff: noqa: PLC0415
 
 
+_CHECKPOINTS = "checkpoint"  # folder within the output
+
+
 @dataclass(frozen=True, kw_only=True)
 class Run(WithBase, SceneOptions, OutputOptions):
     """Fit, complete and rank: from a folder of photos to ranked completions."""
@@ -41,12 +44,18 @@ class Run(WithBase, SceneOptions, OutputOptions):
 
         scene = self.load_scene(self.scene)
         check_output(self.output, overwrite=self.overwrite)
-        checkpoints = _checkpoints(self.output, overwrite=self.overwrite)
-        if (self.output / "adapter").exists() and not (self.overwrite or checkpoints.exists()):
-            raise OutputError(f"{str(self.output / 'adapter')!r} exists; choose another folder, or --overwrite it")
+        checkpoints = self.output / _CHECKPOINTS
+        _require_no_adapter(self.output / "adapter", checkpoints, overwrite=self.overwrite)
         check_ready(scene, self.fit, self.sample, ranking=self.rank, progress=not self.quiet, **self.machine)
         start = time.monotonic()
-        adapter = fit(scene, self.fit, checkpoint_dir=checkpoints, progress=not self.quiet, **self.machine)
+        adapter = fit(
+            scene,
+            self.fit,
+            checkpoint_dir=checkpoints,
+            overwrite=self.overwrite,
+            progress=not self.quiet,
+            **self.machine,
+        )
         if not is_main_process():
             return
         adapter.save(self.output / "adapter", overwrite=True)
@@ -69,19 +78,22 @@ class Fit(WithBase, SceneOptions):
     def __call__(self) -> None:
         """Do it."""
         from realfill.devices import is_main_process
-        from realfill.models.adapter import MANIFEST_NAME
         from realfill.pipeline import fit
 
         scene = self.load_scene(self.scene)
-        if (self.output / MANIFEST_NAME).exists() and not self.overwrite:
-            raise OutputError(
-                f"{str(self.output)!r} already holds an adapter; choose another folder, or --overwrite it"
-            )
-        checkpoints = _checkpoints(self.output, overwrite=self.overwrite)
-        adapter = fit(scene, self.fit, checkpoint_dir=checkpoints, progress=not self.quiet, **self.machine)
+        checkpoints = self.output / _CHECKPOINTS
+        _require_no_adapter(self.output, checkpoints, overwrite=self.overwrite)
+        adapter = fit(
+            scene,
+            self.fit,
+            checkpoint_dir=checkpoints,
+            overwrite=self.overwrite,
+            progress=not self.quiet,
+            **self.machine,
+        )
         if not is_main_process():
             return
-        adapter.save(self.output, overwrite=self.overwrite)
+        adapter.save(self.output, overwrite=True)
         _remove_checkpoints(checkpoints)
         self.say(f"{adapter!r} written to {self.output}")
 
@@ -182,12 +194,13 @@ class Demo(Common):
         self.say(f"look at {self.output / 'contact_sheet.png'}; done in {time.monotonic() - start:.0f} s")
 
 
-def _checkpoints(output: Path, *, overwrite: bool) -> Path:
-    """Find the folder for a fit's checkpoint; on ``overwrite`` an older fit's is dropped."""
-    folder = output / "checkpoint"
-    if overwrite:
-        _remove_checkpoints(folder)
-    return folder
+def _require_no_adapter(folder: Path, checkpoints: Path, *, overwrite: bool) -> None:
+    """Make sure that no adapter would be replaced unasked; one beside a checkpoint was about to be written."""
+    from realfill.models.adapter import MANIFEST_NAME, WEIGHTS_NAME
+
+    there = any((folder / name).exists() for name in (MANIFEST_NAME, WEIGHTS_NAME))
+    if there and not (overwrite or checkpoints.exists()):
+        raise OutputError(f"{str(folder)!r} already holds an adapter; choose another folder, or --overwrite it")
 
 
 def _remove_checkpoints(folder: Path) -> None:

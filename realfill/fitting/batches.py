@@ -99,7 +99,7 @@ def reduced(photo: TrainingImage, resolution: int) -> TrainingImage:
     Crops are drawn as before, up to rounding; memory and time no longer grow with the photo.
 
     Args:
-        photo: what is cropped from.
+        photo: what is cropped from, anywhere.
         resolution: side in pixels of the crops as the model sees them.
     """
     height, width = photo.image.shape[:2]
@@ -107,16 +107,11 @@ def reduced(photo: TrainingImage, resolution: int) -> TrainingImage:
     if factor < 2:
         return photo
     size = (round(height / factor), round(width / factor))
-    hole = photo.hole
-    if hole is not None:
-        boxes = tuple((y0 / factor, x0 / factor, y1 / factor, x1 / factor) for y0, x0, y1, x1 in hole.boxes)
-        hole = Hole(mask=resize_mask(hole.mask, size), boxes=boxes)
     return dataclasses.replace(
         photo,
         image=resize(photo.image, size),
         known=None if photo.known is None else ~resize_mask(~photo.known, size),
         crop_sides_px=(photo.crop_sides_px[0] / factor, photo.crop_sides_px[1] / factor),
-        hole=hole,
     )
 
 

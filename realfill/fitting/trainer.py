@@ -205,12 +205,12 @@ class Trainer:
             found = state["identity"]
         except (OSError, RuntimeError, ValueError, EOFError, KeyError, TypeError, pickle.UnpicklingError) as error:
             raise AdapterError(
-                f"the checkpoint {str(path)!r} is damaged ({error}); remove it to start again"
+                f"the checkpoint {str(path)!r} is damaged ({error}); remove or overwrite it to start again"
             ) from error
         if found != identity:
             raise AdapterError(
                 f"the checkpoint {str(path)!r} belongs to a fit with another config, scene or base; "
-                "choose another checkpoint_dir, or remove it"
+                "choose another checkpoint_dir, or overwrite it"
             )
         with torch.no_grad():
             for name, parameter in self.trainable.parameters():

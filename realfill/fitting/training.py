@@ -16,7 +16,7 @@ import torch
 from tqdm import tqdm
 
 from realfill.capacity import is_out_of_memory
-from realfill.errors import RealFillWarning, TrainingError
+from realfill.errors import AdapterError, RealFillWarning, TrainingError
 from realfill.fitting.batches import TrainingImage
 from realfill.fitting.trainer import Trainer
 
@@ -76,23 +76,22 @@ def train(
     *,
     checkpoint: Path | None = None,
     identity: str = "",
+    overwrite: bool = False,
     on_step: Callable[[Progress], bool | None] | None = None,
     progress: bool = True,
 ) -> None:
     """Run a fit to its end, to the end of its time budget, or until ``on_step`` returns ``False``.
 
-    With a checkpoint file it goes on where the file stands, and draws what an uninterrupted run would have drawn. An
-    interruption (Ctrl-C) writes one before it is passed on.
+    With a checkpoint file it goes on where the file stands, and draws what an uninterrupted run would have drawn; on
+    ``overwrite`` one of another fit is replaced. An interruption (Ctrl-C) writes one before it is passed on.
 
     Raises:
         TrainingError: the loss is no longer a number.
         AdapterError: the checkpoint is damaged or of another fit.
     """
     config = trainer.config
-    if checkpoint is not None and checkpoint.exists():
-        trainer.load(checkpoint, identity)
-    elif checkpoint is not None:
-        trainer.save(checkpoint, identity)  # shows now whether it can be written
+    if checkpoint is not None:
+        _go_on(trainer, checkpoint, identity, overwrite=overwrite)
     pace = Pace()
     start = time.monotonic() - trainer.time_s
     bar = tqdm(
@@ -112,12 +111,25 @@ def train(
                     trainer.save(checkpoint, identity)
                 report = _report(trainer, pace, rate)
                 _show(bar, report, trainer.losses[-50:], pace.mean_s)
-                if on_step is not None and _any_process(trainer, on_step(report) is False):
+                if on_step is not None and _is_ended(trainer, on_step(report)):
                     break
     except TrainingError:
         if checkpoint is not None:  # it would only lead to the same end
             checkpoint.unlink(missing_ok=True)
         raise
+
+
+def _go_on(trainer: Trainer, checkpoint: Path, identity: str, *, overwrite: bool) -> None:
+    """Go on from a checkpoint; where there is none to go on from, write one, which shows whether that can be done."""
+    if checkpoint.exists():
+        try:
+            trainer.load(checkpoint, identity)
+        except AdapterError:
+            if not overwrite:
+                raise
+        else:
+            return
+    trainer.save(checkpoint, identity)
 
 
 @contextmanager
@@ -152,23 +164,25 @@ def _try_step(trainer: Trainer, photos: Sequence[TrainingImage]) -> bool:
 
 def _is_time_up(trainer: Trainer, pace: Pace) -> bool:
     """Tell whether another step may end beyond the budget; all processes come to the same answer."""
-    budget, accelerator = trainer.config.time_budget_s, trainer.accelerator
+    budget = trainer.config.time_budget_s
     if budget is None:
         return False
-    expected_s = trainer.time_s + pace.longest_s
-    if accelerator.num_processes > 1:
-        times = torch.tensor([[trainer.time_s, expected_s]], device=accelerator.device)
-        trainer.time_s, expected_s = accelerator.gather(times).amax(dim=0).tolist()  # type: ignore[union-attr]
+    trainer.time_s, expected_s = _largest(trainer, trainer.time_s, trainer.time_s + pace.longest_s)
     return expected_s >= budget
 
 
-def _any_process(trainer: Trainer, answer: object) -> bool:
-    """Tell whether the answer is yes in any process: all of them have to end after the same step."""
+def _is_ended(trainer: Trainer, answer: bool | None) -> bool:  # noqa: FBT001 - it is what the callback said
+    """Tell whether ``on_step`` said so in any process: all of them have to end after the same step."""
+    return bool(_largest(trainer, float(answer is False))[0])
+
+
+def _largest(trainer: Trainer, *values: float) -> list[float]:
+    """Take the largest of each value over all processes."""
     accelerator = trainer.accelerator
     if accelerator.num_processes == 1:
-        return bool(answer)
-    answers = torch.tensor([bool(answer)], device=accelerator.device)
-    return bool(accelerator.gather(answers).any())  # type: ignore[union-attr]
+        return list(values)
+    own = torch.tensor([values], device=accelerator.device)
+    return accelerator.gather(own).amax(dim=0).tolist()  # type: ignore[union-attr]
 
 
 def _report(trainer: Trainer, pace: Pace, learning_rate: float) -> Progress:
