@@ -207,7 +207,8 @@ def stack_of(completions: Sequence[Completion]) -> Iterator[Layer]:
             alpha=None if patch.alpha is None else patch.alpha[top:bottom, left:right].copy(),
         )
         yield Layer(name=caption(completion), photo=cut, offset=(left, top), visible=place == 0)
-    yield Layer(name="original", photo=completions[0].scene.original)
+    scene = completions[0].scene
+    yield Layer(name="kept completion" if "redo" in scene.history else "original", photo=scene.original)
 
 
 def caption(completion: Completion) -> str:

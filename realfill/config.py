@@ -7,6 +7,7 @@ field, as ``auto(...)``. What was used in the end is stored with every adapter a
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -251,6 +252,14 @@ class SampleConfig(Config):
             whole = [round(_of(self.stage_steps, i) / _of(self.stage_strength, i)) for i in stages]
             legal = f"steps that over stage_strength {self.stage_strength} come to at most {_NOISE_LEVELS}"
             self._check("stage_steps", max(whole) <= _NOISE_LEVELS, legal)
+
+    def following(self, fit: FitConfig) -> SampleConfig:
+        """Let what isn't given here follow a fit: its preset, and the stages that it is for."""
+        return dataclasses.replace(
+            self,
+            preset=self.preset if self.preset is not None else fit.preset,
+            num_stages=self.num_stages if self.num_stages is not None else fit.num_stages,
+        )
 
     def stage(self, index: int) -> tuple[int, float, float]:
         """Tell steps, guidance and strength of a stage; 0 is the first."""

@@ -12,18 +12,17 @@ from realfill.config import Precision
 def resolve_device(device: str | torch.device | None = None) -> torch.device:
     """Choose the device: the one that is named, else CUDA, else MPS, else the CPU.
 
-    Under ``accelerate launch`` each process takes its own.
+    Under ``accelerate launch`` and ``torchrun`` each process takes its own of several GPUs, unless one is named.
 
     Raises:
         ValueError: the device isn't known to torch or not on this machine.
     """
     if device is None:
-        if torch.cuda.is_available():
-            launched = torch.distributed.is_torchelastic_launched()
-            return torch.device(PartialState().device or "cuda") if launched else torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+        device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     try:
         chosen = torch.device(device)
+        if chosen == torch.device("cuda") and torch.distributed.is_torchelastic_launched():
+            chosen = PartialState().device or chosen
         torch.empty(0, device=chosen)
     except (RuntimeError, AssertionError) as error:
         raise ValueError(f"the device {str(device)!r} can't be used: {str(error).splitlines()[0]}") from error
@@ -35,15 +34,18 @@ def resolve_dtype(device: torch.device, dtype: torch.dtype | None = None) -> tor
     if dtype is not None:
         return dtype
     if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+        return torch.bfloat16 if _has_bf16() else torch.float16
     return torch.float32
 
 
-def resolve_frozen_dtype(device: torch.device, dtype: torch.dtype | None, precision: Precision) -> torch.dtype:
-    """Choose the precision of the weights under a LoRA: ``dtype``, else half precision where that is computed in."""
-    if dtype is None and device.type == "cpu" and precision == "bf16":
-        return torch.bfloat16  # cast once, not at each use
-    return resolve_dtype(device, dtype)
+def resolve_frozen_dtype(dtype: torch.dtype | None, precision: Precision) -> torch.dtype:
+    """Choose the precision of the weights under a LoRA: ``dtype``, else what is computed in."""
+    return dtype or {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+
+
+def _has_bf16() -> bool:
+    """Tell whether the GPU computes in bf16; older ones emulate it, slowly."""
+    return torch.cuda.is_bf16_supported(including_emulation=False)
 
 
 def send(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
@@ -58,7 +60,7 @@ def resolve_precision(device: torch.device, mixed_precision: Precision | None) -
     if mixed_precision is not None:
         return mixed_precision
     if device.type == "cuda":
-        return "bf16" if torch.cuda.is_bf16_supported() else "fp16"
+        return "bf16" if _has_bf16() else "fp16"
     if device.type == "cpu" and hasattr(torch.cpu, "get_capabilities"):
         return "bf16" if torch.cpu.get_capabilities().get("avx512_bf16") else "no"
     return "no"

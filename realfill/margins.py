@@ -11,7 +11,7 @@ from realfill.errors import SceneError
 Reach: TypeAlias = int | float
 """How far a side grows: whole numbers are pixels, fractions shares of the photo's width or height."""
 
-MAX_CANVAS_PX = 200_000_000
+MAX_CANVAS_PX = 178_000_000  # a little less than what Pillow opens
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import json
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -26,7 +27,7 @@ from realfill.devices import (
     resolve_frozen_dtype,
     resolve_precision,
 )
-from realfill.errors import SceneError
+from realfill.errors import RealFillWarning, SceneError
 from realfill.filling.hole import choose_parts, fill_hole
 from realfill.fitting.plans import describe_download, describe_fit
 from realfill.fitting.trainer import Trainer
@@ -63,14 +64,14 @@ def fit(
         scene: with at least one reference. What lies under its mask has no influence.
         config: the recipe; ``None``: the paper's, on Stable Diffusion 2.
         device: ``cpu``, ``cuda``, ``mps`` ...; ``None``: the best there is.
-        dtype: of the frozen weights under a LoRA; ``None``: half precision on CUDA and on a CPU that computes in bf16,
-            single elsewhere. With ``trainable="all"`` it is always single.
+        dtype: of the frozen weights under a LoRA; ``None``: what ``mixed_precision`` comes to: half precision on CUDA
+            and on a CPU that computes in bf16, single elsewhere. With ``trainable="all"`` it is always single.
         local_files_only: don't touch the network for the base.
         checkpoint_dir: where to leave checkpoints. If one of the same fit is there, it is gone on with, to the result
             that an uninterrupted fit would have had.
         overwrite: replace a checkpoint of another fit that is there.
         on_step: told about each step; ``False`` from it ends the fit and keeps what there is. Where several processes
-            fit together, each is given one, and one ``False`` ends all.
+            fit together, each must be given one, and one ``False`` ends all.
         progress: show a progress bar.
 
     Returns:
@@ -90,10 +91,9 @@ def fit(
     inpainter = Inpainter.load(config.base, local_files_only=local_files_only)
     precision = resolve_precision(where, config.mixed_precision)
     config = dataclasses.replace(config.resolve(inpainter.card.fit), base=inpainter.base, mixed_precision=precision)
-    sampling = _following(SampleConfig(), config).resolve(inpainter.card.sample)
-    sampling = dataclasses.replace(sampling, num_stages=config.num_stages)
+    sampling = SampleConfig().following(config).resolve(inpainter.card.sample)
     lora = config.trainable == "lora"
-    frozen = resolve_frozen_dtype(where, dtype, precision) if lora else torch.float32
+    frozen = resolve_frozen_dtype(dtype, precision) if lora else torch.float32
     if frozen == torch.float16 and config.mixed_precision != "fp16":
         raise ValueError("float16 weights can't be trained on without mixed_precision='fp16', which scales the loss")
     inpainter.to(where, frozen)
@@ -186,13 +186,18 @@ def _complete(
     progress: bool,
 ) -> Completions:
     config = config or SampleConfig()
-    config = _following(config, adapter.config) if isinstance(adapter, Adapter) else config
+    config = config.following(adapter.config) if isinstance(adapter, Adapter) else config
     config = config.resolve(inpainter.card.sample)
     ranking = (ranking or RankConfig()).resolve(inpainter.card.rank)
     matcher = load_matcher(ranking, where) if scene.references else None
     if isinstance(adapter, Adapter):
         attach(inpainter, adapter)
         config = config if config.prompt is not None else dataclasses.replace(config, prompt=adapter.config.prompt)
+        if config.num_stages > adapter.config.num_stages:
+            warnings.warn(
+                f"the adapter was fitted for {adapter.config.num_stages} stages and is asked for {config.num_stages}: "
+                "it hasn't seen the scene so close. Give the fit the same num_stages", RealFillWarning, stacklevel=3,
+            )  # fmt: skip
     inpainter.to(where, resolve_dtype(where, dtype))
     provenance = _provenance(adapter, config, ranking, inpainter)
     if scene.history:
@@ -234,7 +239,7 @@ def check_ready(
     _require_references(scene)
     _say(describe_download(config.base, local_files_only=local_files_only) if progress else None)
     card = Card.load(locate(config.base, local_files_only=local_files_only))
-    _following(sampling or SampleConfig(), config).resolve(card.sample)
+    (sampling or SampleConfig()).following(config.resolve(card.fit)).resolve(card.sample)
     load_matcher((ranking or RankConfig()).resolve(card.rank), resolve_device(device))
 
 
@@ -273,11 +278,6 @@ def variants(
     return _complete(inpainter, scene, adapter, config, ranking, where, dtype, progress=progress)
 
 
-def _following(sampling: SampleConfig, config: FitConfig) -> SampleConfig:
-    """Let sampling follow the fit's recipe, unless it names one itself."""
-    return sampling if sampling.preset is not None else dataclasses.replace(sampling, preset=config.preset)
-
-
 def _say(line: str | None) -> None:
     if line is not None:
         tqdm.write(line, file=sys.stderr)
@@ -285,7 +285,10 @@ def _say(line: str | None) -> None:
 
 def _require_references(scene: Scene) -> None:
     if not scene.references:
-        raise SceneError("the scene has no references to learn from; add one to five, or complete it with a bare base")
+        raise SceneError(
+            "the scene has no references to learn from; add one to five (to the folder's ref/), or complete it with a "
+            "bare base"
+        )
 
 
 def _crops_as_seen(inpainter: Inpainter, sampling: SampleConfig) -> dict[str, Any]:
@@ -300,9 +303,10 @@ def _crops_as_seen(inpainter: Inpainter, sampling: SampleConfig) -> dict[str, An
 def _provenance(
     adapter: Adapter | str, config: SampleConfig, ranking: RankConfig, inpainter: Inpainter
 ) -> dict[str, Any]:
-    made: dict[str, Any] = {"realfill": __version__, "base": inpainter.base, "fingerprint": inpainter.fingerprint}
+    base = Path(inpainter.base).name if Path(inpainter.base).is_absolute() else inpainter.base  # photos are published
+    made: dict[str, Any] = {"realfill": __version__, "base": base, "fingerprint": inpainter.fingerprint}
     if isinstance(adapter, Adapter):
-        made["fit"] = adapter.config.to_dict()
+        made["fit"] = {**adapter.config.to_dict(), "base": base}
     return {**made, "sample": config.to_dict(), "rank": ranking.to_dict()}
 
 

@@ -144,7 +144,7 @@ def pretrain(config: PretrainConfig, *, progress: bool = True) -> Path:
     start = time.monotonic()
 
     def on_step(report: Progress) -> bool:
-        if report.step % config.preview_every == 0 or report.step == report.num_steps:
+        if report.step % config.preview_every == 0 and report.step < report.num_steps:
             _write_state(trainer, config, held_out)
         return config.minutes is None or time.monotonic() - start < 60 * config.minutes
 

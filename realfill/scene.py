@@ -21,6 +21,7 @@ from realfill.margins import Margins, Reach
 from realfill.masks import dilate
 
 MIN_SIDE_PX = 32
+_OTHER_PHOTOS = frozenset((".arw", ".cr2", ".cr3", ".dng", ".jxl", ".nef", ".orf", ".psd", ".raf", ".rw2"))
 _SOME = 200_000  # pixels are enough to tell a blank from a photo
 
 
@@ -171,7 +172,7 @@ class Scene:
             anchor: for ``aspect``: share of what is added that lies left of the target or above it; 0.5: centred.
 
         Raises:
-            SceneError: nothing grows; a number is illegal; the canvas is above 200 million pixels; or as for ``Scene``.
+            SceneError: nothing grows; a number is illegal; the canvas is above 178 million pixels; or as for ``Scene``.
         """
         photos = _read_references(references)
         photo = read_photo(target, "the target")
@@ -233,7 +234,14 @@ def find_parts(directory: str | PathLike[str]) -> tuple[list[Path], Path, Path |
     target = find_image(folder / "target", "target")
     if target is None:
         raise SceneError(f"{str(folder)!r} has no target/target.png; legal: ref/*, target/target.png, target/mask.png")
-    references = sorted((p for p in (folder / "ref").glob("*") if _is_image(p)), key=natural_key)
+    files = list((folder / "ref").glob("*"))
+    references = sorted((p for p in files if _is_image(p)), key=natural_key)
+    skipped = sorted(p.name for p in files if p.suffix.lower() in _OTHER_PHOTOS)
+    if skipped:
+        warnings.warn(
+            f"these photos in {str(folder / 'ref')!r} can't be read and are left out: {', '.join(skipped)}. Save them "
+            "as PNG or JPEG", RealFillWarning, stacklevel=3,
+        )  # fmt: skip
     return references, target, find_image(folder / "target", "mask")
 
 
@@ -241,7 +249,7 @@ def read_mask(source: ImageLike | MaskArray) -> MaskArray:
     """Read a mask: (H, W) bool, True = fill.
 
     Args:
-        source: a bool array; or an image: white (above half) = fill. An array of only 0 and 1 is read as bool. In an
+        source: a bool array; or an image: white (above half) = fill; in one of only 0 and 1, 1 = fill. In an
             image of one colour with an alpha channel, transparent = fill.
 
     Raises:
@@ -253,7 +261,7 @@ def read_mask(source: ImageLike | MaskArray) -> MaskArray:
     opaque = image if transparent is None else image[~transparent]
     if transparent is not None and (not opaque.size or (opaque == opaque[0]).all()):
         return transparent
-    return image.max(axis=2) > 127
+    return image.max(axis=2) > (0 if image.max() == 1 else 127)
 
 
 def _read_parts(

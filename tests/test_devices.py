@@ -42,10 +42,15 @@ def test_frozen_weights_are_single_on_a_cpu_unless_said_otherwise():
 
 @pytest.mark.parametrize(
     ("dtype", "precision", "wanted"),
-    [(None, "no", torch.float32), (None, "bf16", torch.bfloat16), (torch.float32, "bf16", torch.float32)],
+    [
+        (None, "no", torch.float32),
+        (None, "bf16", torch.bfloat16),
+        (None, "fp16", torch.float16),
+        (torch.float32, "bf16", torch.float32),
+    ],
 )
 def test_weights_under_a_lora_are_in_the_precision_that_is_computed_in_unless_said_otherwise(dtype, precision, wanted):
-    assert resolve_frozen_dtype(CPU, dtype, precision) == wanted
+    assert resolve_frozen_dtype(dtype, precision) == wanted
 
 
 @pytest.mark.parametrize(("capable", "wanted"), [(True, "bf16"), (False, "no")])

@@ -103,10 +103,12 @@ def test_blank_photos_match_nothing(value):
         assert len(matches.confidence) == 0
 
 
-def test_a_photo_with_a_single_point_matches_nothing():
+def test_a_photo_with_a_single_point_matches_itself_there_only():
     dot = np.zeros((64, 64, 3), np.uint8)
     cv2.circle(dot, (30, 30), 6, (255, 255, 255), -1)
-    check(match_both_ways(sift(), dot, dot), (64, 64), (64, 64))
+    matches = match_both_ways(sift(), dot, dot)
+    check(matches, (64, 64), (64, 64))
+    assert np.allclose(matches.keypoints0, 30, atol=1) and np.allclose(matches.keypoints1, 30, atol=1)
 
 
 @pytest.fixture(scope="module")

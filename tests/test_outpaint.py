@@ -58,7 +58,7 @@ def test_an_inner_mask_and_transparent_pixels_are_filled_too():
     [
         ({}, "nothing to fill"),
         ({"left": -3}, "left is -3"),
-        ({"margin": 1e6}, "legal: up to 200 million"),
+        ({"margin": 1e6}, "legal: up to 178 million"),
         ({"left": 3, "aspect": 2.0}, "both an aspect and sides"),
         ({"left": 3, "mask": INNER[:, :50]}, "mask is 50 x 45"),
         ({"left": 3, "mask": INNER[:, :50] & False}, "mask is 50 x 45"),

@@ -270,3 +270,11 @@ def test_ranking_again_takes_the_matcher_that_the_base_asks_for(scene):
     completions = complete(Scene([], scene.target, scene.mask), "mini", FAST, progress=False)
     ranked = rank(completions, [scene.target], progress=False)
     assert ranked.best.provenance["rank"]["matcher"] == "registered"
+
+
+def test_sampling_follows_the_stages_of_the_fit_and_more_are_warned_about(scene, tiny_fit):
+    adapter = fit(scene, dataclasses.replace(tiny_fit, num_stages=2), progress=False)
+    following = complete(scene, adapter, FAST, ranking=SIFT, progress=False)
+    assert following.best.provenance["sample"]["num_stages"] == 2
+    with pytest.warns(RealFillWarning, match="fitted for 2 stages and is asked for 3"):
+        complete(scene, adapter, dataclasses.replace(FAST, num_stages=3), ranking=SIFT, progress=False)

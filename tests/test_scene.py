@@ -269,3 +269,16 @@ def test_masks_as_they_should_be_pass_without_a_warning(value):
         Scene([], PHOTO, HOLE)
         Scene([], blanked(HOLE, value), HOLE)
         Scene([], PHOTO, half)
+
+
+def test_a_mask_file_of_zeros_and_ones_is_read_like_an_array_of_them(tmp_path):
+    Image.fromarray(HOLE.astype(np.uint8)).save(tmp_path / "mask.png")
+    assert np.array_equal(read_mask(tmp_path / "mask.png"), HOLE)
+
+
+def test_files_among_the_references_that_cannot_be_read_are_named(tmp_path):
+    Scene([PHOTO], PHOTO, HOLE).save(tmp_path / "scene")
+    (tmp_path / "scene" / "ref" / "IMG_1.CR2").write_bytes(b"raw")
+    (tmp_path / "scene" / "ref" / ".hidden").write_bytes(b"")
+    with pytest.warns(RealFillWarning, match=r"left out: IMG_1\.CR2\. Save"):
+        assert len(Scene.load(tmp_path / "scene").references) == 1

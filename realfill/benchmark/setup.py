@@ -50,7 +50,7 @@ def set_up(
     where = resolve_device(device)
     inpainter = Inpainter.load(fit.base)
     card, resolution, multiple = inpainter.card, inpainter.resolution, inpainter.latent_px
-    sample = dataclasses.replace(sample, preset=sample.preset or fit.preset).resolve(card.sample)
+    sample = sample.following(fit.resolve(card.fit)).resolve(card.sample)
     ranking = ranking.resolve(card.rank)
     missing: dict[str, str] = {}
     matcher = _or_reason("score", missing, lambda: load_matcher(ranking, where))

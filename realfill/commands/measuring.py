@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,8 +27,6 @@ class Bench(Common):
     output: OutputDir
     """Folder for everything. A benchmark with the same config that is there is gone on with."""
     bench: Annotated[BenchConfig, tyro.conf.arg(name="")] = field(default_factory=BenchConfig)
-    num_samples: int | None = None
-    """Completions of each method, case and fit seed; None: the base's own default, else 64 (paper)."""
     fit: FitOptions = field(default_factory=FitConfig)
     sample: SampleConfig = field(default_factory=SampleConfig)
     rank: RankConfig = field(default_factory=RankConfig)
@@ -46,10 +43,7 @@ class Bench(Common):
         case_folders(self.scenes)  # before anything is loaded
         if self.overwrite:
             discard(self.output)
-        sample = self.sample
-        if self.num_samples is not None:
-            sample = dataclasses.replace(sample, num_samples=self.num_samples)
-        benchmark = set_up(self.bench, fit=self.fit, sample=sample, ranking=self.rank, device=self.device)
+        benchmark = set_up(self.bench, fit=self.fit, sample=self.sample, ranking=self.rank, device=self.device)
         results = benchmark.run(self.scenes, self.output, progress=not self.quiet)
         tables = build_tables(results)
         report = markdown(results, tables=tables)

@@ -261,7 +261,7 @@ def _register_heif(path: Path) -> None:
         import pillow_heif  # noqa: PLC0415 - an extra
     except ImportError:
         raise SceneError(
-            f"{str(path)!r} is a HEIC photo, which needs an extra: pip install 'realfill[heic]'; or save it as JPEG"
+            f"{str(path)!r} is a HEIC photo, which needs a package more: pip install pillow-heif; or save it as JPEG"
         ) from None
     pillow_heif.register_heif_opener()
 

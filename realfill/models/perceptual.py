@@ -176,7 +176,7 @@ def _import(package: str) -> Any:
     except Exception as error:  # torchvision, which both import, fails in many ways where it doesn't fit torch
         raise MissingDependencyError(
             f"the metric {package!r} needs the package of that name, which can't be imported ({_say(error)}):"
-            ' pip install "realfill[metrics]", with a torchvision that fits the installed torch'
+            f" pip install {package}, with a torchvision that fits the installed torch"
         ) from error
 
 

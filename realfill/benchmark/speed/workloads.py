@@ -69,11 +69,11 @@ class Workplace:
         """Resolve the configs by the base's card."""
         inpainter = Inpainter.load(fit_config.base)
         precision = resolve_precision(device, fit_config.mixed_precision)
-        sampling = dataclasses.replace(sample_config, preset=sample_config.preset or fit_config.preset)
+        fit = dataclasses.replace(fit_config.resolve(inpainter.card.fit), mixed_precision=precision)
         return cls(
             base=fit_config.base,
-            fit=dataclasses.replace(fit_config.resolve(inpainter.card.fit), mixed_precision=precision),
-            sample=sampling.resolve(inpainter.card.sample),
+            fit=fit,
+            sample=sample_config.following(fit).resolve(inpainter.card.sample),
             device=device,
             resolution=inpainter.resolution,
         )
