@@ -18,9 +18,10 @@ from realfill.config import FitConfig
 from realfill.devices import send
 from realfill.errors import AdapterError, TrainingError
 from realfill.fitting.bank import Bank
-from realfill.fitting.batches import TrainingImage, draw_crops, draw_noising, step_rng
+from realfill.fitting.batches import TrainingImage, draw_noising, step_rng
 from realfill.fitting.denoising import Denoiser, Latents, denoising_loss, encode_crops
 from realfill.fitting.footprint import legal_pieces
+from realfill.fitting.loading import Loader, threads_for
 from realfill.fitting.plans import compiling_pays, plan_fit
 from realfill.models.adapter import Trainable
 from realfill.models.inpainter import Inpainter
@@ -79,6 +80,7 @@ class Trainer:
             self.denoiser = accelerator.prepare_model(self.denoiser, device_placement=False)
         self.average = {n: p.detach().clone() for n, p in self.trainable.parameters()} if config.ema_decay else {}
         self._scales = torch.ones(len(trainable.lora_layers), device=inpainter.device)
+        self.loader = Loader(config, inpainter.resolution, num_threads=threads_for(inpainter.device))
         self.bank = Bank(inpainter, config, accelerator) if config.bank_size else None
         self.step = 0
         self.time_s = 0.0
@@ -93,8 +95,7 @@ class Trainer:
         and pieces. (Unstated in the paper.)
         """
         config, inpainter, accelerator = self.config, self.inpainter, self.accelerator
-        rng, generator = step_rng(config.seed, self.step)
-        latents = self._latents(photos, rng)
+        latents, rng, generator = self._latents(photos)
         shape = inpainter.latent_shape((inpainter.resolution, inpainter.resolution))
         noising = draw_noising(config, shape, rng, generator)[self._mine]
         counted: torch.Tensor = accelerator.reduce(latents.weights.sum(), "sum")  # type: ignore[assignment]
@@ -239,14 +240,18 @@ class Trainer:
         """The rows of a batch that this process computes."""
         return slice(self.accelerator.process_index, None, self.accelerator.num_processes)
 
-    def _latents(self, photos: Sequence[TrainingImage], rng: np.random.Generator) -> Latents:
-        """Get this process's share of the step's crops, encoded: from the bank, or drawn for this step."""
-        config, inpainter = self.config, self.inpainter
+    def _latents(self, photos: Sequence[TrainingImage]) -> tuple[Latents, np.random.Generator, torch.Generator]:
+        """Get this process's share of the step's crops, encoded: from the bank, or drawn for this step.
+
+        And the generators for what else the step draws.
+        """
         with self.accelerator.autocast():
             if self.bank is not None:
-                return self.bank.take(photos, self.step, self._piece)[self._mine]
-            crops = draw_crops(photos, config, inpainter.resolution, config.batch_size, rng)[self._mine]
-            return encode_crops(inpainter, crops, config.visible_weight, self._piece)
+                kept = self.bank.take(photos, self.step, self._piece)[self._mine]
+                return kept, *step_rng(self.config.seed, self.step)
+            drawn = self.loader.take(photos, self.step)
+            own = encode_crops(self.inpainter, drawn.crops[self._mine], self.config.visible_weight, self._piece)
+            return own, drawn.rng, drawn.generator
 
     def _prepare(self) -> None:
         self.inpainter.prepare_training(

@@ -167,8 +167,9 @@ def _growth_table(growths: tuple[Growth, ...]) -> Table:
     rows = [
         (
             g.what, str(g.size), f"{g.gflop:.4g}" if g.gflop else NOTHING, f"{g.seconds:.3g}",
-            f"{g.peak_mb:.1f}" if g.peak_mb else NOTHING,
+            *(f"{megabytes:.1f}" if megabytes else NOTHING for megabytes in (g.peak_mb, g.arrays_mb)),
         )
         for g in growths
     ]  # fmt: skip
-    return Table(title="How cost grows", header=("what", "size", "GFLOP", "seconds", "peak (MB)"), rows=rows)
+    header = ("what", "size", "GFLOP", "seconds", "peak (MB)", "photos and their copies (MB)")
+    return Table(title="How cost grows", header=header, rows=rows)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import tracemalloc
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -32,6 +33,7 @@ class Growth:
         gflop: 10^9 operations; 0 where they aren't counted.
         seconds: that it took, once.
         peak_mb: most memory in tensors at a time, 10^6 bytes; 0 where it isn't measured.
+        arrays_mb: likewise in arrays on the CPU: the photos' copies, and what laying references over the target takes.
     """
 
     what: str
@@ -39,6 +41,7 @@ class Growth:
     gflop: float
     seconds: float
     peak_mb: float = 0.0
+    arrays_mb: float = 0.0
 
 
 def growth(place: Workplace, ranking: RankConfig, parts: Sequence[SpeedPart], *, photo_px: int) -> list[Growth]:
@@ -59,8 +62,13 @@ def _fit_rows(place: Workplace, _: RankConfig, __: int) -> Iterator[Growth]:
         ("fit: side of the photos (px)", {n * side: make_scene(n * side) for n in _TIMES}),
     ):
         for size, photos in scenes.items():
+            tracemalloc.start()
             timing, peak = peak_bytes(partial(run_fit, place, photos, 1), place.device)
-            yield Growth(what=what, size=size, gflop=0.0, seconds=timing.seconds, peak_mb=peak / 1e6)
+            arrays = tracemalloc.get_traced_memory()[1]
+            tracemalloc.stop()
+            yield Growth(
+                what=what, size=size, gflop=0.0, seconds=timing.seconds, peak_mb=peak / 1e6, arrays_mb=arrays / 1e6
+            )
 
 
 def _sample_rows(place: Workplace, _: RankConfig, __: int) -> Iterator[Growth]:

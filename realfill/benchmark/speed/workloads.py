@@ -20,6 +20,7 @@ from realfill.config import FitConfig, RankConfig, SampleConfig
 from realfill.devices import resolve_dtype, resolve_precision
 from realfill.filling.sampling import largest_batch, sample
 from realfill.fitting.batches import TrainingImage
+from realfill.fitting.plans import compiling_pays
 from realfill.fitting.training import Progress
 from realfill.io.images import ImageArray, to_tensor
 from realfill.models.adapter import trainable_lora, trainable_weights
@@ -70,6 +71,8 @@ class Workplace:
         inpainter = Inpainter.load(fit_config.base)
         precision = resolve_precision(device, fit_config.mixed_precision)
         fit = dataclasses.replace(fit_config.resolve(inpainter.card.fit), mixed_precision=precision)
+        if fit.compile is None:  # a round's few steps would decide otherwise than the fit that they stand for
+            fit = dataclasses.replace(fit, compile=compiling_pays(fit, device))
         return cls(
             base=fit_config.base,
             fit=fit,
