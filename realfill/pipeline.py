@@ -42,6 +42,7 @@ from realfill.results import Completion, Completions
 from realfill.scene import Scene
 from realfill.training_set import training_set
 
+_LARGE_PX = 512  # of a base that a processor is too slow for
 _OF_THE_MACHINE = ("checkpoint_every", "gradient_accumulation_steps", "gradient_checkpointing", "compile")
 _LIBRARIES = ("torch", "diffusers", "transformers", "peft", "accelerate")
 
@@ -107,6 +108,11 @@ def fit(
     identity = hashlib.sha256(
         json.dumps([recipe, str(frozen), inpainter.fingerprint, seen, inputs]).encode()
     ).hexdigest()
+    if where.type == "cpu" and inpainter.resolution >= _LARGE_PX:
+        warnings.warn(
+            f"a fit of {inpainter.base!r}, at {inpainter.resolution} pixels, takes days on a processor; it is meant for "
+            "a GPU. base='mini' takes minutes", RealFillWarning, stacklevel=2,
+        )  # fmt: skip
     if trainer.accelerator.is_main_process:
         _say(describe_fit(inpainter, trainer.config, trainer.plan) if progress else None)
     train(

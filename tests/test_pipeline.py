@@ -278,3 +278,9 @@ def test_sampling_follows_the_stages_of_the_fit_and_more_are_warned_about(scene,
     assert following.best.provenance["sample"]["num_stages"] == 2
     with pytest.warns(RealFillWarning, match="fitted for 2 stages and is asked for 3"):
         complete(scene, adapter, dataclasses.replace(FAST, num_stages=3), ranking=SIFT, progress=False)
+
+
+def test_a_fit_that_is_too_much_for_a_processor_is_warned_about(scene, tiny_fit, monkeypatch):
+    monkeypatch.setattr("realfill.pipeline._LARGE_PX", 32)
+    with pytest.warns(RealFillWarning, match="takes days on a processor"):
+        fit(scene, tiny_fit, device="cpu", on_step=lambda _: False, progress=False)
