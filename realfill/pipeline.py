@@ -110,8 +110,8 @@ def fit(
     ).hexdigest()
     if where.type == "cpu" and inpainter.resolution >= _LARGE_PX:
         warnings.warn(
-            f"a fit of {inpainter.base!r}, at {inpainter.resolution} pixels, takes days on a processor; it is meant for "
-            "a GPU. base='mini' takes minutes", RealFillWarning, stacklevel=2,
+            f"a fit of {inpainter.base!r}, at {inpainter.resolution} pixels, takes days on a processor; it is meant "
+            "for a GPU. base='mini' takes minutes", RealFillWarning, stacklevel=2,
         )  # fmt: skip
     if trainer.accelerator.is_main_process:
         _say(describe_fit(inpainter, trainer.config, trainer.plan) if progress else None)
