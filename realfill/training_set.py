@@ -39,7 +39,10 @@ def training_set(scene: Scene, parts: Sequence[Part], config: FitConfig, resolut
         for i in (-1, 0)
     )
     sides = (min(finest) * config.crop_scale[0], max(coarsest) * config.crop_scale[1])
-    whole = TrainingImage(image=scene.known, known=~scene.mask, crop_sides_px=sides, share=config.target_share)
+    reach = max(coarsest)
+    whole = TrainingImage(
+        image=scene.known, known=~scene.mask, crop_sides_px=sides, reach_px=reach, share=config.target_share
+    )
     target = reduced(whole, resolution)
     around = _registered(scene, parts, target) if config.aligned_share else []
     total = 1 - config.target_share
@@ -48,7 +51,8 @@ def training_set(scene: Scene, parts: Sequence[Part], config: FitConfig, resolut
     for reference, scale in zip(scene.references, _scales(scene), strict=True):
         there = (sides[0] * scale, sides[1] * scale)
         share = (total - aligned) / len(scene.references)
-        photos.append(reduced(TrainingImage(image=reference, crop_sides_px=there, share=share), resolution))
+        photo = TrainingImage(image=reference, crop_sides_px=there, reach_px=reach * scale, share=share)
+        photos.append(reduced(photo, resolution))
     return [*photos, *(dataclasses.replace(photo, share=aligned / len(around)) for photo in around), target]
 
 
@@ -67,7 +71,7 @@ def _registered(scene: Scene, parts: Sequence[Part], target: TrainingImage) -> l
     return [
         TrainingImage(
             image=found.image.round().clip(0, 255).astype(np.uint8), known=found.covers,
-            crop_sides_px=target.crop_sides_px, hole=Hole(mask=mask, boxes=boxes),
+            crop_sides_px=target.crop_sides_px, reach_px=target.reach_px, hole=Hole(mask=mask, boxes=boxes),
         )
         for found in register(scene.known, scene.mask, scene.references, size=size, region=region)
     ]  # fmt: skip

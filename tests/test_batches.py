@@ -9,6 +9,7 @@ from conftest import make_photo
 
 from realfill import FitConfig
 from realfill.fitting.batches import Hole, TrainingImage, draw_crops, reduced
+from realfill.masks import bounding_box
 
 CONFIG = FitConfig(batch_size=16, mask_dropout=0.0, hole_margin_px=0).resolve({})
 
@@ -88,3 +89,20 @@ def test_what_is_known_of_a_shrunk_photo_is_known_of_all_that_it_averages():
 def test_a_photo_that_is_no_larger_than_needed_is_left_alone():
     photo = marked()
     assert reduced(photo, 32) is photo
+
+
+def test_crops_larger_than_the_photo_show_it_smaller_and_nothing_beyond():
+    image = make_photo(100, 160, 2)
+    photo = TrainingImage(image=image, crop_sides_px=(199, 201), reach_px=200)
+    drawn = draw_crops([photo], CONFIG, 64, 20, np.random.default_rng(0))
+    assert np.allclose(drawn.known.mean(axis=(1, 2)), 100 * 160 / 200**2, atol=0.02)
+    assert (drawn.hidden | drawn.known).all() and not (drawn.learnt & ~drawn.known).any()
+    small = cv2.resize(image, (51, 32), interpolation=cv2.INTER_AREA)
+    for crop, known in zip(drawn.images, drawn.known, strict=True):
+        top, left, bottom, right = bounding_box(known)
+        shown = crop[top:bottom, left:right]
+        assert np.abs(cv2.resize(shown, (51, 32)).astype(int) - small).mean() < 8
+    corners = {bounding_box(known)[:2] for known in drawn.known}
+    assert len(corners) > 10  # the photo lies anywhere in them
+    within = draw_crops([dataclasses.replace(photo, reach_px=0)], CONFIG, 64, 4, np.random.default_rng(0))
+    assert within.known.all()

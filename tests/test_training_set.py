@@ -84,3 +84,13 @@ def test_a_large_target_is_learnt_from_in_little_memory():
     assert all(p.hole.mask[p.known].mean() > 0.02 for p in laid)
     assert peak < 12 * photo.nbytes  # laid over it at its own size they would take 20 times as much
     assert sum(p.image.nbytes for p in photos) < 0.5 * photo.nbytes
+
+
+def test_crops_for_a_canvas_larger_than_the_photos_show_them_as_small_as_the_canvas_is_seen():
+    photo = demo_scene()[1][:120, :160]
+    scene = Scene.outpaint([photo], photo, margin=0.5)
+    parts = choose_windows(scene.mask, resolution=32, multiple=2, context=1.7, num_stages=1, max_growth=1)
+    side = float(np.sqrt(240 * 320))
+    for found in training_set(scene, parts, FitConfig(crop_scale=(1.0, 1.0)).resolve({}), 200):
+        assert found.crop_sides_px == pytest.approx((side, side), rel=0.05)
+        assert found.reach_px == pytest.approx(side, rel=0.05)

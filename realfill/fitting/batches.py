@@ -15,7 +15,7 @@ from realfill.config import FitConfig
 from realfill.io.images import ImageArray, MaskArray, resize
 from realfill.masks import dilate, random_mask, resize_mask
 
-_MIN_KNOWN = 0.05  # share of known pixels below which a crop is drawn anew
+_MIN_KNOWN, _MOST_TRIES = 0.05, 20  # share of known pixels below which a crop is drawn anew, so often
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -26,6 +26,8 @@ class TrainingImage:
         image: (H, W, 3) uint8; what isn't known is blank.
         known: (H, W) bool; ``None``: all of it.
         crop_sides_px: least and greatest side of a crop in this photo's pixels, drawn evenly on a logarithmic scale.
+        reach_px: side up to which crops may reach beyond the photo's edges, where nothing is known: they show it at the
+            scale of a window that is larger than the photo. All crops lie within the photo's shorter side or this.
         share: how often crops come from it, in proportion to the others' shares.
         mirror: turn every other crop's left to right. Not for a scene, where left is left.
         hole: crops lie around it, and it is what is hidden in them; ``None``: they lie anywhere, under random masks.
@@ -34,6 +36,7 @@ class TrainingImage:
     image: ImageArray
     known: MaskArray | None = None
     crop_sides_px: tuple[float, float]
+    reach_px: float = 0.0
     share: float = 1.0
     mirror: bool = False
     hole: Hole | None = None
@@ -112,6 +115,7 @@ def reduced(photo: TrainingImage, resolution: int) -> TrainingImage:
         image=resize(photo.image, size),
         known=None if photo.known is None else ~resize_mask(~photo.known, size),
         crop_sides_px=(photo.crop_sides_px[0] / factor, photo.crop_sides_px[1] / factor),
+        reach_px=photo.reach_px / factor,
     )
 
 
@@ -169,33 +173,55 @@ def _random_crop(
 ) -> tuple[ImageArray, MaskArray, MaskArray | None]:
     """Cut a square at random and bring it to the model's size, with what is known of it and where the hole is.
 
-    A pixel is known if all that it averages is, and of the hole if any is.
+    A pixel is known if all that it averages is, and of the hole if any is. Beyond the photo's edges nothing is known.
     """
-    size = (resolution, resolution)
-    box, known = (slice(None), slice(None)), np.ones(size, bool)
-    for _ in range(20):
+    limit = max(min(photo.image.shape[:2]), photo.reach_px)
+    tries = 0
+    while True:
         side = math.exp(rng.uniform(*np.log(photo.crop_sides_px)))
-        side = max(1, round(min(side, *photo.image.shape[:2])))
-        y, x = _place(photo, side, rng)
-        box = slice(y, y + side), slice(x, x + side)
-        if photo.known is not None:
-            known = ~resize_mask(~photo.known[box], size)
-        if known.mean() >= _MIN_KNOWN:
+        side = max(1, round(min(side, limit)))
+        box, place = _overlap(_place(photo, side, rng), side, photo.image.shape, resolution)
+        known = np.zeros((resolution, resolution), bool)
+        known[place] = True if photo.known is None else ~resize_mask(~photo.known[box], known[place].shape)
+        tries += 1
+        if known.mean() >= _MIN_KNOWN or tries == _MOST_TRIES:
             break
-    image = resize(photo.image[box], size)
-    hole = resize_mask(photo.hole.mask[box], size) if photo.hole is not None else None
+    image = np.zeros((resolution, resolution, 3), np.uint8)
+    image[place] = resize(photo.image[box], known[place].shape)
+    hole = None
+    if photo.hole is not None:
+        hole = np.zeros_like(known)
+        hole[place] = resize_mask(photo.hole.mask[box], hole[place].shape)
     if photo.mirror and rng.random() < 0.5:
         return image[:, ::-1], known[:, ::-1], hole[:, ::-1] if hole is not None else None
     return image, known, hole
 
 
+def _overlap(
+    corner: tuple[int, int], side: int, size: tuple[int, ...], resolution: int
+) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
+    """Tell which part of a photo a square shows, and where in the square at the model's size it comes to lie."""
+    box, place = [], []
+    for start, length in zip(corner, size[:2], strict=True):
+        first, last = max(0, start), min(length, start + side)
+        box.append(slice(first, last))
+        low, high = (round((edge - start) * resolution / side) for edge in (first, last))
+        place.append(slice(min(low, resolution - 1), max(high, low + 1)))
+    return (box[0], box[1]), (place[0], place[1])
+
+
 def _place(photo: TrainingImage, side: int, rng: np.random.Generator) -> tuple[int, int]:
-    """Choose a square's top left corner: anywhere, or so that a point of the hole is in its middle if that can be."""
-    size = photo.image.shape[:2]
+    """Choose a square's top left corner: anywhere, or so that a point of the hole is in its middle if that can be.
+
+    The square lies within the photo, or along a way that it is larger the photo within it.
+    """
+    rooms = [n - side for n in photo.image.shape[:2]]
     if photo.hole is None:
-        y, x = (int(rng.integers(n - side + 1)) for n in size)
+        y, x = (int(np.sign(room or 1) * rng.integers(abs(room) + 1)) for room in rooms)
         return y, x
     top, left, bottom, right = photo.hole.boxes[int(rng.integers(len(photo.hole.boxes)))]
     middle = rng.uniform(top, bottom), rng.uniform(left, right)
-    y, x = (int(np.clip(round(c - side / 2), 0, n - side)) for c, n in zip(middle, size, strict=True))
+    y, x = (
+        int(np.clip(round(c - side / 2), min(0, room), max(0, room))) for c, room in zip(middle, rooms, strict=True)
+    )
     return y, x
