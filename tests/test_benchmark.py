@@ -182,7 +182,7 @@ def test_the_command_writes_results_a_report_and_a_page(cases, tiny_sd, tmp_path
     fit = [w for k, v in TINY_FIT.items() for w in (f"--{k.replace('_', '-')}", str(v))]
     words = [
         "bench", str(cases), "-o", str(tmp_path / "out"), "--base", tiny_sd, "--methods", "realfill", "base", "telea",
-        "--metrics", "psnr", "detail", "dino", "--num-samples", "2", "--sample.num-inference-steps", "2",
+        "--metrics", "psnr", "detail", "dino", "--sample.num-samples", "2", "--sample.num-inference-steps", "2",
         "--rank.matcher", "sift", "--device", "cpu", "--preset", "fast", *fit,
     ]  # fmt: skip
     assert main(words) == 0
