@@ -15,6 +15,7 @@ from realfill.config import FitConfig, RankConfig, SampleConfig
 from realfill.errors import OutputError
 
 if TYPE_CHECKING:
+    from realfill.models.adapter import Adapter
     from realfill.scene import Scene
 
 # Heavy rooms are imported where they are used, so that --help answers at once.
@@ -38,8 +39,7 @@ class Run(WithBase, SceneOptions, OutputOptions):
 
     def __call__(self) -> None:
         """Do it."""
-        from realfill.devices import is_main_process
-        from realfill.pipeline import check_ready, complete, fit
+        from realfill.pipeline import check_ready, complete
         from realfill.results import check_output
 
         scene = self.load_scene(self.scene)
@@ -48,17 +48,9 @@ class Run(WithBase, SceneOptions, OutputOptions):
         _require_no_adapter(self.output / "adapter", checkpoints, overwrite=self.overwrite)
         check_ready(scene, self.fit, self.sample, ranking=self.rank, progress=not self.quiet, **self.machine)
         start = time.monotonic()
-        adapter = fit(
-            scene,
-            self.fit,
-            checkpoint_dir=checkpoints,
-            overwrite=self.overwrite,
-            progress=not self.quiet,
-            **self.machine,
-        )
-        if not is_main_process():
+        adapter = _fit_and_save(self, scene, self.output / "adapter", checkpoints)
+        if adapter is None:
             return
-        adapter.save(self.output / "adapter", overwrite=True)
         completions = complete(scene, adapter, self.sample, ranking=self.rank, progress=not self.quiet, **self.machine)
         self.write(completions, self.output, overwrite=self.overwrite)
         _remove_checkpoints(checkpoints)
@@ -77,23 +69,12 @@ class Fit(WithBase, SceneOptions):
 
     def __call__(self) -> None:
         """Do it."""
-        from realfill.devices import is_main_process
-        from realfill.pipeline import fit
-
         scene = self.load_scene(self.scene)
         checkpoints = self.output / _CHECKPOINTS
         _require_no_adapter(self.output, checkpoints, overwrite=self.overwrite)
-        adapter = fit(
-            scene,
-            self.fit,
-            checkpoint_dir=checkpoints,
-            overwrite=self.overwrite,
-            progress=not self.quiet,
-            **self.machine,
-        )
-        if not is_main_process():
+        adapter = _fit_and_save(self, scene, self.output, checkpoints)
+        if adapter is None:
             return
-        adapter.save(self.output, overwrite=True)
         _remove_checkpoints(checkpoints)
         self.say(f"{adapter!r} written to {self.output}")
 
@@ -192,6 +173,21 @@ class Demo(Common):
             self.output, config, overwrite=self.overwrite, device=self.device, progress=not self.quiet, say=self.say
         )
         self.say(f"look at {self.output / 'contact_sheet.png'}; done in {time.monotonic() - start:.0f} s")
+
+
+def _fit_and_save(command: Run | Fit, scene: Scene, folder: Path, checkpoints: Path) -> Adapter | None:
+    """Fit as a command says and write the adapter; ``None`` in a process that only helps the one that writes."""
+    from realfill.devices import is_main_process
+    from realfill.pipeline import fit
+
+    adapter = fit(
+        scene, command.fit, checkpoint_dir=checkpoints, overwrite=command.overwrite, progress=not command.quiet,
+        **command.machine,
+    )  # fmt: skip
+    if not is_main_process():
+        return None
+    adapter.save(folder, overwrite=True)
+    return adapter
 
 
 def _require_no_adapter(folder: Path, checkpoints: Path, *, overwrite: bool) -> None:
