@@ -69,13 +69,22 @@ def trajectories(inpainter, scene, config, seeds):
     hole = torch.from_numpy(window.crop_mask(scene.mask))[None, None]
     condition = inpainter.condition(to_tensor(window.crop(scene.known)), hole).expand(len(seeds), -1, -1, -1)
     shape = (1, *inpainter.latent_shape(window.size))
-    latents = torch.cat([torch.randn(shape, generator=torch.Generator().manual_seed(s)) for s in seeds])
-    embeddings = inpainter.embed([config.prompt]).repeat_interleave(len(seeds), dim=0)
+    generators = [torch.Generator().manual_seed(s) for s in seeds]
+    latents = torch.cat([torch.randn(shape, generator=g) for g in generators])
+
+    def predict(who, timestep):
+        embeddings = who.embed([config.prompt]).repeat_interleave(len(seeds), dim=0)
+        return who.predict(latents, timestep.expand(len(seeds)), condition, embeddings)
+
     previews = []
     for timestep in steps.timesteps:
-        guess = inpainter.predict(latents, timestep.expand(len(seeds)), condition, embeddings)
-        latents = steps.step(guess, timestep, latents).prev_sample
-        previews.append(inpainter.decode(steps.model_outputs[-1]))  # DPM-Solver++ works on clean images
+        guess = predict(inpainter, timestep)
+        if inpainter.unfitted is not None:
+            base = predict(inpainter.unfitted, timestep)
+            guess = base + config.guidance_scale * (guess - base)
+        made = steps.step(guess, timestep, latents, generator=generators)
+        latents = made.prev_sample
+        previews.append(inpainter.decode(made.pred_original_sample))
     return window, [*previews[:-1], inpainter.decode(latents)]
 
 
@@ -98,8 +107,10 @@ def scored(scene, truth, window, images, seeds):
 
 def study(name, scene, truth, adapter, num_seeds):
     inpainter = Inpainter.load("mini")
+    config = SampleConfig(prompt=adapter.config.prompt, scheduler="ddpm").resolve(inpainter.card.sample)
+    if config.guided and config.guidance_from == "base":
+        inpainter.keep_unfitted()
     attach(inpainter, adapter)
-    config = SampleConfig(prompt=adapter.config.prompt).resolve(inpainter.card.sample)
     seeds = range(num_seeds)
     start = time.perf_counter()
     window, images = trajectories(inpainter, scene, config, seeds)

@@ -11,7 +11,7 @@ import dataclasses
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from realfill.fields import Auto, Config, Presets, auto
 
@@ -20,6 +20,7 @@ Trainable = Literal["lora", "all"]
 Schedule = Literal["constant", "linear", "cosine"]
 Precision = Literal["no", "fp16", "bf16"]
 Scheduler = Literal["ddpm", "ddim", "dpm++", "unipc", "euler"]
+GuidanceFrom = Literal["negative_prompt", "base"]
 Blend = Literal["membrane", "poisson", "cut"]
 MatcherName = Literal["loftr", "sift", "registered"]
 FileFormat = Literal["png", "tiff", "jpeg"]
@@ -40,10 +41,6 @@ def _of(values: tuple[float, ...], stage: int) -> float:
 
 def _at_most(most: int) -> Callable[[int], int]:
     return lambda number: min(number, most)
-
-
-def _always(value: Any) -> Callable[[Any], Any]:
-    return lambda _: value
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -178,14 +175,15 @@ class SampleConfig(Config):
     """How ``complete`` samples and blends (paper, section 3.3)."""
 
     presets: ClassVar[Presets] = {
-        "fast": {"scheduler": _always("dpm++"), "num_inference_steps": _at_most(25), "num_samples": _part(2, 4)},
-        "draft": {"scheduler": _always("dpm++"), "num_inference_steps": _at_most(12), "num_samples": _part(8, 4)},
+        "fast": {"scheduler": "dpm++", "num_inference_steps": _at_most(25), "num_samples": _part(2, 4)},
+        "draft": {"scheduler": "dpm++", "num_inference_steps": _at_most(12), "num_samples": _part(8, 4)},
     }
 
     preset: Preset | None = None
     """A recipe by name, for the fields that aren't given. None: that of the adapter's fit; of a bare base, its own,
     else the paper's. ``paper``: the paper's, whatever the base's own is. ``fast``: half as many samples as the base's
-    own, in at most 25 steps of ``dpm++``; ``draft``: an eighth as many, though at least 4, in at most 12 steps."""
+    own, in at most 25 steps, of ``dpm++`` unless the base asks for another sampler; ``draft``: an eighth as many,
+    though at least 4, in at most 12 steps, likewise."""
     num_samples: Auto[int] = auto(64)
     """Completions to draw, one for each seed. Paper: 64."""
     seed: int = 0
@@ -197,11 +195,15 @@ class SampleConfig(Config):
     temperature: Auto[float] = auto(1.0)
     """Factor on the noise that ``ddpm`` adds at each step: below 1 samples are smoother and more alike. Paper: 1."""
     guidance_scale: Auto[float] = auto(1.0)
-    """Classifier-free guidance; 1 is without. Paper: 1."""
+    """How far samples are led away from what ``guidance_from`` names; 1 is not at all. Paper: 1."""
+    guidance_from: Auto[GuidanceFrom] = auto("negative_prompt")
+    """``negative_prompt``: classifier-free guidance. ``base``: away from what the base predicts without its adapter,
+    which doesn't know the scene (autoguidance, Karras et al. 2024); of no effect on a bare base. Either takes twice as
+    long, and the latter memory for the base's weights twice."""
     prompt: str | None = None
     """The sentence to sample with. None: the one that the adapter was fitted with, or none on a bare base."""
     negative_prompt: str = ""
-    """What guidance leads away from, where ``guidance_scale`` isn't 1."""
+    """What ``guidance_from="negative_prompt"`` leads away from, where ``guidance_scale`` isn't 1."""
     batch_size: int | None = None
     """Seeds that are sampled at a time. None: as many as free memory holds, by what one is measured to take."""
     context: Auto[float] = auto(1.7)
@@ -260,6 +262,11 @@ class SampleConfig(Config):
             preset=self.preset if self.preset is not None else fit.preset,
             num_stages=self.num_stages if self.num_stages is not None else fit.num_stages,
         )
+
+    @property
+    def guided(self) -> bool:
+        """Whether guidance leads away from anything, at any stage."""
+        return any(self.stage(i)[1] != 1 for i in range(self.num_stages or 1))
 
     def stage(self, index: int) -> tuple[int, float, float]:
         """Tell steps, guidance and strength of a stage; 0 is the first."""

@@ -197,6 +197,8 @@ def _complete(
     ranking = (ranking or RankConfig()).resolve(inpainter.card.rank)
     matcher = load_matcher(ranking, where) if scene.references else None
     if isinstance(adapter, Adapter):
+        if config.guided and config.guidance_from == "base":
+            inpainter.keep_unfitted()
         attach(inpainter, adapter)
         config = config if config.prompt is not None else dataclasses.replace(config, prompt=adapter.config.prompt)
         if config.num_stages > adapter.config.num_stages:

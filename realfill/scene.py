@@ -300,10 +300,19 @@ def _read_references(references: Sequence[ImageLike]) -> tuple[ImageArray, ...]:
         raise SceneError(
             f"there are {len(references)} references; legal: up to {MAX_REFERENCES}; keep those that show the hole"
         )
-    photos = tuple(read_image(r, f"reference {i}")[0] for i, r in enumerate(references))
-    for i, photo in enumerate(photos):
+    photos = []
+    for i, reference in enumerate(references):
+        photo, transparent = read_image(reference, f"reference {i}")
         _check_size(photo, f"reference {i}")
-    return photos
+        if transparent is not None:
+            warnings.warn(
+                f"reference {i} is transparent in {transparent.mean():.0%} of its pixels; their colours are learnt all "
+                "the same. Crop to what is opaque, or flatten it",
+                RealFillWarning,
+                stacklevel=4,
+            )
+        photos.append(photo)
+    return tuple(photos)
 
 
 def _check_size(image: ImageArray, what: str) -> None:

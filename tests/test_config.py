@@ -150,15 +150,15 @@ def test_what_is_given_wins_over_a_preset():
 
 
 def test_presets_of_sampling_take_a_few_step_solver_and_fewer_samples():
-    own = {"num_samples": 8, "scheduler": "dpm++", "num_inference_steps": 12}
+    own = {"num_samples": 8, "scheduler": "ddpm", "num_inference_steps": 12}
     found = {
         (name, bool(card)): (c.num_samples, c.scheduler, c.num_inference_steps)
         for name in ("fast", "draft") for card in ({}, own)
         for c in [SampleConfig(preset=name).resolve(card)]
     }  # fmt: skip
     assert found == {
-        ("fast", False): (32, "dpm++", 25), ("fast", True): (4, "dpm++", 12),
-        ("draft", False): (8, "dpm++", 12), ("draft", True): (4, "dpm++", 12),
+        ("fast", False): (32, "dpm++", 25), ("fast", True): (4, "ddpm", 12),
+        ("draft", False): (8, "dpm++", 12), ("draft", True): (4, "ddpm", 12),
     }  # fmt: skip
 
 

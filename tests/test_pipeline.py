@@ -106,6 +106,23 @@ def test_the_adapter_changes_the_completion(scene, tiny_fit):
     assert np.abs(fitted.best.image.astype(int) - bare.best.image).max() > 2
 
 
+def test_samples_are_led_away_from_the_base_without_the_adapter(scene, tiny_fit):
+    adapter = fit(
+        scene, dataclasses.replace(tiny_fit, learning_rate=1e-1, text_encoder_learning_rate=1e-1), progress=False
+    )
+
+    def images(model, scale):
+        config = dataclasses.replace(FAST, guidance_from="base", guidance_scale=scale, prompt=adapter.config.prompt)
+        found = complete(scene, model, config, ranking=SIFT, progress=False)
+        return {c.seed: c.image.astype(int) for c in found}
+
+    away, fitted, bare = images(adapter, 2.0), images(adapter, 1.0), images(tiny_fit.base, 2.0)
+    back = images(adapter, 0.0)
+    for seed in fitted:
+        assert np.abs(back[seed] - bare[seed]).max() <= 1 < np.abs(fitted[seed] - bare[seed]).max()
+        assert np.abs(away[seed] - fitted[seed]).max() > 1
+
+
 def test_an_adapter_serves_another_target_of_the_burst(scene, tiny_fit):
     adapter, _ = run(scene, tiny_fit)
     target = make_photo(90, 50, 7)

@@ -103,6 +103,39 @@ def test_guidance_away_from_the_prompt_itself_leads_nowhere(draw):
     assert difference(draw(guidance_scale=3.0, prompt="sks", negative_prompt="sks"), wanted) <= 2
 
 
+@pytest.fixture
+def fitted(inpainter):
+    """The base with its U-Net changed a little, as after a fit, and as it was before."""
+    changed = Inpainter.load(inpainter.base)
+    changed.keep_unfitted()
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for weight in changed.unet.parameters():
+            weight.add_(0.01 * weight.abs().mean() * torch.randn(weight.shape, generator=generator))
+    return changed
+
+
+def test_guidance_leads_away_from_the_base_without_its_adapter(inpainter, fitted, image, hole):
+    def draw(who, **changes):
+        return sample(who, image, hole, seeds=[4, 5], scheduler="ddim", num_inference_steps=1, **changes)
+
+    def guided(scale):
+        return draw(fitted, guidance_from="base", guidance_scale=scale, negative_prompt="fog")
+
+    before, after = draw(inpainter), draw(fitted)
+    assert not torch.equal(before, after)
+    assert torch.equal(guided(1.0), after)
+    assert difference(guided(0.0), before) <= 0.1
+    inside = ((before > 0.05) & (before < 0.95)).all(dim=1, keepdim=True).expand_as(before)
+    assert difference(guided(2.0)[inside], (2 * after - before)[inside]) < 0.3 * difference(
+        after[inside], before[inside]
+    )
+
+
+def test_guidance_away_from_the_base_leads_nowhere_without_an_adapter(draw):
+    assert torch.equal(draw(guidance_from="base", guidance_scale=3.0), draw())
+
+
 def test_the_prompt_is_heard(draw):
     assert not torch.equal(draw(prompt="a photo of sks"), draw(prompt=""))
 
@@ -226,6 +259,25 @@ def test_less_strength_stays_closer_to_the_start():
     assert near < 0.7 * far
 
 
+def test_what_a_refined_sample_takes_grows_by_its_images_alone(tiny_sd):
+    inpainter = Inpainter.load(tiny_sd)
+
+    def taken(side, *, tiled):
+        image = to_tensor(make_photo(side, side))
+        hole = torch.zeros_like(image[:, :1], dtype=torch.bool)
+        hole[..., side // 4 : -side // 4, side // 4 : -side // 4] = True
+        options = {"seeds": [5], "scheduler": "ddpm", "num_inference_steps": 1, "batch_size": 1}
+        start = Start(images=image, strength=0.5, overlap=0.25) if tiled else None
+        return peak_bytes(lambda: sample(inpainter, image, hole, **options, start=start), CPU)[1]
+
+    sides = (64, 128, 256)
+    small, middle, large = (taken(side, tiled=True) for side in sides)
+    an_image = 3 * torch.float32.itemsize
+    assert large - middle < 8 * an_image * (256**2 - 128**2)
+    assert large - small < 8 * an_image * (256**2 - 64**2)
+    assert large < 0.2 * taken(256, tiled=False)
+
+
 def difference_in(a, b, hole):
     return float((a - b).abs()[hole.expand_as(a)].mean()) * 255
 
@@ -238,17 +290,16 @@ def test_what_lies_under_the_hole_has_no_influence_on_a_refined_sample(inpainter
     assert torch.equal(sample(inpainter, torch.where(hole, 1.0, image), hole, **options), wanted)
 
 
-@pytest.mark.parametrize("guided", [False, True])
-def test_the_largest_batch_is_what_free_memory_holds(inpainter, draw, monkeypatch, guided):
+@pytest.mark.parametrize("options", [{}, {"guidance_scale": 3.0}])
+def test_the_largest_batch_is_what_free_memory_holds(inpainter, draw, monkeypatch, options):
     size = (4 * inpainter.latent_px, 6 * inpainter.latent_px)
-    assert largest_batch(inpainter, size, guided=guided) <= 16  # on a CPU
+    assert largest_batch(inpainter, size) <= 16  # on a CPU
     monkeypatch.setattr(realfill.filling.sampling, "_MAX_BATCH_ON_CPU", 10**6)
 
     def fit_into(free):
         monkeypatch.setattr(realfill.filling.sampling, "free_bytes", lambda _: free)
-        return largest_batch(inpainter, size, guided=guided)
+        return largest_batch(inpainter, size)
 
-    options = {"guidance_scale": 3.0} if guided else {}
     taken = peak_bytes(lambda: draw(seeds=[1], num_inference_steps=1, **options), inpainter.device)[1]
     assert fit_into(0) == 1
     found = [fit_into(n * taken / FREE_SHARE) for n in (8, 16)]
@@ -264,4 +315,4 @@ def test_a_window_too_large_for_memory_is_sampled_one_seed_at_a_time(inpainter, 
         raise torch.OutOfMemoryError
 
     monkeypatch.setattr(realfill.filling.sampling, "peak_bytes", fail)
-    assert largest_batch(inpainter, (32, 32), guided=False) == 1
+    assert largest_batch(inpainter, (32, 32)) == 1

@@ -236,6 +236,12 @@ def blanked(mask, value=255):
     return np.where(mask[:, :, None], np.uint8(value), PHOTO)
 
 
+def test_transparent_references_are_told_where_the_scene_was_made():
+    with pytest.warns(RealFillWarning, match="reference 1 is transparent in 12%") as caught:
+        Scene([PHOTO, transparent_where(HOLE)], PHOTO, HOLE)
+    assert caught[0].filename == __file__
+
+
 def test_an_inverted_mask_is_warned_about_where_the_scene_was_made():
     with pytest.warns(RealFillWarning, match="hides 88% of the target.*inverted") as caught:
         Scene([], PHOTO, ~HOLE)

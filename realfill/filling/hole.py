@@ -58,7 +58,7 @@ def fill_hole(inpainter: Inpainter, scene: Scene, config: SampleConfig, *, progr
     with tqdm(total=total, desc="sample", unit="step", disable=not progress) as bar:
         painter = _Painter(
             inpainter=inpainter, scene=scene, config=config, known=scene.known, bar=bar,
-            batch_size=config.batch_size or _find_batch_size(inpainter, config),
+            batch_size=config.batch_size or largest_batch(inpainter, (inpainter.resolution, inpainter.resolution)),
         )  # fmt: skip
         for part in parts:
             top, left, bottom, right = part.hole
@@ -68,11 +68,6 @@ def fill_hole(inpainter: Inpainter, scene: Scene, config: SampleConfig, *, progr
             for seed, image in painter.paint(part):
                 filled[seed][place] = original.encode(image[inside])
     return filled
-
-
-def _find_batch_size(inpainter: Inpainter, config: SampleConfig) -> int:
-    guidance = {config.stage(i)[1] for i in range(config.num_stages)}
-    return largest_batch(inpainter, (inpainter.resolution, inpainter.resolution), guided=guidance != {1.0})
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -146,6 +141,7 @@ class _Painter:
                 patches = sample(
                     self.inpainter, image, hole[None, None], seeds=batch, scheduler=self.config.scheduler,
                     num_inference_steps=steps, temperature=self.config.temperature, guidance_scale=guidance_scale,
+                    guidance_from=self.config.guidance_from,
                     prompt=self.config.prompt or "", negative_prompt=self.config.negative_prompt, start=start,
                     batch_size=self.batch_size, on_step=partial(self.bar.update, len(batch)),
                 )  # fmt: skip

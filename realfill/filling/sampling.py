@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 
 from realfill.capacity import FREE_SHARE, free_bytes, is_out_of_memory, peak_bytes
-from realfill.config import Scheduler
+from realfill.config import GuidanceFrom, Scheduler
 from realfill.filling.tiles import Tiles
 from realfill.models.inpainter import Inpainter
 from realfill.models.schedules import add_noise
@@ -49,6 +49,7 @@ def sample(
     num_inference_steps: int,
     temperature: float = 1.0,
     guidance_scale: float = 1.0,
+    guidance_from: GuidanceFrom = "negative_prompt",
     prompt: str = "",
     negative_prompt: str = "",
     start: Start | None = None,
@@ -67,9 +68,10 @@ def sample(
         scheduler: by name.
         num_inference_steps: denoising steps that are taken, however far up the schedule they begin.
         temperature: factor on the noise that ``ddpm`` adds.
-        guidance_scale: classifier-free guidance; at 1 the negative prompt isn't looked at.
+        guidance_scale: how far samples are led away from what ``guidance_from`` names; 1: not at all.
+        guidance_from: ``negative_prompt``, or ``base``: what ``inpainter.unfitted`` predicts; without that, nothing.
         prompt: what to sample with.
-        negative_prompt: what guidance leads away from.
+        negative_prompt: what guidance may lead away from.
         start: what to refine, in tiles of the base's resolution; known latents follow it at every noise level.
             ``None``: from noise, the whole window at once.
         batch_size: windows or tiles that the U-Net sees at a time; ``None``: all.
@@ -89,9 +91,13 @@ def sample(
         tiles = Tiles.cover(canvas, inpainter.resolution // inpainter.latent_px, start.overlap)
     pixels = tiles.times(inpainter.latent_px)
     condition = torch.cat([inpainter.condition(i, h) for i, h in zip(pixels.cut(image), pixels.cut(hole), strict=True)])
-    guided = guidance_scale != 1
-    embeddings = inpainter.embed([prompt, negative_prompt] if guided else [prompt])
-    model = _Model(inpainter, tiles, condition, embeddings, guidance_scale, batch_size)
+    wanted = _Voice(inpainter, inpainter.embed([prompt]))
+    unwanted = None
+    if guidance_scale != 1 and guidance_from == "negative_prompt":
+        unwanted = _Voice(inpainter, inpainter.embed([negative_prompt]))
+    elif guidance_scale != 1 and inpainter.unfitted is not None:
+        unwanted = _Voice(inpainter.unfitted, inpainter.unfitted.embed([prompt]))
+    model = _Model(tiles, condition, wanted, unwanted, guidance_scale, batch_size)
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
     noise = torch.cat([torch.randn((1, *shape), generator=g) for g in generators]).to(inpainter.device)
     stochastic = {"generator": generators} if scheduler == "ddpm" else {}
@@ -115,22 +121,35 @@ def sample(
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class _Voice:
+    """A base that is asked with a prompt, (1, L, D)."""
+
+    inpainter: Inpainter
+    embedding: torch.Tensor
+
+    def __call__(self, latents: torch.Tensor, timestep: torch.Tensor, condition: torch.Tensor) -> torch.Tensor:
+        """Predict (N, C, h, w) from latents of that shape and (N, C + 1, h, w)."""
+        embeddings = self.embedding.repeat_interleave(len(latents), dim=0)
+        return self.inpainter.predict(latents, timestep.expand(len(latents)), condition, embeddings)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class _Model:
-    """A base's prediction for a canvas, tile by tile.
+    """The prediction for a canvas, tile by tile.
 
     Attributes:
-        inpainter: the base.
         tiles: of the canvas, in latents.
         condition: (T, C + 1, h, w), of each tile.
-        embeddings: (1, L, D) of the prompt, or (2, L, D) with that of the negative prompt.
-        guidance_scale: looked at where there are two.
+        wanted: what predicts.
+        unwanted: what guidance leads away from.
+        guidance_scale: how far.
         batch_size: tiles at a time; ``None``: all.
     """
 
-    inpainter: Inpainter
     tiles: Tiles
     condition: torch.Tensor
-    embeddings: torch.Tensor
+    wanted: _Voice
+    unwanted: _Voice | None
     guidance_scale: float
     batch_size: int | None
 
@@ -146,18 +165,15 @@ class _Model:
     ) -> Iterator[torch.Tensor]:
         count = self.batch_size or len(pieces)
         for part, condition in zip(pieces.split(count), conditions.split(count), strict=True):
-            embeddings = self.embeddings.repeat_interleave(len(part), dim=0)
-            kinds = len(self.embeddings)
-            inputs, told = torch.cat([part] * kinds), torch.cat([condition] * kinds)
-            guess = self.inpainter.predict(inputs, timestep.expand(len(inputs)), told, embeddings)
-            if kinds == 2:
-                guess, unwanted = guess.chunk(2)
+            guess = self.wanted(part, timestep, condition)
+            if self.unwanted is not None:
+                unwanted = self.unwanted(part, timestep, condition)
                 guess = unwanted + self.guidance_scale * (guess - unwanted)
             yield guess
 
 
 @torch.no_grad()
-def largest_batch(inpainter: Inpainter, size: tuple[int, int], *, guided: bool) -> int:
+def largest_batch(inpainter: Inpainter, size: tuple[int, int]) -> int:
     """Find how many seeds can be sampled at a time: what is free over what one seed takes.
 
     What a seed takes is measured on one pass of the U-Net; decoding goes image by image and doesn't count.
@@ -165,14 +181,12 @@ def largest_batch(inpainter: Inpainter, size: tuple[int, int], *, guided: bool) 
     Args:
         inpainter: on its device.
         size: (height, width) of the window.
-        guided: whether guidance runs the U-Net twice for each seed.
     """
-    rows = 1 + guided
     channels, height, width = inpainter.latent_shape(size)
-    latents = torch.zeros(rows, channels, height, width, device=inpainter.device)
-    condition = torch.zeros(rows, channels + 1, height, width, device=inpainter.device)
-    timesteps = torch.zeros(rows, dtype=torch.long, device=inpainter.device)
-    embeddings = inpainter.embed([""] * rows)
+    latents = torch.zeros(1, channels, height, width, device=inpainter.device)
+    condition = torch.zeros(1, channels + 1, height, width, device=inpainter.device)
+    timesteps = torch.zeros(1, dtype=torch.long, device=inpainter.device)
+    embeddings = inpainter.embed([""])
     free = free_bytes(inpainter.device)
     try:
         _, taken = peak_bytes(lambda: inpainter.predict(latents, timesteps, condition, embeddings), inpainter.device)

@@ -5,6 +5,8 @@ What is Stable Diffusion's own stays here: nine-channel input, CLIP text, noise 
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -43,6 +45,7 @@ class Inpainter:
         fingerprint: of its weights and noise schedule; the same at any precision that the files come in.
         device: where it computes.
         dtype: of its weights.
+        unfitted: what this base was before an adapter was attached, where ``keep_unfitted`` asked for that.
     """
 
     base: str
@@ -51,6 +54,7 @@ class Inpainter:
     fingerprint: str
     device: torch.device
     dtype: torch.dtype
+    unfitted: Inpainter | None = None
 
     @classmethod
     def load(cls, base: str, *, local_files_only: bool = False) -> Inpainter:
@@ -101,6 +105,16 @@ class Inpainter:
         save_pipeline(self.pipeline, directory)
         card.save(directory)
 
+    def keep_unfitted(self) -> None:
+        """Keep a copy of what a prediction runs through, which guidance can lead away from; the autoencoder is shared.
+
+        Call it before an adapter is attached.
+        """
+        with quiet():
+            copies = {name: copy.deepcopy(part) for name, part in self.parts.items()}
+            pipeline = type(self.pipeline)(**{**self.pipeline.components, **copies}, requires_safety_checker=False)
+        self.unfitted = dataclasses.replace(self, pipeline=pipeline)
+
     def to(self, device: torch.device, dtype: torch.dtype) -> Inpainter:
         """Move to a device and precision, in place."""
         with quiet():  # diffusers warns of parts to be kept in single precision, of which there are none
@@ -111,6 +125,8 @@ class Inpainter:
             for part in gaining.get(device.type, ()):
                 part.to(memory_format=torch.channels_last)
         self.device, self.dtype = device, dtype
+        if self.unfitted is not None:
+            self.unfitted.to(device, dtype)
         return self
 
     @property

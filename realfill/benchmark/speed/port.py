@@ -96,7 +96,7 @@ def sample_one_by_one(
         sample(
             inpainter, image, hole, seeds=[seed], scheduler=config.scheduler,
             num_inference_steps=config.num_inference_steps, guidance_scale=config.guidance_scale,
-            prompt=config.prompt or "",
+            guidance_from=config.guidance_from, prompt=config.prompt or "",
         )
         for seed in seeds
     ])  # fmt: skip

@@ -156,12 +156,12 @@ def sample_in_batches(
 ) -> torch.Tensor:
     """Sample as the pipeline does: as many seeds at a time as memory holds."""
     size = (image.shape[-2], image.shape[-1])
-    number = config.batch_size or largest_batch(inpainter, size, guided=config.guidance_scale != 1)
+    number = config.batch_size or largest_batch(inpainter, size)
     return torch.cat([
         sample(
             inpainter, image, hole, seeds=seeds[i : i + number], scheduler=config.scheduler,
             num_inference_steps=config.num_inference_steps, guidance_scale=config.guidance_scale,
-            prompt=config.prompt or "",
+            guidance_from=config.guidance_from, prompt=config.prompt or "",
         ).cpu()
         for i in range(0, len(seeds), number)
     ])  # fmt: skip
@@ -177,6 +177,8 @@ def sample_variants(place: Workplace, *, port: bool) -> list[Variant]:
         ways["port"] = (sample_one_by_one, load_plainly(place.base, place.device))
     found = []
     for name, (way, inpainter) in ways.items():
+        if config.guided and config.guidance_from == "base":  # as if an adapter were attached to it
+            inpainter.keep_unfitted()
         work = partial(way, inpainter, image, hole, range(config.num_samples), config)
         found.append(
             Variant(
