@@ -218,7 +218,8 @@ class SampleConfig(Config):
     stage_steps: Auto[tuple[int, ...]] = auto((40, 30))
     """Denoising steps of each stage after the first; the last number goes on. After Lee & Han: 60, 40, 30."""
     stage_guidance: Auto[tuple[float, ...]] = auto((1.0,))
-    """``guidance_scale`` of each stage after the first, likewise. After Lee & Han it falls from stage to stage."""
+    """``guidance_scale`` of each stage after the first, likewise, whatever that of the first is. After Lee & Han it
+    falls from stage to stage."""
     stage_strength: Auto[tuple[float, ...]] = auto((0.5,))
     """Share of the noise schedule that each stage after the first goes through anew, likewise; 1 forgets the stage
     before."""
@@ -265,8 +266,8 @@ class SampleConfig(Config):
 
     @property
     def guided(self) -> bool:
-        """Whether guidance leads away from anything, at any stage."""
-        return any(self.stage(i)[1] != 1 for i in range(self.num_stages or 1))
+        """Whether guidance leads away from anything, at any stage, by a resolved config."""
+        return any(self.stage(i)[1] != 1 for i in range(self.num_stages))
 
     def stage(self, index: int) -> tuple[int, float, float]:
         """Tell steps, guidance and strength of a stage; 0 is the first."""

@@ -199,6 +199,11 @@ def _complete(
     if isinstance(adapter, Adapter):
         if config.guided and config.guidance_from == "base":
             inpainter.keep_unfitted()
+            if config.negative_prompt:
+                warnings.warn(
+                    "the negative prompt isn't looked at: guidance leads away from the base. Give "
+                    "guidance_from='negative_prompt' to be led away from the prompt", RealFillWarning, stacklevel=3,
+                )  # fmt: skip
         attach(inpainter, adapter)
         config = config if config.prompt is not None else dataclasses.replace(config, prompt=adapter.config.prompt)
         if config.num_stages > adapter.config.num_stages:

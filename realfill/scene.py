@@ -22,6 +22,7 @@ from realfill.masks import dilate
 
 MIN_SIDE_PX = 32
 _OTHER_PHOTOS = frozenset((".arw", ".cr2", ".cr3", ".dng", ".jxl", ".nef", ".orf", ".psd", ".raf", ".rw2"))
+_FEW = 0.005  # share of a reference below which transparent pixels are passed over
 _SOME = 200_000  # pixels are enough to tell a blank from a photo
 
 
@@ -137,7 +138,7 @@ class Scene:
         if min(size) < MIN_SIDE_PX:
             raise SceneError(f"the canvas is {size[1]} x {size[0]} pixels; legal: at least {MIN_SIDE_PX} on each side")
         blank = Photo(pixels=np.zeros((*size, 3), np.uint8))
-        return cls._made(_read_references(references), blank, np.ones(size, bool), blank.pixels)
+        return cls._made(_read_references(references, depth=1), blank, np.ones(size, bool), blank.pixels)
 
     @classmethod
     def outpaint(
@@ -174,7 +175,7 @@ class Scene:
         Raises:
             SceneError: nothing grows; a number is illegal; the canvas is above 178 million pixels; or as for ``Scene``.
         """
-        photos = _read_references(references)
+        photos = _read_references(references, depth=1)
         photo = read_photo(target, "the target")
         size = photo.pixels.shape[:2]
         _check_size(photo.pixels, "the target")
@@ -267,7 +268,7 @@ def read_mask(source: ImageLike | MaskArray) -> MaskArray:
 def _read_parts(
     references: Sequence[ImageLike], target: ImageLike, mask: ImageLike | MaskArray | None
 ) -> tuple[tuple[ImageArray, ...], Photo, MaskArray, ImageArray]:
-    photos = _read_references(references)
+    photos = _read_references(references, depth=2)
     photo = read_photo(target, "the target")
     if mask is None and photo.transparent is None:
         raise SceneError("there is no mask, and the target has no transparent pixels; give a mask, white = fill")
@@ -293,7 +294,8 @@ def _lay_out(photo: Photo, mask: ImageLike | MaskArray | None, margins: Margins)
     return grown, hole, image
 
 
-def _read_references(references: Sequence[ImageLike]) -> tuple[ImageArray, ...]:
+def _read_references(references: Sequence[ImageLike], *, depth: int) -> tuple[ImageArray, ...]:
+    """Read and check references; ``depth``: calls between this one and the user's, whose line a warning names."""
     if isinstance(references, str | PathLike | np.ndarray | Image.Image):
         raise SceneError("references is a single photo; legal: a list of photos")
     if len(references) > MAX_REFERENCES:
@@ -304,12 +306,12 @@ def _read_references(references: Sequence[ImageLike]) -> tuple[ImageArray, ...]:
     for i, reference in enumerate(references):
         photo, transparent = read_image(reference, f"reference {i}")
         _check_size(photo, f"reference {i}")
-        if transparent is not None:
+        if transparent is not None and transparent.mean() > _FEW:
             warnings.warn(
                 f"reference {i} is transparent in {transparent.mean():.0%} of its pixels; their colours are learnt all "
                 "the same. Crop to what is opaque, or flatten it",
                 RealFillWarning,
-                stacklevel=4,
+                stacklevel=depth + 2,
             )
         photos.append(photo)
     return tuple(photos)

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from realfill.benchmark.speed.measuring import count_flops
 from realfill.capacity import free_bytes, is_out_of_memory, peak_bytes
 
 CPU = torch.device("cpu")
@@ -65,3 +66,22 @@ def test_on_cuda_the_allocator_tells():
 )
 def test_running_out_is_told_from_other_errors(error, wanted):
     assert is_out_of_memory(error) == wanted
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")
+@pytest.mark.parametrize("measured", [lambda work: peak_bytes(work, torch.device("cpu")), count_flops])
+def test_what_is_measured_before_it_is_compiled_is_compiled_after(measured):
+    graphs = []
+
+    def backend(graph, _):
+        graphs.append(graph)
+        return graph.forward
+
+    def double(x):
+        return x @ x
+
+    compiled = torch.compile(double, backend=backend)
+    measured(lambda: compiled(torch.ones(8, 8)))
+    assert not graphs
+    compiled(torch.ones(8, 8))
+    assert len(graphs) == 1

@@ -162,6 +162,17 @@ def test_presets_of_sampling_take_a_few_step_solver_and_fewer_samples():
     }  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("given", "guided"),
+    [
+        ({}, False), ({"guidance_scale": 2.0}, True), ({"num_stages": 2, "stage_guidance": (2.0,)}, True),
+        ({"num_stages": 1, "stage_guidance": (2.0,)}, False),
+    ],
+)  # fmt: skip
+def test_a_config_tells_whether_any_of_its_stages_is_guided(given, guided):
+    assert SampleConfig(**given).resolve({}).guided == guided
+
+
 def test_a_resolved_preset_is_not_applied_again():
     once = FitConfig(preset="fast").resolve({"num_steps": 700})
     assert once.resolve({"num_steps": 700}) == once

@@ -379,3 +379,17 @@ def test_moving_changes_the_precision_of_every_part(sd):
     condition = sd.condition(photo(), make_hole("compact"))
     assert condition.dtype == torch.float32
     assert np.isfinite(condition.numpy()).all()
+
+
+def test_what_the_base_was_before_an_adapter_goes_where_the_base_goes(tiny_sd):
+    inpainter = Inpainter.load(tiny_sd)
+    inpainter.keep_unfitted()
+    before = {name: p.clone() for name, p in inpainter.unet.named_parameters()}
+    with torch.no_grad():
+        for weight in inpainter.unet.parameters():
+            weight.add_(1)
+    inpainter.to(torch.device("cpu"), torch.bfloat16)
+    assert inpainter.unfitted.dtype == torch.bfloat16
+    assert inpainter.unfitted.pipeline.vae is inpainter.pipeline.vae
+    for name, weight in inpainter.unfitted.unet.named_parameters():
+        assert torch.equal(weight, before[name].bfloat16())

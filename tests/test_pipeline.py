@@ -123,6 +123,13 @@ def test_samples_are_led_away_from_the_base_without_the_adapter(scene, tiny_fit)
         assert np.abs(away[seed] - fitted[seed]).max() > 1
 
 
+def test_a_negative_prompt_that_is_not_looked_at_is_told(scene, tiny_fit):
+    adapter = fit(scene, tiny_fit, progress=False)
+    config = dataclasses.replace(FAST, guidance_from="base", guidance_scale=2.0, negative_prompt="fog")
+    with pytest.warns(RealFillWarning, match="negative prompt isn't looked at"):
+        complete(scene, adapter, config, ranking=SIFT, progress=False)
+
+
 def test_an_adapter_serves_another_target_of_the_burst(scene, tiny_fit):
     adapter, _ = run(scene, tiny_fit)
     target = make_photo(90, 50, 7)

@@ -239,7 +239,11 @@ def blanked(mask, value=255):
 def test_transparent_references_are_told_where_the_scene_was_made():
     with pytest.warns(RealFillWarning, match="reference 1 is transparent in 12%") as caught:
         Scene([PHOTO, transparent_where(HOLE)], PHOTO, HOLE)
-    assert caught[0].filename == __file__
+    with pytest.warns(RealFillWarning, match="reference 0 is transparent") as outpainted:
+        Scene.outpaint([transparent_where(HOLE)], PHOTO, margin=4)
+    with pytest.warns(RealFillWarning, match="reference 0 is transparent") as canvas:
+        Scene.canvas((64, 64), [transparent_where(HOLE)])
+    assert {w[0].filename for w in (caught, outpainted, canvas)} == {__file__}
 
 
 def test_an_inverted_mask_is_warned_about_where_the_scene_was_made():

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from statistics import median
 
 import torch
+from torch.compiler import set_stance
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -99,9 +100,10 @@ def timed(work: Callable[[], object], device: torch.device) -> Timing:
 def count_flops(work: Callable[[], object]) -> float:
     """Count the floating point operations of a piece of work.
 
-    Attention is computed plainly meanwhile: the counter doesn't know a CPU's fused kernel.
+    Attention is computed plainly meanwhile: the counter doesn't know a CPU's fused kernel. Nothing is compiled, since
+    it doesn't see into compiled code, and what is met under it first would never be compiled after.
     """
-    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+    with set_stance("force_eager"), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         work()
     return float(counter.get_total_flops())
 
