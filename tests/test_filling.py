@@ -83,7 +83,7 @@ def test_a_stage_that_starts_from_much_noise_shows_more_detail_and_from_little_l
     mask[60:240, 60:240] = True
     grain = np.random.default_rng(0).integers(-25, 26, target.shape)
     target = (target.astype(int) + grain).clip(0, 255).astype(np.uint8)
-    config = SampleConfig(num_samples=1, num_inference_steps=4, stage_steps=(3,))
+    config = SampleConfig(num_samples=1, scheduler="dpm++", num_inference_steps=4, stage_steps=(3,))
     images = []
     for stages, strength in ((1, 0.5), (2, 0.5), (2, 0.9)):
         staged = dataclasses.replace(config, num_stages=stages, stage_strength=(strength,))

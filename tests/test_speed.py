@@ -167,7 +167,7 @@ def test_cost_grows_linearly_and_a_fits_memory_not_with_its_photos(place):
             assert max(r.peak_mb for r in some) <= 1.02 * min(r.peak_mb for r in some), what
             assert some[0].peak_mb > 0.1
             photo_mb = max(r.size for r in some) ** 2 * 3 / 1e6 if "px" in what else 0
-            assert max(r.arrays_mb for r in some) < some[0].arrays_mb * 1.03 + 12 * photo_mb, what
+            assert max(r.arrays_mb for r in some) < some[0].arrays_mb * 1.05 + 12 * photo_mb, what
 
 
 def test_the_command_prints_tables_and_writes_json(tiny_sd, tmp_path, capsys):

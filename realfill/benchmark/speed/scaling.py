@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import tracemalloc
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -62,6 +63,7 @@ def _fit_rows(place: Workplace, _: RankConfig, __: int) -> Iterator[Growth]:
         ("fit: side of the photos (px)", {n * side: make_scene(n * side) for n in _TIMES}),
     ):
         for size, photos in scenes.items():
+            gc.collect()  # or what an earlier fit left is freed at one time or another
             tracemalloc.start()
             timing, peak = peak_bytes(partial(run_fit, place, photos, 1), place.device)
             arrays = tracemalloc.get_traced_memory()[1]
