@@ -108,7 +108,7 @@ def scored(scene, truth, window, images, seeds):
 def study(name, scene, truth, adapter, num_seeds):
     inpainter = Inpainter.load("mini")
     config = SampleConfig(prompt=adapter.config.prompt, scheduler="ddpm").resolve(inpainter.card.sample)
-    if config.guided and config.guidance_from == "base":
+    if config.guided_from_base:
         inpainter.keep_unfitted()
     attach(inpainter, adapter)
     seeds = range(num_seeds)

@@ -63,7 +63,7 @@ def compare(
     )
     small = resize_mask(mask, whole)
     layers = register(resize(known, whole), small, references)
-    warped = [resize(layer.image[box], size) for layer in layers]
+    warped = [resize(layer.image[box], size).astype(np.float32) for layer in layers]
     covered = [hole & ~resize_mask(~layer.covers[box] & small[box], size) for layer in layers]
     total, weights = np.zeros((*size, 3), np.float32), np.zeros((*size, 1), np.float32)
     for layer, image, covers in zip(layers, warped, covered, strict=True):

@@ -265,9 +265,9 @@ class SampleConfig(Config):
         )
 
     @property
-    def guided(self) -> bool:
-        """Whether guidance leads away from anything, at any stage, by a resolved config."""
-        return any(self.stage(i)[1] != 1 for i in range(self.num_stages))
+    def guided_from_base(self) -> bool:
+        """Whether guidance leads away from the base without its adapter, at any stage, by a resolved config."""
+        return self.guidance_from == "base" and any(self.stage(i)[1] != 1 for i in range(self.num_stages))
 
     def stage(self, index: int) -> tuple[int, float, float]:
         """Tell steps, guidance and strength of a stage; 0 is the first."""

@@ -197,7 +197,7 @@ def _complete(
     ranking = (ranking or RankConfig()).resolve(inpainter.card.rank)
     matcher = load_matcher(ranking, where) if scene.references else None
     if isinstance(adapter, Adapter):
-        if config.guided and config.guidance_from == "base":
+        if config.guided_from_base:
             inpainter.keep_unfitted()
             if config.negative_prompt:
                 warnings.warn(

@@ -1,8 +1,9 @@
 """Pre-training the packaged base on a folder of photos: ``python -m realfill.pretraining PHOTOS -o OUT``.
 
 The masks, the loss and the loop are ``training``'s; only what may change and the photos differ. It can be stopped at
-any time and goes on where it stood; in pieces of ``--minutes`` it fits into any schedule. Several processes share its
-batches: ``torchrun --nproc-per-node 2 -m realfill.pretraining PHOTOS -o OUT``.
+any time and goes on where it stood, on another machine too if its folder is taken there; in pieces of ``--minutes`` it
+fits into any schedule. Several processes share its batches:
+``torchrun --nproc-per-node 2 -m realfill.pretraining PHOTOS -o OUT``.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from torch import nn
 
 from realfill.config import FitConfig, Precision
 from realfill.devices import is_main_process, make_accelerator, resolve_device
-from realfill.errors import BaseModelError, OutputError, RealFillError, SceneError
+from realfill.errors import AdapterError, BaseModelError, OutputError, RealFillError, SceneError
 from realfill.filling.sampling import sample
 from realfill.fitting.batches import TrainingImage, draw_crops
 from realfill.fitting.trainer import Trainer
@@ -125,22 +126,25 @@ def pretrain(config: PretrainConfig, *, progress: bool = True) -> Path:
 
     Raises:
         SceneError: the folder holds too few photos.
-        OutputError: the output folder holds something else.
+        OutputError: the output folder holds something else, or a run of other photos or another recipe.
         BaseModelError: ``init`` can't be had, or has other deeper levels than ``widths``.
         ValueError: its first level can't be made as wide as ``widths`` says.
     """
-    identity = hashlib.sha256(json.dumps(asdict(config) | {"minutes": None}, default=str).encode()).hexdigest()
     checkpoint = config.output / CHECKPOINT_NAME
-    if config.output.exists() and any(config.output.iterdir()) and not checkpoint.exists():
+    begun = checkpoint.exists()
+    if config.output.exists() and any(config.output.iterdir()) and not begun:
         raise OutputError(f"{str(config.output)!r} isn't empty and holds no unfinished run; choose another folder")
     kept, held_out = load_photos(config.photos, config.num_holdout)
-    inpainter = _start(config, kept)
     device = resolve_device(config.device)
-    inpainter.to(device, torch.float32)
-    fit_config = config.fit_config()
-    trainer = Trainer(
-        inpainter, _all_weights(inpainter.unet), fit_config, make_accelerator(device, config.mixed_precision)
-    )
+    accelerator = make_accelerator(device, config.mixed_precision)
+    accelerator.wait_for_everyone()
+    if not begun and accelerator.is_main_process:
+        inpainter = _start(config, kept)
+        inpainter.save(config.output, inpainter.card)
+    accelerator.wait_for_everyone()
+    inpainter = Inpainter.load(str(config.output)).to(device, torch.float32)  # so that each piece starts with the same
+    fit_config = dataclasses.replace(config.fit_config(), mixed_precision=accelerator.mixed_precision)
+    trainer = Trainer(inpainter, _all_weights(inpainter.unet), fit_config, accelerator)
     start = time.monotonic()
 
     def on_step(report: Progress) -> bool:
@@ -149,7 +153,14 @@ def pretrain(config: PretrainConfig, *, progress: bool = True) -> Path:
         return config.minutes is None or time.monotonic() - start < 60 * config.minutes
 
     images = [_training_image(photo, config) for photo in kept]
-    train(trainer, images, checkpoint=checkpoint, identity=identity, on_step=on_step, progress=progress)
+    identity = _identity(config, kept)
+    try:
+        train(trainer, images, checkpoint=checkpoint, identity=identity, on_step=on_step, progress=progress)
+    except AdapterError as error:
+        raise OutputError(
+            f"the run in {str(config.output)!r} can't be gone on with: its checkpoint is damaged, or of other photos "
+            "or another recipe. Choose another folder"
+        ) from error
     _write_state(trainer, config, held_out)
     return config.output
 
@@ -189,8 +200,17 @@ def main(args: Sequence[str] | None = None) -> int:
     return 0
 
 
+def _identity(config: PretrainConfig, photos: Sequence[ImageArray]) -> str:
+    """Hash what decides what is learnt: another machine may go on, and find photos and folders elsewhere."""
+    elsewhere = {"photos", "output", "init", "minutes", "preview_every", "mixed_precision", "device"}
+    digest = hashlib.sha256(json.dumps({k: v for k, v in asdict(config).items() if k not in elsewhere}).encode())
+    for photo in photos:
+        digest.update(f"{photo.shape}".encode() + photo.tobytes())
+    return digest.hexdigest()
+
+
 def _start(config: PretrainConfig, photos: Sequence[ImageArray]) -> Inpainter:
-    """Build a base, or take one up; its decoder is computed anew, and channels that it lacks are added."""
+    """Build a base, or start from another; its decoder is computed anew, and channels that it lacks are added."""
     if config.init is None:
         card, start = Card(resolution=config.resolution, masked_image="smooth", masked_latent="any"), None
     else:
@@ -274,7 +294,7 @@ def _previews(inpainter: Inpainter, photos: Sequence[ImageArray], size: int) -> 
             None, None
         ]
         image = to_tensor(truth)
-        samples = sample(inpainter, image, hole, seeds=(0, 1), scheduler="ddpm", num_inference_steps=20)
+        samples = sample(inpainter, image, hole, seeds=(0, 1), scheduler="ddpm", num_inference_steps=20).cpu()
         shown = [image[0], image[0].masked_fill(hole[0], 0), *(torch.where(hole[0], s, image[0]) for s in samples)]
         rows.append(np.concatenate([to_array(x) for x in shown], axis=1))
     half = math.ceil(len(rows) / 2)

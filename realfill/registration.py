@@ -13,10 +13,12 @@ from numpy.typing import NDArray
 from realfill.config import RankConfig
 from realfill.io.images import ImageArray, MaskArray, fit_within, resize, to_array, to_tensor
 from realfill.masks import fill_smooth, resize_mask
-from realfill.models.matcher import SiftMatcher
+from realfill.models.matcher import Matches, SiftMatcher
 
 _FEATURES_PX = 1024  # longer side at which SIFT looks
-_THRESHOLD = 0.01  # largest error of an inlier, of the target's longer side: some parallax passes
+_THRESHOLD = 0.01  # largest error of a homography's inlier, of the target's longer side: some parallax passes
+_SCALE_THRESHOLD = 0.02  # likewise of a similarity's, of the reference's longer side
+_MIN_INLIERS, _MIN_INLIER_SHARE = 8, 0.25  # of the matches that a similarity has to explain
 _NUM_PLANES = 2  # homographies tried for each reference
 _MAX_SCALE = 8.0
 _FRAME_PX = 3  # the outermost pixels of photos are often dark or smeared
@@ -32,15 +34,63 @@ class Registered:
 
     Attributes:
         reference: its place among the references.
-        image: (H, W, 3) float32, of the size or region that was asked for, its colours brought to the target's.
+        image: (H, W, 3) uint8, of the size or region that was asked for, its colours brought to the target's.
         covers: (H, W) bool, where it can be used.
         error: root mean square difference to the known pixels around the hole.
     """
 
     reference: int
-    image: NDArray[np.float32]
+    image: ImageArray
     covers: MaskArray
     error: float
+
+
+def match_references(known: ImageArray, mask: MaskArray, references: Sequence[ImageArray]) -> list[Matches]:
+    """Match the references with what is known of the target, by SIFT.
+
+    Args:
+        known: (H, W, 3) uint8, the target; not read under the mask.
+        mask: (H, W) bool, True = the hole.
+        references: each (h, w, 3) uint8.
+
+    Returns:
+        For each reference; ``keypoints0`` are its own, ``keypoints1`` the target's, none of them in the hole.
+    """
+    sift = SiftMatcher(RankConfig(matcher="sift", max_size_px=_FEATURES_PX).resolve({}))
+    seen = fit_within(mask.shape, _FEATURES_PX)
+    target = sift.extract(_smooth(resize(known, seen), resize_mask(mask, seen)))
+    scale = np.array(mask.shape[::-1]) / seen[::-1]
+    found = []
+    for reference in references:
+        matches = sift.match(sift.extract(reference), target)
+        points = ((matches.keypoints1 + 0.5) * scale - 0.5).astype(np.float32)
+        x, y = np.rint(points).astype(int).clip(0, np.array(mask.shape[::-1]) - 1).T
+        real = ~mask[y, x]
+        there, confidence = matches.keypoints0[real], matches.confidence[real]
+        found.append(Matches(keypoints0=there, keypoints1=points[real], confidence=confidence))
+    return found
+
+
+def find_scale(matches: Matches, size: tuple[int, ...]) -> float | None:
+    """Find at which scale a reference shows what the target shows, by the similarity that most matches agree on.
+
+    Args:
+        matches: of the reference with the target.
+        size: (height, width) of the reference.
+
+    Returns:
+        The reference's pixels to one of the target's; ``None`` where too few matches agree to be believed.
+    """
+    if len(matches.keypoints0) < _MIN_INLIERS:
+        return None
+    matrix, inliers = cv2.estimateAffinePartial2D(
+        matches.keypoints1, matches.keypoints0, method=cv2.RANSAC,
+        ransacReprojThreshold=_SCALE_THRESHOLD * max(size[:2]), maxIters=5000,
+    )  # fmt: skip
+    if matrix is None or inliers.sum() < max(_MIN_INLIERS, _MIN_INLIER_SHARE * len(inliers)):
+        return None
+    scale = float(np.sqrt(np.linalg.det(np.asarray(matrix, np.float64)[:, :2])))
+    return scale if 1 / _MAX_SCALE < scale < _MAX_SCALE else None
 
 
 def register(
@@ -48,26 +98,24 @@ def register(
     mask: MaskArray,
     references: Sequence[ImageArray],
     *,
+    matches: Sequence[Matches] | None = None,
     size: tuple[int, int] | None = None,
     region: tuple[int, int, int, int] | None = None,
 ) -> list[Registered]:
     """Lay the references over the target, best fitting first; those that can't be are left out.
 
-    SIFT, a homography by MAGSAC++ and a fit of the colours for each reference. The criterion for a homography is Brown
+    SIFT, a homography by MAGSAC++ and a line for each colour channel. The criterion for a homography is Brown
     and Lowe's (Automatic Panoramic Image Stitching, IJCV 2007).
 
     Args:
         known: (H, W, 3) uint8, the target; not read under the mask.
         mask: (H, W) bool, True = the hole.
         references: each (h, w, 3) uint8.
+        matches: what ``match_references`` found; ``None``: it is asked.
         size: (height, width) that the target is shrunk to before they are laid over it; ``None``: its own.
         region: (top, left, bottom, right), the last two exclusive, of the target at that size: all that is wanted of
             it. Memory goes by this, not by the target. ``None``: all of it.
     """
-    sift = SiftMatcher(RankConfig(matcher="sift", max_size_px=_FEATURES_PX).resolve({}))
-    seen_size = fit_within(mask.shape, _FEATURES_PX)
-    target_features = sift.extract(_smooth(resize(known, seen_size), resize_mask(mask, seen_size)))
-    seen_scale = np.array(mask.shape[::-1]) / seen_size[::-1]
     whole = size or mask.shape
     top, left, bottom, right = region or (0, 0, *whole)
     box = slice(top, bottom), slice(left, right)
@@ -77,12 +125,9 @@ def register(
         to_target=_scaling(whole, mask.shape) @ np.array([[1, 0, left], [0, 1, top], [0, 0, 1.0]]),
     )  # fmt: skip
     found: list[Registered] = []
-    for place, reference in enumerate(references):
-        matches = sift.match(sift.extract(reference), target_features)
-        points = ((matches.keypoints1 + 0.5) * seen_scale - 0.5).astype(np.float32)
-        x, y = np.rint(points).astype(int).clip(0, np.array(mask.shape[::-1]) - 1).T
-        real = ~mask[y, x]
-        matrices = _find_homographies(matches.keypoints0[real], points[real], mask.shape)
+    matches = match_references(known, mask, references) if matches is None else matches
+    for place, (reference, pairs) in enumerate(zip(references, matches, strict=True)):
+        matrices = _find_homographies(pairs.keypoints0, pairs.keypoints1, mask.shape)
         layers = [_registered(place, reference, matrix, ground) for matrix in matrices]
         found += sorted((x for x in layers if x is not None), key=lambda x: x.error)[:1]
     return sorted(found, key=lambda x: x.error)
@@ -158,12 +203,12 @@ def _registered(place: int, reference: ImageArray, matrix: NDArray[np.float64], 
     distance = cv2.distanceTransform((~mask).astype(np.uint8), cv2.DIST_L2, 5)
     near = overlap & (distance <= max(4.0, ground.reach))
     near = near if near.sum() >= _MIN_OVERLAP_PX else overlap
-    fitted = np.empty(image.shape, np.float32)
+    levels = np.arange(256)
     for i in range(3):
         gain, bias = _fit_line(image[:, :, i][near], known[:, :, i][near])
-        fitted[:, :, i] = gain * image[:, :, i] + np.float32(bias)
-    error = float(np.sqrt(((fitted[near] - known[near]) ** 2).mean()))
-    return Registered(reference=place, image=fitted, covers=covers, error=error)
+        image[:, :, i] = (gain * levels + bias).round().clip(0, 255).astype(np.uint8)[image[:, :, i]]
+    error = float(np.sqrt(((image[near].astype(np.float32) - known[near]) ** 2).mean()))
+    return Registered(reference=place, image=image, covers=covers, error=error)
 
 
 def _warp(

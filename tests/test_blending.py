@@ -1,5 +1,7 @@
 """Blending: only the hole changes, and the sample meets the known pixels at its border."""
 
+import tracemalloc
+
 import cv2
 import numpy as np
 import pytest
@@ -163,3 +165,14 @@ def test_poisson_on_several_levels():
     rows, columns = np.indices((300, 411), np.float32)
     patch = photo + (0.1 * rows - 0.08 * columns)[:, :, None]
     assert np.abs(blend(photo, hole, patch, method="poisson", scale=1.0).astype(int) - photo).max() <= 1
+
+
+def test_poisson_takes_memory_by_the_window_alone():
+    hole = np.ones((600, 800), bool)
+    hole[150:450, 200:600] = False
+    photo, patch = np.full((600, 800, 3), 90, np.uint8), np.full((600, 800, 3), 120, np.float32)
+    tracemalloc.start()
+    blend(photo, hole, patch, method="poisson", scale=1.0)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 80 * hole.size  # bytes; a sparse matrix of its pixels would take 300 for each

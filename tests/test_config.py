@@ -167,10 +167,11 @@ def test_presets_of_sampling_take_a_few_step_solver_and_fewer_samples():
     [
         ({}, False), ({"guidance_scale": 2.0}, True), ({"num_stages": 2, "stage_guidance": (2.0,)}, True),
         ({"num_stages": 1, "stage_guidance": (2.0,)}, False),
+        ({"guidance_scale": 2.0, "guidance_from": "negative_prompt"}, False),
     ],
 )  # fmt: skip
-def test_a_config_tells_whether_any_of_its_stages_is_guided(given, guided):
-    assert SampleConfig(**given).resolve({}).guided == guided
+def test_a_config_tells_whether_any_of_its_stages_is_led_away_from_the_base(given, guided):
+    assert SampleConfig(**{"guidance_from": "base", **given}).resolve({}).guided_from_base == guided
 
 
 def test_a_resolved_preset_is_not_applied_again():

@@ -1,6 +1,7 @@
 """Pre-training: a base from photos, resumed to the same result."""
 
 import dataclasses
+import shutil
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ from conftest import make_photo
 from PIL import Image
 from safetensors.torch import load_file
 
+import realfill.pretraining
 from realfill import SampleConfig, Scene, complete
 from realfill.errors import BaseModelError, OutputError, SceneError
 from realfill.io.images import read_image
@@ -54,6 +56,32 @@ def test_pieces_give_the_same_base_as_one_run(config, tmp_path):
     name = "unet/diffusion_pytorch_model.safetensors"
     one, other = (load_file(c.output / name) for c in (config, in_pieces))
     assert all(torch.equal(one[k], other[k]) for k in one)
+
+
+def test_a_run_goes_on_elsewhere_without_computing_its_autoencoder_anew(config, tmp_path, monkeypatch):
+    first = pretrain(dataclasses.replace(config, num_steps=1), progress=False)
+    whole = pretrain(dataclasses.replace(config, init=first, output=tmp_path / "whole"), progress=False)
+    begun = dataclasses.replace(config, init=first, output=tmp_path / "begun", minutes=1e-9)
+    pretrain(begun, progress=False)
+    shutil.copytree(begun.output, tmp_path / "moved")
+    shutil.copytree(config.photos, tmp_path / "same photos")
+    monkeypatch.setattr(realfill.pretraining, "regress_decoder", None)
+    elsewhere = dataclasses.replace(
+        config, init=None, photos=tmp_path / "same photos", output=tmp_path / "moved", device="cpu", preview_every=3
+    )
+    pretrain(elsewhere, progress=False)
+    for name in ("unet/diffusion_pytorch_model.safetensors", "vae/diffusion_pytorch_model.safetensors"):
+        one, other = (load_file(folder / name) for folder in (whole, elsewhere.output))
+        assert all(torch.equal(one[k], other[k]) for k in one)
+
+
+def test_a_run_of_other_photos_or_another_recipe_is_not_gone_on_with(config):
+    pretrain(dataclasses.replace(config, minutes=1e-9), progress=False)
+    with pytest.raises(OutputError, match="another recipe"):
+        pretrain(dataclasses.replace(config, learning_rate=1e-3), progress=False)
+    Image.fromarray(make_photo(40, 48, 50)).save(config.photos / "one-more.png")
+    with pytest.raises(OutputError, match="other photos"):
+        pretrain(config, progress=False)
 
 
 def test_another_base_can_be_started_from(config, tmp_path):

@@ -9,6 +9,7 @@ import realfill.filling.sampling
 import realfill.models.schedules
 from realfill.capacity import FREE_SHARE, peak_bytes
 from realfill.filling.sampling import Start, largest_batch, sample
+from realfill.filling.tiles import Tiles
 from realfill.io.images import to_tensor
 from realfill.models.inpainter import Inpainter
 
@@ -236,6 +237,21 @@ def test_tiles_of_a_model_that_looks_at_each_place_alone_make_no_difference(inpa
 
 def test_tiles_are_taken_in_any_number_at_a_time(inpainter):
     assert difference(refine(inpainter), refine(inpainter, batch_size=2)) <= 2
+
+
+def test_tiles_without_a_hole_are_left_out_and_little_in_the_hole_changes(inpainter, monkeypatch):
+    image, _, first = large(inpainter)
+    hole = torch.zeros_like(image[:, :1], dtype=torch.bool)
+    hole[..., : inpainter.resolution // 2, : inpainter.resolution // 2] = True
+    canvas, seen, predict = (image, hole, first), [], Inpainter.predict
+    monkeypatch.setattr(Inpainter, "predict", lambda *args: seen.append(len(args[1])) or predict(*args))
+    few, some = refine(inpainter, canvas), sum(seen)
+    monkeypatch.setattr(Tiles, "meeting", lambda tiles, mask: tiles)
+    seen.clear()
+    everything = refine(inpainter, canvas)
+    assert some < 0.4 * sum(seen)
+    assert difference_in(few, everything, hole) <= 3  # a tile's encoding differs at its edges from its neighbour's
+    assert torch.equal(few[..., -1], image[..., -1]) and not torch.equal(everything[..., -1], image[..., -1])
 
 
 def test_known_latents_keep_to_the_start():

@@ -296,7 +296,7 @@ def test_a_region_of_a_smaller_target_is_registered_as_it_is_in_the_whole_one():
     parts = register(known, hole, references, size=size, region=region)
     assert len(parts) == len(whole) == 2
     for part in parts:
-        other = cv2.resize(whole[part.reference].image, size[::-1], interpolation=cv2.INTER_AREA)
+        other = cv2.resize(whole[part.reference].image.astype(float), size[::-1], interpolation=cv2.INTER_AREA)
         other = other[region[0] : region[2], region[1] : region[3]]
         assert part.image.shape == (40, 55, 3) and part.covers.mean() > 0.9
         assert np.abs(part.image - other)[part.covers].mean() < 4

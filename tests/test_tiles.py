@@ -59,3 +59,16 @@ def test_tiles_of_latents_are_tiles_of_pixels():
     pixels = latents.times(8)
     assert pixels.canvas == (160, 320) and pixels.size == (128, 128)
     assert pixels.corners == tuple((8 * y, 8 * x) for y, x in latents.corners)
+
+
+def test_tiles_that_meet_a_mask_are_those_with_any_of_it():
+    tiles = Tiles.cover((16, 40), 16, 0.5)
+    mask = torch.zeros(16, 40, dtype=torch.bool)
+    mask[3, 18:30] = True
+    few = tiles.meeting(mask)
+    assert tiles.corners == ((0, 0), (0, 8), (0, 16), (0, 24)) and few.corners == tiles.corners[1:]
+    assert torch.equal(few.covered(), torch.arange(40).expand(16, 40) >= 8) and tiles.covered().all()
+    values = torch.randn(2, 3, 16, 40, generator=torch.Generator().manual_seed(0))
+    merged = few.merge(few.cut(values))
+    assert torch.allclose(merged[..., 8:], values[..., 8:], atol=1e-6) and (merged[..., :8] == 0).all()
+    assert len(tiles.meeting(torch.zeros_like(mask))) == 1

@@ -51,21 +51,36 @@ def test_a_share_of_the_crops_shows_the_references_as_they_lie_over_the_target()
     assert [p.share for p in unaligned] == pytest.approx([0.75, 0.25])
 
 
-def test_crops_reach_from_the_coarsest_window_to_a_tile_of_the_finest():
-
+def test_crops_have_the_scales_of_windows_and_of_later_stages_tiles_and_no_others():
     mask = np.zeros((400, 500), bool)
     mask[100:300, 100:300] = mask[380:, 480:] = True
     scene, config = Scene([make_photo(400, 500, 1)], make_photo(400, 500), mask), FitConfig(crop_scale=(1.0, 1.0))
-    for stages in (1, 9):
+    for stages, sides in ((1, (32, 340)), (2, (32, 170, 340)), (9, (32, 32, 42.5, 85, 170, 340))):
         parts = choose_windows(mask, resolution=32, multiple=2, context=1.7, num_stages=stages, max_growth=1)
         assert len(parts) == 2
-        reference, target = training_set(scene, parts, config.resolve({}), 200)
-        assert target.crop_sides_px == pytest.approx((32, 340), rel=0.1)
-        assert reference.hole is None
-    for stages, low in ((1, 340), (2, 170), (9, 32)):
-        parts = choose_windows(mask, resolution=32, multiple=2, context=1.7, num_stages=stages, max_growth=1)
-        target = training_set(scene, parts[:1], config.resolve({}), 200)[-1]
-        assert target.crop_sides_px == pytest.approx((low, 340), rel=0.1)
+        photos = training_set(scene, parts, config.resolve({}), 200)
+        found = [(*p.crop_sides_px, p.share) for p in photos if p.known is not None]
+        views = sorted(set(sides))
+        assert [side for least, greatest, _ in found for side in (least, greatest)] == pytest.approx(
+            [side for side in views for _ in (0, 1)], rel=0.1
+        )
+        assert [share for *_, share in found] == pytest.approx([0.25 * sides.count(s) / len(sides) for s in views])
+        assert sum(p.share for p in photos) == pytest.approx(1)
+
+
+def test_each_scale_is_learnt_around_the_holes_that_are_filled_in_it():
+    truth = demo_scene()[1]
+    hole = np.zeros(truth.shape[:2], bool)
+    hole[40:170, 60:190] = hole[200:212, 280:292] = True
+    reference = cv2.warpAffine(truth, np.float32([[0.95, 0.02, 6], [-0.02, 0.95, 9]]), truth.shape[1::-1])
+    parts = choose_windows(hole, resolution=64, multiple=8, context=1.7, num_stages=2, max_growth=1)
+    config = FitConfig(aligned_share=0.8, crop_scale=(1.0, 1.0)).resolve({})
+    assert [len(part.windows) for part in parts] == [2, 1]
+    photos = training_set(Scene([reference], truth, hole), parts, config, 64)
+    fine, middle, coarse = (p for p in photos if p.hole is not None)
+    size = lambda photo: [round(b - a) for a, b in zip(*np.array(photo.hole.boxes[0]).reshape(2, 2), strict=True)]  # noqa: E731
+    assert size(fine) == [12, 12] and size(middle) == size(coarse) == [130, 130]
+    assert fine.crop_sides_px[1] < middle.crop_sides_px[0] < coarse.crop_sides_px[0]
 
 
 def test_a_large_target_is_learnt_from_in_little_memory():

@@ -244,8 +244,12 @@ def test_stages_double_the_resolution_down_to_the_targets_own():
     assert len(parts_of(box_of((900, 1000), (300, 300, 380, 380)), num_stages=8)[0].windows) == 1
 
 
-def test_windows_nest_by_index():
-    part = parts_of(box_of((900, 1000), (300, 300, 600, 600)), num_stages=3)[0]
-    image = np.arange(900 * 1000).reshape(900, 1000)
+def test_a_sample_is_seen_by_a_finer_window_as_if_it_had_been_restored():
+    part = parts_of(box_of((900, 1000), (300, 340, 600, 600)), num_stages=3)[0]
+    rows, columns = np.indices((900, 1000), np.float32) + 0.5
+    place = np.stack([rows, columns], axis=2)  # of each of the target's pixels
     for outer, inner in pairwise(part.windows):
-        assert np.array_equal(image[outer.slices][inner.within(outer)], image[inner.slices])
+        seen = outer.restore_within(inner, outer.crop(place))
+        assert seen.shape == (*inner.size, 2)
+        inside = np.s_[4:-4, 4:-4]  # beyond the sample's edge there is nothing to go by
+        assert np.abs(seen - inner.crop(place))[inside].max() < 0.1 * outer.scale

@@ -58,7 +58,7 @@ def _compose(known: ImageArray, mask: MaskArray, layers: list[Registered]) -> Im
     for layer in layers:
         filled = open_ & layer.covers
         if filled.any():
-            patch = blend(image, open_ | ~layer.covers, layer.image, method="membrane", scale=scale)
+            patch = blend(image, open_ | ~layer.covers, layer.image.astype(np.float32), method="membrane", scale=scale)
             image = np.where(filled[:, :, None], patch, image)
             open_ = open_ & ~filled
     return inpaint_telea(image, open_) if open_.any() else image

@@ -12,17 +12,15 @@ import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy import sparse
-from scipy.sparse.linalg import cg
 
 from realfill.config import Blend
 from realfill.io.images import ImageArray, MaskArray
 from realfill.io.profiles import to_depth
-from realfill.masks import fill_smooth
+from realfill.masks import bounding_box, fill_smooth
 
 _REACH = 16  # pixels of the model's into the hole, at which the correction has fallen to about a third
 _COARSE_PX = 128  # longer side at which the Poisson equation is solved from nothing
-_ITERATIONS = 30  # of conjugate gradients on each level above
+_ITERATIONS = 30  # of conjugate gradients on the finest level; on each coarser one twice as many, which cost half
 
 
 def blend(
@@ -75,8 +73,7 @@ def _harmonic(values: NDArray[np.float32], hole: MaskArray) -> NDArray[np.float3
 
     Added to a sample, the continued residual gives the image that has the sample's gradients in the hole and the known
     pixels at its border: the Poisson equation of Perez et al. 2003, "Poisson image editing". Where the hole meets the
-    edge of the image, nothing is demanded. Solved by conjugate gradients from the solution at half the size (cascadic
-    multigrid, Bornemann & Deuflhard 1996): each level only has to mend what the one below could not show.
+    edge of the image, nothing is demanded.
 
     Args:
         values: (H, W, C); not read in the hole.
@@ -86,39 +83,73 @@ def _harmonic(values: NDArray[np.float32], hole: MaskArray) -> NDArray[np.float3
         (H, W, C): ``values`` outside the hole.
     """
     values = np.where(hole[:, :, None], np.float32(0), values)
-    if not hole.any():
-        return values
-    start = _from_half(values, hole) if max(hole.shape) > _COARSE_PX else values
-    place = np.full(hole.shape, -1)
-    place[hole] = np.arange(hole.sum())
-    degree, known = np.zeros(hole.shape), np.zeros(values.shape)
-    rows, columns = [], []
-    for axis in (0, 1):
-        for one, two in ((slice(1, None), slice(None, -1)), (slice(None, -1), slice(1, None))):
-            here, there = ((slice(None),) * axis + (s,) for s in (one, two))
-            degree[here] += 1
-            known[here] += np.where(hole[there][..., None], 0, values[there])
-            both = hole[here] & hole[there]
-            rows.append(place[here][both])
-            columns.append(place[there][both])
-    row, column = np.concatenate(rows), np.concatenate(columns)
-    neighbours = sparse.csr_array((np.ones(len(row)), (row, column)), shape=(hole.sum(),) * 2)
-    laplacian = sparse.diags_array(degree[hole]) - neighbours
-    iterations = _ITERATIONS if max(hole.shape) > _COARSE_PX else None
-    for channel in range(values.shape[2]):
-        found, _ = cg(laplacian, known[hole][:, channel], x0=start[hole][:, channel], rtol=1e-4, maxiter=iterations)
-        values[:, :, channel][hole] = found
+    if hole.any():
+        top, left, bottom, right = bounding_box(hole)
+        near = slice(max(0, top - 1), bottom + 1), slice(max(0, left - 1), right + 1)
+        values[near] = _solve(values[near], hole[near])
     return values
 
 
-def _from_half(values: NDArray[np.float32], hole: MaskArray) -> NDArray[np.float32]:
+def _solve(values: NDArray[np.float32], hole: MaskArray, iterations: int = _ITERATIONS) -> NDArray[np.float32]:
+    """Solve channel by channel from the solution at half the size, where there is more than a coarse image.
+
+    Cascadic multigrid (Bornemann & Deuflhard 1996): each level only has to mend what the one below could not show.
+
+    Args:
+        values: (H, W, C), 0 in the hole.
+        hole: (H, W) bool.
+        iterations: of conjugate gradients at this size.
+    """
+    small = max(hole.shape) <= _COARSE_PX
+    start = values if small else _from_half(values, hole, 2 * iterations)
+    iterations = 4 * max(hole.shape) if small else iterations
+    inside = hole.astype(np.float32)
+    channels = [
+        _conjugate_gradients(np.ascontiguousarray(v), x * inside, inside, iterations)
+        for v, x in zip(np.moveaxis(values, 2, 0), np.moveaxis(start, 2, 0), strict=True)
+    ]
+    return np.stack(channels, axis=2)
+
+
+def _conjugate_gradients(
+    known: NDArray[np.float32], found: NDArray[np.float32], inside: NDArray[np.float32], iterations: int
+) -> NDArray[np.float32]:
+    """Mend ``found``, (H, W), until its sum with ``known`` is harmonic in the hole; returns that sum.
+
+    The other of the two is 0 within the hole and without. A pixel beyond the edge is as the one before it, so that it
+    demands nothing.
+    """
+
+    def laplacian(image: NDArray[np.float32]) -> NDArray[np.float32]:
+        return inside * cv2.Laplacian(image, cv2.CV_32F, borderType=cv2.BORDER_REPLICATE)
+
+    residual = laplacian(known + found)
+    direction = residual.copy()
+    length, least = _dot(residual, residual), 1e-8 * _dot(demanded := laplacian(known), demanded)
+    for _ in range(iterations):
+        if length <= least:
+            break
+        image = laplacian(direction)
+        step = length / _dot(direction, image)  # below 0, as the Laplacian is
+        found -= step * direction
+        residual -= step * image
+        length, before = _dot(residual, residual), length
+        direction = residual + (length / before) * direction
+    return known + found
+
+
+def _dot(one: NDArray[np.float32], two: NDArray[np.float32]) -> np.float32:
+    return np.float32(np.vdot(one, two))
+
+
+def _from_half(values: NDArray[np.float32], hole: MaskArray, iterations: int) -> NDArray[np.float32]:
     """Solve at half the size, where a pixel is known if any of its four is, and bring the solution back."""
     height, width = hole.shape
     padding = ((0, height % 2), (0, width % 2))
     blocks = ((height + 1) // 2, 2, (width + 1) // 2, 2)
     known = np.pad((~hole).astype(np.float32), padding).reshape(blocks).sum((1, 3))
     total = np.pad(values, (*padding, (0, 0))).reshape(*blocks, -1).sum((1, 3))
-    solved = _harmonic(total / np.maximum(known, 1)[:, :, None], known == 0)
+    solved = _solve(total / np.maximum(known, 1)[:, :, None], known == 0, iterations)
     size = (2 * blocks[2], 2 * blocks[0])
     grown = cv2.resize(solved, size, interpolation=cv2.INTER_LINEAR).astype(np.float32, copy=False)
     return grown.reshape(size[1], size[0], -1)[:height, :width]

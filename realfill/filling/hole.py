@@ -22,7 +22,7 @@ from realfill.filling.grain import match_grain, measure_grain
 from realfill.filling.sampling import Start, largest_batch, sample
 from realfill.filling.sharpness import Sharpness, match_sharpness, measure_sharpness
 from realfill.filling.windows import Part, Window, choose_windows
-from realfill.io.images import ImageArray, resize, to_tensor
+from realfill.io.images import ImageArray, to_tensor
 from realfill.models.inpainter import Inpainter
 from realfill.scene import Scene
 
@@ -95,31 +95,27 @@ class _Painter:
     def paint(self, part: Part) -> Iterator[tuple[int, NDArray]]:
         """Yield, seed by seed, what the part's last window shows when filled, at the target's size and depth."""
         first, last = part.windows[0], part.windows[-1]
-        known, holes = self.known[first.slices], self.scene.mask[first.slices]
-        grain = measure_grain(known, ~holes) if self.config.match_grain else None
-        dtype = self.scene.original.pixels.dtype
+        known, hole, dtype = self.known[last.slices], self.scene.mask[last.slices], self.scene.original.pixels.dtype
+        around = self.known[first.slices], ~self.scene.mask[first.slices]
+        grain = measure_grain(*around) if self.config.match_grain else None
         seeds = range(self.config.seed, self.config.seed + self.config.num_samples)
         while seeds:
             patches = self._sample(first, seeds, stage=0)
             for seed, patch in zip(seeds, patches, strict=False):
                 finest = last.restore(self._refine(part, seed, patch))
                 rng = np.random.default_rng([seed, *last.box])
-                finest = match_grain(finest, self.scene.mask[last.slices], grain, rng)
-                yield seed, self._blend(last, finest, dtype)
+                finest = match_grain(finest, hole, grain, rng)
+                yield seed, blend(known, hole, finest, method=self.config.blend, scale=last.scale, dtype=dtype)
             seeds = seeds[len(patches) :]
 
     def _refine(self, part: Part, seed: int, patch: NDArray[np.float32]) -> NDArray[np.float32]:
         """Go from a sample of the first window to one of the last, each from the one before, blended."""
         for stage, (coarse, window) in enumerate(pairwise(part.windows), 1):
-            image = self._blend(coarse, coarse.restore(patch), np.dtype(np.uint8))
-            begin = resize(image[window.within(coarse)], window.size)
+            known, hole = window.crop(self.known), window.crop_mask(self.scene.mask)
+            begin = coarse.restore_within(window, patch)
+            begin = blend(known, hole, begin, method=self.config.blend, scale=coarse.scale / window.scale)
             patch = self._sample(window, [seed], stage=stage, begin=begin)[0]
         return patch
-
-    def _blend(self, window: Window, patch: NDArray[np.float32], dtype: np.dtype) -> NDArray:
-        """Blend a sample, at the target's size, into its window."""
-        known, hole = self.known[window.slices], self.scene.mask[window.slices]
-        return blend(known, hole, patch, method=self.config.blend, scale=window.scale, dtype=dtype)
 
     def _sample(
         self, window: Window, seeds: Sequence[int], *, stage: int, begin: ImageArray | None = None

@@ -72,23 +72,27 @@ def sample(
         guidance_from: ``negative_prompt``, or ``base``: what ``inpainter.unfitted`` predicts; without that, nothing.
         prompt: what to sample with.
         negative_prompt: what guidance may lead away from.
-        start: what to refine, in tiles of the base's resolution; known latents follow it at every noise level.
-            ``None``: from noise, the whole window at once.
+        start: what to refine, in tiles of the base's resolution; known latents follow it at every noise level, and
+            where a tile holds nothing else there is none. ``None``: from noise, the whole window at once.
         batch_size: windows or tiles that the U-Net sees at a time; ``None``: all.
         on_step: called after each denoising step.
 
     Returns:
-        (N, 3, H, W) in [0, 1], float32, on the inpainter's device. Outside the hole, too, it is the model's.
+        (N, 3, H, W) in [0, 1], float32, on the inpainter's device. Outside the hole, too, it is the model's, but where
+        no tile is.
     """
     strength = 1.0 if start is None else start.strength
     steps = inpainter.make_scheduler(scheduler, num_inference_steps, temperature=temperature, strength=strength)
     timesteps = steps.timesteps[-num_inference_steps:]
     shape = inpainter.latent_shape((image.shape[-2], image.shape[-1]))
     canvas = shape[1:]
+    known = None
     if start is None:
         tiles = Tiles.cover(canvas, max(canvas), 0)
     else:
-        tiles = Tiles.cover(canvas, inpainter.resolution // inpainter.latent_px, start.overlap)
+        known = inpainter.known_latents(~hole.to(inpainter.device))
+        side = inpainter.resolution // inpainter.latent_px
+        tiles = Tiles.cover(canvas, side, start.overlap).meeting(~known[0, 0])
     pixels = tiles.times(inpainter.latent_px)
     condition = torch.cat([inpainter.condition(i, h) for i, h in zip(pixels.cut(image), pixels.cut(hole), strict=True)])
     wanted = _Voice(inpainter, inpainter.embed([prompt]))
@@ -102,10 +106,9 @@ def sample(
     noise = torch.cat([torch.randn((1, *shape), generator=g) for g in generators]).to(inpainter.device)
     stochastic = {"generator": generators} if scheduler == "ddpm" else {}
     if start is None:
-        known = origin = None
+        origin = None
         latents = noise * steps.init_noise_sigma
     else:
-        known = inpainter.known_latents(~hole.to(inpainter.device))
         origin = torch.cat(
             [tiles.merge(inpainter.posterior(piece)[0] for piece in pixels.cut(one[None])) for one in start.images]
         )
@@ -117,7 +120,8 @@ def sample(
             latents = torch.where(known, add_noise(steps, origin, noise, following), latents)
         if on_step is not None:
             on_step()
-    return torch.cat([pixels.merge(map(inpainter.decode, tiles.cut(latent[None]))) for latent in latents])
+    made = torch.cat([pixels.merge(map(inpainter.decode, tiles.cut(latent[None]))) for latent in latents])
+    return torch.where(pixels.covered().to(made.device), made, image.to(made))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -36,6 +36,18 @@ class Tiles:
         rows, columns = (_starts(n, s, max(1, s - math.ceil(s * overlap))) for n, s in zip(canvas, size, strict=True))
         return cls(canvas=canvas, size=size, corners=tuple((y, x) for y in rows for x in columns))
 
+    def meeting(self, mask: torch.Tensor) -> Tiles:
+        """Those of the tiles that hold any True of (H, W) bool; one if none does."""
+        corners = [c for c, piece in zip(self.corners, self.cut(mask), strict=True) if piece.any()]
+        return replace(self, corners=tuple(corners) or self.corners[:1])
+
+    def covered(self) -> torch.Tensor:
+        """(H, W) bool: where a tile is."""
+        place = torch.zeros(self.canvas, dtype=torch.bool)
+        for piece in self.cut(place):
+            piece.fill_(value=True)
+        return place
+
     def times(self, factor: int) -> Tiles:
         """The same tiles where each unit has ``factor`` of another."""
         grow = lambda pair: (pair[0] * factor, pair[1] * factor)  # noqa: E731
@@ -45,7 +57,7 @@ class Tiles:
         return len(self.corners)
 
     def cut(self, canvas: torch.Tensor) -> list[torch.Tensor]:
-        """Cut (B, C, H, W) into pieces (B, C, h, w)."""
+        """Cut (..., H, W) into pieces (..., h, w)."""
         height, width = self.size
         return [canvas[..., y : y + height, x : x + width] for y, x in self.corners]
 
@@ -58,20 +70,20 @@ class Tiles:
             pieces: (B, C, h, w) for each tile, in order; taken one by one.
 
         Returns:
-            (B, C, H, W). With one tile, its piece as it is.
+            (B, C, H, W), 0 where no tile is. With one tile that is the canvas, its piece as it is.
         """
         height, width = self.size
         weight = torch.outer(_hat(height), _hat(width))
         total, weights = None, torch.zeros(self.canvas)
         for (y, x), piece in zip(self.corners, pieces, strict=True):
-            if len(self) == 1:
+            if self.size == self.canvas:
                 return piece
             if total is None:
                 total = piece.new_zeros(*piece.shape[:-2], *self.canvas)
             total[..., y : y + height, x : x + width] += piece * weight.to(piece)
             weights[y : y + height, x : x + width] += weight
         assert total is not None
-        return total / weights.to(total)
+        return total / weights.clamp(min=weights[weights > 0].min()).to(total)
 
 
 def _starts(length: int, side: int, step: int) -> list[int]:

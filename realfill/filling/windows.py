@@ -51,12 +51,6 @@ class Window:
         """The target's pixels to one of the model's."""
         return math.sqrt(math.prod(self.box_size) / math.prod(self.size))
 
-    def within(self, outer: Window) -> tuple[slice, slice]:
-        """The box as an index into that of a window around it."""
-        y, x = outer.box[:2]
-        top, left, bottom, right = self.box
-        return slice(top - y, bottom - y), slice(left - x, right - x)
-
     def crop(self, image: NDArray) -> NDArray:
         """Cut the box out of an image of the target's size and bring it to the model's."""
         return resize(image[self.slices], self.size)
@@ -68,6 +62,19 @@ class Window:
     def restore(self, sample: NDArray[np.float32]) -> NDArray[np.float32]:
         """Bring a sample (height, width, C) of the model's size back to the box's."""
         return resize(sample, self.box_size)
+
+    def restore_within(self, finer: Window, sample: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Show a sample (height, width, C) as a finer window inside of this one sees it, at that one's size."""
+        matrix = np.zeros((2, 3))  # from its (x, y) to this one's
+        for axis in (0, 1):
+            pixel, own = (w.box_size[axis] / w.size[axis] for w in (finer, self))  # of the target's
+            matrix[1 - axis, 1 - axis] = pixel / own
+            matrix[1 - axis, 2] = (pixel / 2 + finer.box[axis] - self.box[axis]) / own - 0.5
+        flags = cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP
+        seen = cv2.warpAffine(
+            np.ascontiguousarray(sample), matrix, finer.size[::-1], flags=flags, borderMode=cv2.BORDER_REPLICATE
+        )
+        return seen.astype(np.float32, copy=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

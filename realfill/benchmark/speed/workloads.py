@@ -177,7 +177,7 @@ def sample_variants(place: Workplace, *, port: bool) -> list[Variant]:
         ways["port"] = (sample_one_by_one, load_plainly(place.base, place.device))
     found = []
     for name, (way, inpainter) in ways.items():
-        if config.guided and config.guidance_from == "base":  # as if an adapter were attached to it
+        if config.guided_from_base:  # as if an adapter were attached to it
             inpainter.keep_unfitted()
         work = partial(way, inpainter, image, hole, range(config.num_samples), config)
         found.append(
