@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import weakref
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
 import psutil
@@ -15,6 +17,7 @@ from torch.utils._pytree import tree_leaves
 
 T = TypeVar("T")
 
+_CGROUP = Path("/sys/fs/cgroup")
 FREE_SHARE = 0.6  # of free memory that is planned with; the rest is for kernels, fragments and other programs
 
 
@@ -25,7 +28,17 @@ def free_bytes(device: torch.device) -> int:
         return torch.cuda.mem_get_info(device)[0] + kept
     if device.type == "mps":
         return max(0, torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory())
-    return psutil.virtual_memory().available
+    return int(min(psutil.virtual_memory().available, _container_bytes()))
+
+
+def _container_bytes() -> float:
+    """Tell how many bytes a container's limit leaves (Linux, cgroup v2); infinite where there is none."""
+    try:
+        limit, current = (int((_CGROUP / name).read_text()) for name in ("memory.max", "memory.current"))
+        values = dict(line.split() for line in (_CGROUP / "memory.stat").read_text().splitlines())
+        return max(0, limit - current + int(values["inactive_file"]))  # files that were read can be forgotten
+    except (OSError, ValueError, KeyError):  # no such system, or "max"
+        return math.inf
 
 
 def peak_bytes(work: Callable[[], T], device: torch.device) -> tuple[T, int]:

@@ -138,7 +138,11 @@ class Completion:
                 RealFillWarning,
                 stacklevel=2,
             )
-        made = {"seed": self.seed, "num_pixels": int(inside.sum()), "provenance": dict(self.provenance)}
+        made: dict[str, Any] = {"seed": self.seed, "num_pixels": int(inside.sum())}
+        before = self.scene.history.get("redo")
+        if before is not None:  # of earlier ones not all, again and again: metadata have their limits
+            made["before"] = [{k: before[k] for k in ("seed", "num_pixels")}, *before.get("before", ())]
+        made["provenance"] = {k: v for k, v in self.provenance.items() if k != "scene"}
         return self.scene.retargeted(self.photo, inside, {"redo": made})
 
     @classmethod

@@ -231,7 +231,7 @@ class SampleConfig(Config):
     ``cut``: the sample as it is. Known pixels stay exact in each."""
     match_sharpness: Auto[bool] = auto(value=False)
     """Make what is filled as sharp as the known pixels around it: neither softer nor sharper than their focus."""
-    match_grain: bool = False
+    match_grain: Auto[bool] = auto(value=False)
     """Give what is filled the noise that the known pixels around it have and it lacks, by luminance and channel."""
 
     def __post_init__(self) -> None:

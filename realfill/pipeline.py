@@ -220,7 +220,14 @@ def _complete(
     completions = Completions(items=tuple(items), scene=scene)
     if not scene.references:
         return completions
-    return rank(completions, config=ranking, matcher=matcher, progress=progress)
+    try:
+        return rank(completions, config=ranking, matcher=matcher, device=where, progress=progress)
+    except (RuntimeError, MemoryError) as error:  # on a GPU: out of memory
+        warnings.warn(
+            f"the completions can't be ranked ({error}); they stay in the order of their seeds. Rank them later, with "
+            "another matcher or a smaller max_size_px", RealFillWarning, stacklevel=3,
+        )  # fmt: skip
+        return completions
 
 
 def check_ready(

@@ -63,9 +63,10 @@ def rank(
         raise ValueError(
             "a matcher is given, but the config's is 'registered', which has none; give its config as well"
         )
-    matcher = matcher or load_matcher(resolved, resolve_device(device))
-    if matcher is None:
+    if resolved.matcher == "registered":
         return _rank_by_agreement(completions, photos, resolved, progress=progress)
+    matcher = matcher or load_matcher(resolved, resolve_device(device))
+    assert matcher is not None
     features = [matcher.extract(photo) for photo in photos]
     scored = []
     with tqdm(total=len(completions), desc="rank", unit="sample", disable=not progress) as bar:
@@ -110,7 +111,7 @@ def _rank_by_agreement(
         )
         for completion, agreement in zip(completions, found, strict=True)
     ]  # fmt: skip
-    scored.sort(key=lambda c: (-math.inf if c.score is None else -c.score, c.seed))
+    scored.sort(key=lambda c: (math.inf if c.score is None else -c.score, c.seed))
     return dataclasses.replace(completions, items=tuple(scored))
 
 

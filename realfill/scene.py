@@ -115,7 +115,10 @@ class Scene:
 
         Raises:
             SceneError: no known pixel would be left.
+            ValueError: the radius is below 0.
         """
+        if radius_px < 0:
+            raise ValueError(f"the mask is to be grown by {radius_px} pixels; legal: 0 or more")
         if radius_px == 0:
             return self
         mask = dilate(self.mask, radius_px)

@@ -91,13 +91,13 @@ def make_photo(height: int, width: int, seed: int = 0) -> np.ndarray:
     return (image.clip(0, 1) * 255).astype(np.uint8)
 
 
-def make_profile(*, gamma: float = 2.19921875, grey: bool = False) -> bytes:
+def make_profile(*, gamma: float = 2.19921875, grey: bool = False, title: bytes = b"wide") -> bytes:
     """Write an ICC profile: Adobe RGB's primaries with a gamma, or grey with one."""
 
     def xyz(*values):
         return b"XYZ \0\0\0\0" + struct.pack(">3i", *(round(v * 65536) for v in values))
 
-    text = b"desc\0\0\0\0" + struct.pack(">I", 5) + b"wide\0" + bytes(78)
+    text = b"desc\0\0\0\0" + struct.pack(">I", len(title) + 1) + title + b"\0" + bytes(78)
     curve = b"curv\0\0\0\0" + struct.pack(">IH", 1, round(gamma * 256)) + b"\0\0"
     tags = {b"desc": text, b"cprt": b"text\0\0\0\0none\0\0\0\0", b"wtpt": xyz(0.9642, 1, 0.8249)}
     if grey:

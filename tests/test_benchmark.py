@@ -5,6 +5,7 @@ import json
 import time
 import warnings
 
+import cv2
 import numpy as np
 import pytest
 from conftest import TINY_FIT
@@ -17,6 +18,7 @@ from realfill.benchmark.config import BenchConfig
 from realfill.benchmark.memory import PeakMemory
 from realfill.benchmark.records import Results
 from realfill.benchmark.runner import Arm, Benchmark, discard
+from realfill.benchmark.setup import set_up
 from realfill.cli import main
 from realfill.config import FitConfig
 from realfill.errors import OutputError, RealFillWarning, SceneError
@@ -227,6 +229,41 @@ def test_a_metric_that_fails_is_told_and_costs_nothing_else(cases, tmp_path):
     results = make([Arm(method=again)], metrics=metrics).run(cases, tmp_path / "out", progress=False)
     assert not again.prepared and not results.missing_metrics
     assert all(r.metrics["lpips"] == 0.5 for r in results.records)
+
+
+def test_a_run_whose_pictures_are_gone_is_run_again(cases, tmp_path):
+    arms, metrics = [Arm(method=Flat())], {"psnr": psnr, "l1": lambda image, truth, mask: 0.5}
+    make(arms).run(cases, tmp_path / "out", progress=False)
+    next((tmp_path / "out").rglob("seed1.png")).unlink()
+    again = Flat()
+    results = make([Arm(method=again)], metrics=metrics).run(cases, tmp_path / "out", progress=False)
+    assert len(again.prepared) == 1 and not any(run.error for run in results.runs)
+    assert all(record.metrics["l1"] == 0.5 for record in results.records)
+
+
+def test_detail_is_measured_in_the_windows_that_are_filled():
+    made = set_up(
+        BenchConfig(metrics=("detail",), methods=("telea",)), fit=FitConfig(base="mini"), sample=SampleConfig(),
+        ranking=RankConfig(),
+    )  # fmt: skip
+    small, large = np.zeros((2, 900, 1400), bool)
+    truth = np.random.default_rng(0).integers(0, 256, (900, 1400, 3), np.uint8)
+    small[60:100, 60:100] = large[400:700, 1000:1300] = True
+    image = cv2.GaussianBlur(truth, (0, 0), 2)
+    apart = [made.metrics["detail"](image, truth, mask) for mask in (small, large)]
+    sizes = [small.sum(), large.sum()]
+    assert abs(apart[0] - apart[1]) > 0.1
+    assert made.metrics["detail"](image, truth, small | large) == pytest.approx(np.average(apart, weights=sizes))
+
+
+def test_a_gpu_that_is_not_used_does_not_tell_a_peak(monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    for name in ("memory_allocated", "max_memory_allocated"):
+        monkeypatch.setattr(f"torch.cuda.{name}", lambda: 7e12)  # other models lie there
+    monkeypatch.setattr("torch.cuda.reset_peak_memory_stats", lambda: None)
+    with PeakMemory() as memory:
+        pass
+    assert 10 < memory.peak_mb < 1e6
 
 
 def test_what_a_method_warns_of_is_kept(cases, tmp_path):

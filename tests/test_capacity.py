@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+import realfill.capacity
 from realfill.benchmark.speed.measuring import count_flops
 from realfill.capacity import free_bytes, is_out_of_memory, peak_bytes
 
@@ -44,6 +45,16 @@ def test_what_the_backward_pass_needs_counts():
 
 def test_there_is_free_memory():
     assert free_bytes(CPU) > 1e6
+
+
+def test_what_a_container_allows_counts(tmp_path, monkeypatch):
+    monkeypatch.setattr(realfill.capacity, "_CGROUP", tmp_path)
+    whole = free_bytes(CPU)
+    for name, text in (("memory.max", "3000000"), ("memory.current", "2500000"), ("memory.stat", "inactive_file 4000")):
+        (tmp_path / name).write_text(f"{text}\n")
+    assert free_bytes(CPU) == 504_000
+    (tmp_path / "memory.max").write_text("max\n")
+    assert free_bytes(CPU) > 0.5 * whole
 
 
 @pytest.mark.gpu

@@ -213,6 +213,16 @@ def test_redoing_a_part_keeps_everything_else(tmp_path):
     assert again.history["redo"] == {"seed": 3, "num_pixels": 80, "provenance": MADE}
 
 
+def test_what_a_file_tells_of_parts_done_again_does_not_grow_with_each():
+    completion = Completion.from_image(FILL, Scene([], make_photo(*SIZE), HOLE), 3, provenance=MADE)
+    for seed in (4, 5, 6):
+        again = completion.redo(PART)
+        provenance = {**MADE, "scene": dict(again.history)}
+        completion = Completion.from_image(FILL, again, seed, provenance=provenance)
+    assert again.history["redo"]["provenance"] == MADE and again.history["redo"]["seed"] == 5
+    assert [part["seed"] for part in again.history["redo"]["before"]] == [4, 3]
+
+
 def test_a_part_is_cut_to_the_hole_and_must_touch_it():
     scene = Scene([], make_photo(*SIZE), HOLE)
     completion = Completion.from_image(FILL, scene, 3)

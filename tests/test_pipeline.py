@@ -10,6 +10,7 @@ from conftest import TINY_FIT, make_photo
 from realfill import Adapter, FitConfig, RankConfig, SampleConfig, Scene, complete, fit, rank, variants
 from realfill.errors import AdapterError, BaseModelError, RealFillWarning
 from realfill.filling import hole
+from realfill.fitting import plans
 from realfill.metrics import psnr
 
 SIFT = RankConfig(matcher="sift")
@@ -166,6 +167,24 @@ def test_no_match_anywhere_is_said(scene, tiny_sd):
     blank = Scene([np.full((64, 64, 3), 90, np.uint8)], scene.target, scene.mask)
     with pytest.warns(RealFillWarning, match="no keypoint"):
         complete(blank, tiny_sd, FAST, ranking=SIFT, progress=False)
+
+
+def test_completions_that_cannot_be_ranked_are_not_lost(scene, tiny_sd, monkeypatch):
+    def fail(*_, **__):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr("realfill.pipeline.rank", fail)
+    with pytest.warns(RealFillWarning, match=r"can't be ranked \(CUDA out of memory"):
+        completions = complete(scene, tiny_sd, FAST, ranking=SIFT, progress=False)
+    assert [c.seed for c in completions] == list(range(len(completions))) and not completions.ranked
+
+
+def test_a_batch_that_memory_does_not_hold_is_computed_in_pieces_on_a_processor_too(
+    scene, tiny_sd, monkeypatch, capsys
+):
+    monkeypatch.setattr(plans, "free_bytes", lambda _: 0)
+    fit(scene, FitConfig(base=tiny_sd, **TINY_FIT), device="cpu")
+    assert "in 2 pieces of 1, with gradient checkpointing" in capsys.readouterr().err
 
 
 def test_ranking_can_be_done_again_with_other_references(scene, tiny_sd):

@@ -46,6 +46,13 @@ def test_there_and_back_is_close(profile, channels):
         assert error.mean() < 0.5 and error.max() <= (8 if profile == WIDE else 0)  # deep shadows are coarse in 8 bits
 
 
+def test_a_profile_is_srgb_by_what_it_does_and_not_by_its_name():
+    linear = make_profile(gamma=1.0, title=b"sRGB, linear")
+    greys = np.repeat(np.array([[55], [128], [200]], np.uint8), 3, axis=1)
+    assert np.abs(to_srgb(greys, linear)[:, 1].astype(int) - [128, 188, 229]).max() <= 2
+    assert to_srgb(greys, SRGB) is greys
+
+
 def test_16_bits_stay_16_bits():
     ramp = np.repeat(np.arange(20000, 21000, dtype=np.uint16)[:, None], 3, axis=1)
     for profile, channels in ((WIDE, 3), (GREY, 1), (None, 3), (None, 1)):

@@ -182,6 +182,11 @@ def test_a_dilated_scene_has_a_larger_hole_and_the_same_photos():
     assert Scene.canvas((40, 50)).dilated(2).mask.all()
 
 
+def test_a_mask_is_not_shrunk():
+    with pytest.raises(ValueError, match="legal: 0 or more"):
+        Scene([], PHOTO, HOLE).dilated(-1)
+
+
 def test_repr_tells_the_sizes():
     assert repr(Scene([PHOTO, PHOTO], PHOTO, HOLE)) == "Scene(2 references, target 80 x 64, hole 11.7% of the pixels)"
 

@@ -18,6 +18,7 @@ from realfill.benchmark.statistics import (
     ranking_gain,
     summarize,
 )
+from realfill.metrics import METRICS
 
 _FEW_SCENES = 10
 _EXCLUDED = (
@@ -129,8 +130,9 @@ def paired(results: Results, baseline: str, *, top_ranked: bool) -> Table:
         f"How much better {baseline} is, scene by scene, in the scenes that both have.",
         "Above 0 it is better, whichever way the metric counts. An interval that holds 0 decides nothing.",
     ]
-    if "detail" in metrics:
-        notes.append("For detail, the difference of distances from 1.")
+    ratios = [m for m in metrics if m in METRICS and METRICS[m].higher_is_better is None]
+    if ratios:
+        notes.append(f"For {' and '.join(ratios)}, the difference of distances from 1.")
     title = f"Paired differences, {'top-ranked completions' if top_ranked else 'all completions'}"
     ranked = any(is_ranked(run) for method in methods_of(results) for run in _flat(results, method))
     return Table(title=title, notes=notes, header=("", *metrics), rows=rows if ranked or not top_ranked else ())

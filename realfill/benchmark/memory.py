@@ -13,7 +13,7 @@ _INTERVAL_S = 0.02
 
 
 class PeakMemory:
-    """Watch memory within a ``with`` block: the GPU's where there is one that is used, else the process's.
+    """Watch memory within a ``with`` block: the GPU's where the block takes any of it, else the process's.
 
     Attributes:
         peak_mb: the most, in 10^6 bytes.
@@ -22,13 +22,14 @@ class PeakMemory:
     def __init__(self) -> None:
         """Set up; nothing is watched yet."""
         self.peak_mb = 0.0
-        self._on_gpu_mb = 0.0
+        self._on_gpu_mb = self._before_mb = 0.0
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
 
     def __enter__(self) -> Self:
         if torch.cuda.is_available():
             torch.cuda.reset_peak_memory_stats()
+            self._before_mb = torch.cuda.memory_allocated() / 1e6
         self._thread.start()
         return self
 
@@ -38,7 +39,7 @@ class PeakMemory:
         self._stop.set()
         self._thread.join()
         self._look_at_gpu()
-        self.peak_mb = self._on_gpu_mb or self.peak_mb
+        self.peak_mb = self._on_gpu_mb if self._on_gpu_mb > self._before_mb else self.peak_mb
 
     def _watch(self) -> None:
         process = psutil.Process()

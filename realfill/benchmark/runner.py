@@ -286,7 +286,8 @@ def _load_unit(folder: Path, identity: str) -> tuple[Run, list[Record]] | None:
         records = [Record(**r) for r in kept["records"]]
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    return (run, records) if kept["identity"] == identity else None
+    there = all((folder / f"seed{record.seed}.png").is_file() for record in records)
+    return (run, records) if there and kept["identity"] == identity else None
 
 
 def _write_inputs(folder: Path, case: Case) -> None:

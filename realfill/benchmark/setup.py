@@ -6,6 +6,8 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 from realfill import metrics
 from realfill.baselines.classical import ShiftMap, Smooth, Telea
 from realfill.baselines.diffusion import Base, Prompt, RealFill
@@ -19,7 +21,7 @@ from realfill.benchmark.runner import Arm, Benchmark, Metric
 from realfill.config import FitConfig, RankConfig, SampleConfig
 from realfill.devices import resolve_device
 from realfill.errors import BaseModelError, MissingDependencyError
-from realfill.filling.windows import choose_window
+from realfill.filling.windows import choose_windows
 from realfill.io.images import ImageArray, MaskArray
 from realfill.models.inpainter import Inpainter
 from realfill.models.matcher import load_matcher
@@ -57,10 +59,17 @@ def set_up(
 
     def at_window(metric: Metric) -> Metric:
         def measure(image: ImageArray, truth: ImageArray, mask: MaskArray) -> float:
-            window = choose_window(mask, resolution=resolution, multiple=multiple, context=sample.context)
-            inside = ~window.crop_mask(~mask)  # pixels that average nothing but the hole's
-            inside = inside if inside.any() else window.crop_mask(mask)
-            return metric(window.crop(image), window.crop(truth), inside)
+            parts = choose_windows(
+                mask, resolution=resolution, multiple=multiple, context=sample.context, max_growth=sample.join_windows
+            )
+            found, sizes = [], []
+            for part in parts:
+                own, window = part.of(mask), part.windows[0]
+                inside = ~window.crop_mask(~own)  # pixels that average nothing but the hole's
+                inside = inside if inside.any() else window.crop_mask(own)
+                found.append(metric(window.crop(image), window.crop(truth), inside))
+                sizes.append(int(own.sum()))
+            return float(np.average(found, weights=sizes))
 
         return measure
 

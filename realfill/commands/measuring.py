@@ -41,9 +41,9 @@ class Bench(Common):
         from realfill.cases import case_folders
 
         case_folders(self.scenes)  # before anything is loaded
+        benchmark = set_up(self.bench, fit=self.fit, sample=self.sample, ranking=self.rank, device=self.device)
         if self.overwrite:
             discard(self.output)
-        benchmark = set_up(self.bench, fit=self.fit, sample=self.sample, ranking=self.rank, device=self.device)
         results = benchmark.run(self.scenes, self.output, progress=not self.quiet)
         tables = build_tables(results)
         report = markdown(results, tables=tables)

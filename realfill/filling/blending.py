@@ -134,7 +134,8 @@ def _conjugate_gradients(
         found -= step * direction
         residual -= step * image
         length, before = _dot(residual, residual), length
-        direction = residual + (length / before) * direction
+        direction *= length / before
+        direction += residual
     return known + found
 
 

@@ -61,9 +61,7 @@ def fill_hole(inpainter: Inpainter, scene: Scene, config: SampleConfig, *, progr
             batch_size=config.batch_size or largest_batch(inpainter, (inpainter.resolution, inpainter.resolution)),
         )  # fmt: skip
         for part in parts:
-            top, left, bottom, right = part.hole
-            own = np.zeros_like(mask)
-            own[top:bottom, left:right] = mask[top:bottom, left:right]
+            own = part.of(mask)
             place, inside = own[mask], own[part.windows[-1].slices]
             for seed, image in painter.paint(part):
                 filled[seed][place] = original.encode(image[inside])

@@ -89,6 +89,13 @@ class Part:
     hole: Box
     windows: tuple[Window, ...]
 
+    def of(self, mask: MaskArray) -> MaskArray:
+        """Keep of the target's mask what is the part's."""
+        top, left, bottom, right = self.hole
+        own = np.zeros_like(mask)
+        own[top:bottom, left:right] = mask[top:bottom, left:right]
+        return own
+
 
 def choose_window(mask: MaskArray, *, resolution: int, multiple: int, context: float) -> Window:
     """Choose the window in which a hole is filled.

@@ -22,7 +22,7 @@ _LONG, _LONG_S = 1000, 300.0  # steps, and seconds of budget, from which compili
 
 
 def plan_fit(inpainter: Inpainter, trainable: Trainable, config: FitConfig, accelerator: Accelerator) -> MemoryPlan:
-    """Choose how a batch is computed, by what is free on a GPU; elsewhere all at once.
+    """Choose how a batch is computed, by what is free on the device; processes on a CPU share that.
 
     What the config says of pieces and checkpointing is kept.
 
@@ -40,8 +40,9 @@ def plan_fit(inpainter: Inpainter, trainable: Trainable, config: FitConfig, acce
         value_bytes=2 if half else 4,
         bank_bytes=4 * config.bank_size * (3 * channels + 2) * height * width,
     )
+    free = free_bytes(device) // (1 if device.type == "cuda" else accelerator.num_processes)
     return plan_memory(
-        free_bytes(device) if device.type == "cuda" else None, footprint, config.batch_size,
+        free, footprint, config.batch_size,
         num_processes=accelerator.num_processes, pieces=config.gradient_accumulation_steps,
         checkpointing=config.gradient_checkpointing,
     )  # fmt: skip

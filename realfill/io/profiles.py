@@ -7,6 +7,7 @@ has 8 bits. Other profiles go through these 8 bits.
 
 from __future__ import annotations
 
+import functools
 import io
 import struct
 from collections.abc import Callable, Iterator
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageCms
 
 _CHUNK = 1 << 19  # pixels converted at a time
+_SAME = 2  # levels of 8 bits that profiles of sRGB differ by
 _SPACES = {1: ("GRAY", "L"), 3: ("RGB", "RGB")}
 _PERCEPTUAL = ImageCms.Intent.PERCEPTUAL
 _SRGB = ImageCms.createProfile("sRGB")
@@ -113,11 +115,18 @@ def to_depth(values: NDArray, dtype: type | np.dtype) -> NDArray:
     return narrow.reshape(values.shape)
 
 
+@functools.lru_cache(maxsize=16)
 def _is_srgb(profile: bytes | None) -> bool:
+    """Tell whether values stay as they are: linear profiles are called sRGB too, and others differ in name only."""
     if profile is None:
         return True
     opened = _open(profile)
-    return _space(opened) == "RGB" and ImageCms.getProfileDescription(opened).startswith("sRGB")
+    if _space(opened) != "RGB":
+        return False
+    channels = np.array([[1, 1, 1], [1, 0, 0], [0, 1, 0], [0, 0, 1]], np.uint8)
+    ramps = (np.arange(256, dtype=np.uint8)[:, None, None] * channels).reshape(-1, 3)
+    transform = ImageCms.buildTransform(opened, _SRGB, "RGB", "RGB", _PERCEPTUAL)
+    return bool(np.abs(_apply(transform, ramps).astype(int) - ramps).max() <= _SAME)
 
 
 def _open(profile: bytes) -> ImageCms.ImageCmsProfile:
