@@ -26,7 +26,7 @@ import torch
 import tyro
 from torch import nn
 
-from realfill.config import FitConfig, Precision
+from realfill.config import FitConfig, Precision, SampleConfig
 from realfill.devices import is_main_process, make_accelerator, resolve_device
 from realfill.errors import AdapterError, BaseModelError, OutputError, RealFillError, SceneError
 from realfill.filling.sampling import sample
@@ -285,6 +285,7 @@ def _save_base(trainer: Trainer, config: PretrainConfig) -> None:
 def _previews(inpainter: Inpainter, photos: Sequence[ImageArray], size: int) -> ImageArray:
     """Draw a row for each photo: the photo, the hole, two samples."""
     inpainter.unet.eval()
+    config = SampleConfig(scheduler="ddpm", num_inference_steps=20).resolve({})
     rows = []
     for i, photo in enumerate(photos):
         side = min(photo.shape[:2])
@@ -294,7 +295,7 @@ def _previews(inpainter: Inpainter, photos: Sequence[ImageArray], size: int) -> 
             None, None
         ]
         image = to_tensor(truth)
-        samples = sample(inpainter, image, hole, seeds=(0, 1), scheduler="ddpm", num_inference_steps=20).cpu()
+        samples = sample(inpainter, image, hole, seeds=(0, 1), config=config).cpu()
         shown = [image[0], image[0].masked_fill(hole[0], 0), *(torch.where(hole[0], s, image[0]) for s in samples)]
         rows.append(np.concatenate([to_array(x) for x in shown], axis=1))
     half = math.ceil(len(rows) / 2)

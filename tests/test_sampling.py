@@ -8,7 +8,8 @@ from diffusers import DDPMScheduler
 import realfill.filling.sampling
 import realfill.models.schedules
 from realfill.capacity import FREE_SHARE, peak_bytes
-from realfill.filling.sampling import Start, largest_batch, sample
+from realfill.config import SampleConfig
+from realfill.filling.sampling import largest_batch, sample
 from realfill.filling.tiles import Tiles
 from realfill.io.images import to_tensor
 from realfill.models.inpainter import Inpainter
@@ -32,11 +33,22 @@ def hole(image):
     return torch.rand(image[:, :1].shape, generator=torch.Generator().manual_seed(0)) < 0.5
 
 
+def drawn(inpainter, image, hole, *, seeds=(5,), start=None, batch_size=None, on_step=None, **config):
+    """Sample as a resolved config says; of ``start``, with the steps given, as the second stage does."""
+    if start is not None:
+        names = {"num_inference_steps": "stage_steps", "strength": "stage_strength"}
+        config = {names.get(n, n): (v,) if n in names else v for n, v in config.items()}
+    return sample(
+        inpainter, image, hole, seeds=seeds, config=SampleConfig(**config).resolve({}), stage=int(start is not None),
+        start=start, batch_size=batch_size, on_step=on_step,
+    )  # fmt: skip
+
+
 @pytest.fixture
 def draw(inpainter, image, hole):
     def run(**changes):
-        options = {"image": image, "hole": hole, "seeds": [5], "scheduler": "ddpm", "num_inference_steps": 4}
-        return sample(inpainter, **{**options, **changes})
+        options = {"image": image, "hole": hole, "scheduler": "ddpm", "num_inference_steps": 4}
+        return drawn(inpainter, **{**options, **changes})
 
     return run
 
@@ -118,7 +130,7 @@ def fitted(inpainter):
 
 def test_guidance_leads_away_from_the_base_without_its_adapter(inpainter, fitted, image, hole):
     def draw(who, **changes):
-        return sample(who, image, hole, seeds=[4, 5], scheduler="ddim", num_inference_steps=1, **changes)
+        return drawn(who, image, hole, seeds=[4, 5], scheduler="ddim", num_inference_steps=1, **changes)
 
     def guided(scale):
         return draw(fitted, guidance_from="base", guidance_scale=scale, negative_prompt="fog")
@@ -195,9 +207,8 @@ def large(inpainter):
 
 def refine(inpainter, canvas=None, **changes):
     image, hole, first = canvas or large(inpainter)
-    options = {"seeds": [5], "scheduler": "dpm++", "num_inference_steps": 2}
-    start = Start(images=torch.where(hole, first, image), strength=0.5, overlap=0.5)
-    return sample(inpainter, image, hole, **{**options, "start": start, **changes})
+    options = {"scheduler": "dpm++", "num_inference_steps": 2, "start": torch.where(hole, first, image)}
+    return drawn(inpainter, image, hole, **{**options, **changes})
 
 
 @pytest.mark.parametrize("scheduler", SCHEDULERS)
@@ -210,10 +221,9 @@ def test_a_model_that_knows_the_answer_gives_it_from_part_way(inpainter, monkeyp
     monkeypatch.setattr(Inpainter, "predict", lambda self, noisy, *_: torch.full_like(noisy, 0.3))
     monkeypatch.setattr(Inpainter, "decode", lambda self, z: enlarged(z[:, :3], self.latent_px))
     steps = []
-    start = Start(images=first, strength=strength, overlap=0.25)
-    made = sample(
-        inpainter, image, hole, seeds=[1], scheduler=scheduler, num_inference_steps=5, start=start, temperature=0.0,
-        on_step=lambda: steps.append(1),
+    made = drawn(
+        inpainter, image, hole, seeds=[1], scheduler=scheduler, num_inference_steps=5, start=first, temperature=0.0,
+        strength=strength, tile_overlap=0.25, on_step=lambda: steps.append(1),
     )  # fmt: skip
     assert len(steps) == 5
     assert (made[hole.expand_as(made)] - 0.3).abs().max() < 1e-4
@@ -268,10 +278,7 @@ def test_less_strength_stays_closer_to_the_start():
     inpainter = Inpainter.load("mini")
     image, hole, first = large(inpainter)
     images = torch.where(hole, first, image)
-    near, far = (
-        difference_in(refine(inpainter, start=Start(images=images, strength=s, overlap=0.5)), images, hole)
-        for s in (0.1, 0.9)
-    )
+    near, far = (difference_in(refine(inpainter, strength=s), images, hole) for s in (0.1, 0.9))
     assert near < 0.7 * far
 
 
@@ -282,9 +289,8 @@ def test_what_a_refined_sample_takes_grows_by_its_images_alone(tiny_sd):
         image = to_tensor(make_photo(side, side))
         hole = torch.zeros_like(image[:, :1], dtype=torch.bool)
         hole[..., side // 4 : -side // 4, side // 4 : -side // 4] = True
-        options = {"seeds": [5], "scheduler": "ddpm", "num_inference_steps": 1, "batch_size": 1}
-        start = Start(images=image, strength=0.5, overlap=0.25) if tiled else None
-        return peak_bytes(lambda: sample(inpainter, image, hole, **options, start=start), CPU)[1]
+        options = {"num_inference_steps": 1, "batch_size": 1, "tile_overlap": 0.25, "start": image if tiled else None}
+        return peak_bytes(lambda: drawn(inpainter, image, hole, **options), CPU)[1]
 
     sides = (64, 128, 256)
     small, middle, large = (taken(side, tiled=True) for side in sides)
@@ -300,10 +306,9 @@ def difference_in(a, b, hole):
 
 def test_what_lies_under_the_hole_has_no_influence_on_a_refined_sample(inpainter):
     image, hole, first = large(inpainter)
-    start = Start(images=torch.where(hole, first, image), strength=0.5, overlap=0.5)
-    options = {"seeds": [5], "scheduler": "dpm++", "num_inference_steps": 2, "start": start}
-    wanted = sample(inpainter, image, hole, **options)
-    assert torch.equal(sample(inpainter, torch.where(hole, 1.0, image), hole, **options), wanted)
+    options = {"scheduler": "dpm++", "num_inference_steps": 2, "start": torch.where(hole, first, image)}
+    wanted = drawn(inpainter, image, hole, **options)
+    assert torch.equal(drawn(inpainter, torch.where(hole, 1.0, image), hole, **options), wanted)
 
 
 @pytest.mark.parametrize("options", [{}, {"guidance_scale": 3.0}])

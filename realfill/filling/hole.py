@@ -19,7 +19,7 @@ from realfill.config import SampleConfig
 from realfill.errors import RealFillWarning
 from realfill.filling.blending import blend
 from realfill.filling.grain import match_grain, measure_grain
-from realfill.filling.sampling import Start, largest_batch, sample
+from realfill.filling.sampling import largest_batch, sample
 from realfill.filling.sharpness import Sharpness, match_sharpness, measure_sharpness
 from realfill.filling.windows import Part, Window, choose_windows
 from realfill.io.images import ImageArray, to_tensor
@@ -122,10 +122,7 @@ class _Painter:
 
         A batch that doesn't fit into memory is halved.
         """
-        steps, guidance_scale, strength = self.config.stage(stage)
-        start = None
-        if begin is not None:
-            start = Start(images=to_tensor(begin), strength=strength, overlap=self.config.tile_overlap)
+        start = to_tensor(begin) if begin is not None else None
         known, mask = window.crop(self.known), window.crop_mask(self.scene.mask)
         image, hole = to_tensor(known), torch.from_numpy(mask)
         done = self.bar.n
@@ -133,10 +130,7 @@ class _Painter:
             batch = seeds[: math.ceil(len(seeds) / math.ceil(len(seeds) / self.batch_size))]  # no small rest
             try:
                 patches = sample(
-                    self.inpainter, image, hole[None, None], seeds=batch, scheduler=self.config.scheduler,
-                    num_inference_steps=steps, temperature=self.config.temperature, guidance_scale=guidance_scale,
-                    guidance_from=self.config.guidance_from,
-                    prompt=self.config.prompt or "", negative_prompt=self.config.negative_prompt, start=start,
+                    self.inpainter, image, hole[None, None], seeds=batch, config=self.config, stage=stage, start=start,
                     batch_size=self.batch_size, on_step=partial(self.bar.update, len(batch)),
                 )  # fmt: skip
             except RuntimeError as error:

@@ -13,29 +13,12 @@ from dataclasses import dataclass
 import torch
 
 from realfill.capacity import FREE_SHARE, free_bytes, is_out_of_memory, peak_bytes
-from realfill.config import GuidanceFrom, Scheduler
+from realfill.config import SampleConfig
 from realfill.filling.tiles import Tiles
 from realfill.models.inpainter import Inpainter
 from realfill.models.schedules import add_noise
 
 _MAX_BATCH_ON_CPU = 16  # more isn't faster there
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Start:
-    """What a sample starts from in place of noise.
-
-    Attributes:
-        images: (N, 3, H, W) in [0, 1], one for each seed; in the hole too.
-        strength: share of the noise schedule that is gone through anew, in (0, 1]; 1 leaves nothing of the images but
-            what is known (SDEdit, Meng et al. 2022).
-        overlap: least share of a tile's side that it has in common with the next; 0: tiles that know nothing of each
-            other.
-    """
-
-    images: torch.Tensor
-    strength: float
-    overlap: float
 
 
 @torch.no_grad()
@@ -45,14 +28,9 @@ def sample(
     hole: torch.Tensor,
     *,
     seeds: Sequence[int],
-    scheduler: Scheduler,
-    num_inference_steps: int,
-    temperature: float = 1.0,
-    guidance_scale: float = 1.0,
-    guidance_from: GuidanceFrom = "negative_prompt",
-    prompt: str = "",
-    negative_prompt: str = "",
-    start: Start | None = None,
+    config: SampleConfig,
+    stage: int = 0,
+    start: torch.Tensor | None = None,
     batch_size: int | None = None,
     on_step: Callable[[], object] | None = None,
 ) -> torch.Tensor:
@@ -65,15 +43,12 @@ def sample(
         image: (1, 3, H, W) in [0, 1]; H and W multiples of ``inpainter.latent_px``. Not read under the hole.
         hole: (1, 1, H, W) bool, True = fill.
         seeds: N of them.
-        scheduler: by name.
-        num_inference_steps: denoising steps that are taken, however far up the schedule they begin.
-        temperature: factor on the noise that ``ddpm`` adds.
-        guidance_scale: how far samples are led away from what ``guidance_from`` names; 1: not at all.
-        guidance_from: ``negative_prompt``, or ``base``: what ``inpainter.unfitted`` predicts; without that, nothing.
-        prompt: what to sample with.
-        negative_prompt: what guidance may lead away from.
-        start: what to refine, in tiles of the base's resolution; known latents follow it at every noise level, and
-            where a tile holds nothing else there is none. ``None``: from noise, the whole window at once.
+        config: resolved. What guidance leads away from by ``guidance_from="base"`` is what ``inpainter.unfitted``
+            predicts; without that it is nothing.
+        stage: whose steps, guidance and strength are taken.
+        start: (N, 3, H, W) in [0, 1], in the hole too: what a later stage refines, its ``strength`` up the noise
+            schedule (SDEdit, Meng et al. 2022), in tiles of the base's resolution. Known latents follow it at every
+            noise level, and where a tile holds nothing else there is none. ``None``: from noise, the window at once.
         batch_size: windows or tiles that the U-Net sees at a time; ``None``: all.
         on_step: called after each denoising step.
 
@@ -81,8 +56,11 @@ def sample(
         (N, 3, H, W) in [0, 1], float32, on the inpainter's device. Outside the hole, too, it is the model's, but where
         no tile is.
     """
-    strength = 1.0 if start is None else start.strength
-    steps = inpainter.make_scheduler(scheduler, num_inference_steps, temperature=temperature, strength=strength)
+    num_inference_steps, guidance_scale, strength = config.stage(stage)
+    strength = 1.0 if start is None else strength
+    steps = inpainter.make_scheduler(
+        config.scheduler, num_inference_steps, temperature=config.temperature, strength=strength
+    )
     timesteps = steps.timesteps[-num_inference_steps:]
     shape = inpainter.latent_shape((image.shape[-2], image.shape[-1]))
     canvas = shape[1:]
@@ -92,25 +70,26 @@ def sample(
     else:
         known = inpainter.known_latents(~hole.to(inpainter.device))
         side = inpainter.resolution // inpainter.latent_px
-        tiles = Tiles.cover(canvas, side, start.overlap).meeting(~known[0, 0])
+        tiles = Tiles.cover(canvas, side, config.tile_overlap).meeting(~known[0, 0])
     pixels = tiles.times(inpainter.latent_px)
     condition = torch.cat([inpainter.condition(i, h) for i, h in zip(pixels.cut(image), pixels.cut(hole), strict=True)])
-    wanted = _Voice(inpainter, inpainter.embed([prompt]))
+    prompts = [config.prompt or ""]
+    wanted = _Branch(inpainter, inpainter.embed(prompts))
     unwanted = None
-    if guidance_scale != 1 and guidance_from == "negative_prompt":
-        unwanted = _Voice(inpainter, inpainter.embed([negative_prompt]))
+    if guidance_scale != 1 and config.guidance_from == "negative_prompt":
+        unwanted = _Branch(inpainter, inpainter.embed([config.negative_prompt]))
     elif guidance_scale != 1 and inpainter.unfitted is not None:
-        unwanted = _Voice(inpainter.unfitted, inpainter.unfitted.embed([prompt]))
+        unwanted = _Branch(inpainter.unfitted, inpainter.unfitted.embed(prompts))
     model = _Model(tiles, condition, wanted, unwanted, guidance_scale, batch_size)
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
     noise = torch.cat([torch.randn((1, *shape), generator=g) for g in generators]).to(inpainter.device)
-    stochastic = {"generator": generators} if scheduler == "ddpm" else {}
+    stochastic = {"generator": generators} if config.scheduler == "ddpm" else {}
     if start is None:
         origin = None
         latents = noise * steps.init_noise_sigma
     else:
         origin = torch.cat(
-            [tiles.merge(inpainter.posterior(piece)[0] for piece in pixels.cut(one[None])) for one in start.images]
+            [tiles.merge(inpainter.posterior(piece)[0] for piece in pixels.cut(one[None])) for one in start]
         )
         latents = add_noise(steps, origin, noise, timesteps[0])
     for timestep, following in zip(timesteps, [*timesteps[1:], None], strict=True):
@@ -125,7 +104,7 @@ def sample(
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Voice:
+class _Branch:
     """A base that is asked with a prompt, (1, L, D)."""
 
     inpainter: Inpainter
@@ -152,8 +131,8 @@ class _Model:
 
     tiles: Tiles
     condition: torch.Tensor
-    wanted: _Voice
-    unwanted: _Voice | None
+    wanted: _Branch
+    unwanted: _Branch | None
     guidance_scale: float
     batch_size: int | None
 

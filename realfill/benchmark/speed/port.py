@@ -92,14 +92,7 @@ def sample_one_by_one(
     inpainter: Inpainter, image: torch.Tensor, hole: torch.Tensor, seeds: Sequence[int], config: SampleConfig
 ) -> torch.Tensor:
     """Sample seeds as so many calls of a pipeline; arguments as of ``realfill.filling.sampling.sample``."""
-    return torch.cat([
-        sample(
-            inpainter, image, hole, seeds=[seed], scheduler=config.scheduler,
-            num_inference_steps=config.num_inference_steps, guidance_scale=config.guidance_scale,
-            guidance_from=config.guidance_from, prompt=config.prompt or "",
-        )
-        for seed in seeds
-    ])  # fmt: skip
+    return torch.cat([sample(inpainter, image, hole, seeds=[seed], config=config) for seed in seeds])
 
 
 def match_pair_by_pair(

@@ -157,14 +157,8 @@ def sample_in_batches(
     """Sample as the pipeline does: as many seeds at a time as memory holds."""
     size = (image.shape[-2], image.shape[-1])
     number = config.batch_size or largest_batch(inpainter, size)
-    return torch.cat([
-        sample(
-            inpainter, image, hole, seeds=seeds[i : i + number], scheduler=config.scheduler,
-            num_inference_steps=config.num_inference_steps, guidance_scale=config.guidance_scale,
-            guidance_from=config.guidance_from, prompt=config.prompt or "",
-        ).cpu()
-        for i in range(0, len(seeds), number)
-    ])  # fmt: skip
+    batches = (seeds[i : i + number] for i in range(0, len(seeds), number))
+    return torch.cat([sample(inpainter, image, hole, seeds=batch, config=config).cpu() for batch in batches])
 
 
 def sample_variants(place: Workplace, *, port: bool) -> list[Variant]:
