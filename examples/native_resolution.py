@@ -3,8 +3,8 @@
     python examples/native_resolution.py -o OUT                  # the demo's scene
     python examples/native_resolution.py SCENES/* -o OUT         # cases with ground truth, in RealBench's layout
 
-Seam, colour shift, GMSD, detail and PSNR, for each scene and on average. Fits are kept in OUT and used again; a picture
-of each arm's first sample is written beside it.
+Seam at the hole's border and along the edges of the finest stage's tiles, colour shift, GMSD, detail and PSNR, for each
+scene and on average. Fits are kept in OUT and used again; a picture of each arm's first sample is written beside it.
 """
 
 import argparse
@@ -16,9 +16,13 @@ import numpy as np
 from realfill import Adapter, FitConfig, SampleConfig, complete, fit
 from realfill.cases import Case
 from realfill.demo import demo_scene
-from realfill.io.images import ImageArray
+from realfill.filling.hole import choose_parts
+from realfill.filling.tiles import Tiles
+from realfill.io.images import ImageArray, MaskArray
 from realfill.io.writing import write_png
+from realfill.masks import bounding_box
 from realfill.metrics import delta_e, gmsd, native_detail, psnr, seam
+from realfill.models.inpainter import Inpainter
 from realfill.scene import Scene
 
 ARMS = {
@@ -46,6 +50,7 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=4)
     parser.add_argument("--strength", type=float, nargs="+", help="of the stages after the first")
     parser.add_argument("--stage-steps", type=int, nargs="+", default=[6])
+    parser.add_argument("--stage-guidance", type=float, nargs="+", default=[1.0])
     parser.add_argument("--arms", nargs="+", choices=list(ARMS), default=list(ARMS))
     options = parser.parse_args()
 
@@ -62,29 +67,50 @@ def measure(name: str, scene: Scene, truth: ImageArray, options: argparse.Namesp
     folder = options.output / name
     folder.mkdir(parents=True, exist_ok=True)
     adapter = fitted(scene, folder, options)
-    common = SampleConfig(num_samples=options.samples, stage_steps=tuple(options.stage_steps), match_sharpness=False)
+    common = SampleConfig(
+        num_samples=options.samples, num_stages=1, stage_steps=tuple(options.stage_steps),
+        stage_guidance=tuple(options.stage_guidance), match_sharpness=False,
+    )  # fmt: skip
     if options.strength:
         common = dataclasses.replace(common, stage_strength=tuple(options.strength))
     unranked = scene.with_references(0)
-    rows = {"the photo itself": figures(truth, truth, scene)}
+    tiles = finest_tiles(scene, options.base)
+    rows = {"the photo itself": figures(truth, truth, scene, tiles)}
     for arm in options.arms:
         images = [
             c.image for c in complete(unranked, adapter, dataclasses.replace(common, **ARMS[arm]), progress=False)
         ]
         write_png(folder / f"{arm.replace(', ', '_').replace(' ', '_')}.png", images[0])
-        rows[arm] = np.mean([figures(image, truth, scene) for image in images], axis=0)
+        rows[arm] = np.mean([figures(image, truth, scene, tiles) for image in images], axis=0)
     print_table(f"{name}: mean of {options.samples} samples", rows)
     return rows
 
 
-def figures(image: ImageArray, truth: ImageArray, scene: Scene) -> list[float]:
-    mask = scene.mask
+def finest_tiles(scene: Scene, base: str) -> tuple[slice, slice, MaskArray]:
+    """Lay a chessboard of the finest stage's tiles, without overlap, over a box inside the hole's largest part."""
+    inpainter = Inpainter.load(base)
+    config = SampleConfig(num_stages=9).resolve(inpainter.card.sample)
+    part = max(choose_parts(inpainter, scene, config), key=lambda part: part.of(scene.mask).sum())
+    window, board = part.windows[-1], np.zeros_like(scene.mask)
+    for y, x in Tiles.cover(window.size, inpainter.resolution, 0).corners:
+        top, left = window.box[0] + y, window.box[1] + x
+        tile = (slice(top, top + inpainter.resolution), slice(left, left + inpainter.resolution))
+        board[tile] = (round(y / inpainter.resolution) + round(x / inpainter.resolution)) % 2
+    top, left, bottom, right = bounding_box(part.of(scene.mask))
+    height, width = bottom - top, right - left  # an ellipse holds 0.7 of these sides
+    rows = slice(top + round(0.15 * height), bottom - round(0.15 * height))
+    columns = slice(left + round(0.15 * width), right - round(0.15 * width))
+    return rows, columns, board[rows, columns]
+
+
+def figures(image: ImageArray, truth: ImageArray, scene: Scene, tiles: tuple[slice, slice, MaskArray]) -> list[float]:
+    mask, (rows, columns, board) = scene.mask, tiles
     compared = (metric(image, truth, mask) for metric in (gmsd, native_detail, psnr))
-    return [seam(image, mask), delta_e(image, mask), *compared]
+    return [seam(image, mask), seam(image[rows, columns], board), delta_e(image, mask), *compared]
 
 
 def print_table(title: str, rows: dict[str, list[float]]) -> None:
-    names = ("seam", "ΔE00", "GMSD", "detail", "PSNR")
+    names = ("seam", "at tiles", "ΔE00", "GMSD", "detail", "PSNR")
     print(f"{title:<36}" + "".join(f"{name:>9}" for name in names))
     for arm, values in rows.items():
         print(f"{arm:<36}" + "".join(f"{value:>9.3f}" for value in values), flush=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -62,14 +61,3 @@ def case_folders(directory: str | PathLike[str]) -> list[Path]:
     if not found:
         raise SceneError(f"{str(folder)!r} holds no scenes; legal: a folder of folders with ref/ and target/")
     return found
-
-
-def load_cases(directory: str | PathLike[str]) -> Iterator[Case]:
-    """Read the cases of a folder one after the other; scenes without ground truth are left out.
-
-    Raises:
-        SceneError: there are no scenes, or one is damaged.
-    """
-    for folder in case_folders(directory):
-        if find_image(folder / "target", "gt") is not None:
-            yield Case.load(folder)

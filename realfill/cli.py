@@ -37,7 +37,10 @@ def _run(args: Sequence[str] | None) -> int:
     try:
         command()
     except KeyboardInterrupt:
-        print("stopped; if a fit was under way, the same command goes on where it stood", file=sys.stderr)
+        print(
+            "stopped; a fit of `run` or `fit` that was under way goes on where it stood with the same command",
+            file=sys.stderr,
+        )
         return 130
     except Exception as error:  # noqa: BLE001 - whatever it is, a line tells it better than a trace
         if getattr(command, "traceback", False):

@@ -92,7 +92,7 @@ class FitConfig(Config):
     learning_rate: Auto[float] = auto(2e-4)
     """AdamW's learning rate for the U-Net. Paper: 2e-4."""
     text_encoder_learning_rate: Auto[float] = auto(4e-5)
-    """The same for the text encoder; 0 leaves it alone. Paper: 4e-5."""
+    """The same for the text encoder; 0 leaves it alone, as ``trainable="all"`` always does. Paper: 4e-5."""
     weight_decay: Auto[float] = auto(1e-2)
     """AdamW's weight decay. Unstated in the paper; torch's default."""
     lr_scheduler: Auto[Schedule] = auto("constant")

@@ -31,7 +31,7 @@ RANKING = RankConfig(matcher="sift").resolve({})
 class Flat:
     """A method that paints the hole grey, as grey as both seeds say."""
 
-    name, uses_fit_seed, uses_seed = "flat", True, True
+    name, uses_references, uses_fit_seed, uses_seed = "flat", True, True, True
 
     def __init__(self):
         self.prepared = []

@@ -42,6 +42,7 @@ class Smooth:
     """Push-pull (Gortler et al., The Lumigraph, SIGGRAPH 1996): the smoothest of fills, and so the floor."""
 
     name: ClassVar[str] = "smooth"
+    uses_references: ClassVar[bool] = False
     uses_fit_seed: ClassVar[bool] = False
     uses_seed: ClassVar[bool] = False
 
@@ -56,6 +57,7 @@ class Telea:
     """Continue the known pixels inward, nearest first (Telea, Journal of Graphics Tools 2004; ``cv2.inpaint``)."""
 
     name: ClassVar[str] = "telea"
+    uses_references: ClassVar[bool] = False
     uses_fit_seed: ClassVar[bool] = False
     uses_seed: ClassVar[bool] = False
 
@@ -78,6 +80,7 @@ class ShiftMap:
     """
 
     name: ClassVar[str] = "shiftmap"
+    uses_references: ClassVar[bool] = False
     uses_fit_seed: ClassVar[bool] = False
     uses_seed: ClassVar[bool] = False
 

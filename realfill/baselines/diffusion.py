@@ -22,6 +22,7 @@ class RealFill:
     """Fit on the references, then sample (RealFill, Tang et al. 2024)."""
 
     name: ClassVar[str] = "realfill"
+    uses_references: ClassVar[bool] = True
     uses_fit_seed: ClassVar[bool] = True
     uses_seed: ClassVar[bool] = True
 
@@ -42,6 +43,7 @@ class Base:
     """The same base without a fit and without words."""
 
     name: ClassVar[str] = "base"
+    uses_references: ClassVar[bool] = False
     uses_fit_seed: ClassVar[bool] = False
     uses_seed: ClassVar[bool] = True
 
@@ -60,6 +62,7 @@ class Prompt:
     """The same base without a fit, told in words what the scene shows."""
 
     name: ClassVar[str] = "prompt"
+    uses_references: ClassVar[bool] = False
     uses_fit_seed: ClassVar[bool] = False
     uses_seed: ClassVar[bool] = True
 

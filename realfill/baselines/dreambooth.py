@@ -61,6 +61,7 @@ class DreamBooth:
     """
 
     name: ClassVar[str] = "dreambooth"
+    uses_references: ClassVar[bool] = True
     uses_fit_seed: ClassVar[bool] = True
     uses_seed: ClassVar[bool] = True
 

@@ -37,6 +37,7 @@ class Klein:
     """
 
     name: ClassVar[str] = "klein"
+    uses_references: ClassVar[bool] = True
     uses_fit_seed: ClassVar[bool] = False
     uses_seed: ClassVar[bool] = True
 

@@ -17,11 +17,13 @@ class Method(Protocol):
 
     Attributes:
         name: as the command line knows it.
+        uses_references: whether it looks at the scene's references.
         uses_fit_seed: whether ``prepare`` gives something else for another fit seed.
         uses_seed: whether a sampler gives something else for another seed.
     """
 
     name: ClassVar[str]
+    uses_references: ClassVar[bool]
     uses_fit_seed: ClassVar[bool]
     uses_seed: ClassVar[bool]
 

@@ -38,6 +38,7 @@ class PaintByExample:
     """
 
     name: ClassVar[str] = "paint_by_example"
+    uses_references: ClassVar[bool] = True
     uses_fit_seed: ClassVar[bool] = False
     uses_seed: ClassVar[bool] = True
 

@@ -27,6 +27,7 @@ class Stitching:
     """
 
     name: ClassVar[str] = "stitching"
+    uses_references: ClassVar[bool] = True
     uses_fit_seed: ClassVar[bool] = False
     uses_seed: ClassVar[bool] = False
 

@@ -83,7 +83,7 @@ def set_up(
     arms = []
     for name in config.methods:
         method = _method(name, config, fit, sample, device)
-        takes_some = config.num_references if name not in _WITHOUT_REFERENCES else ()
+        takes_some = config.num_references if method.uses_references else ()
         arms += [Arm(method=method, num_references=n) for n in takes_some or (None,)]
     values = config.to_dict()
     about = {
@@ -101,9 +101,6 @@ def _plain(name: MetricName) -> Metric:
     """Take a metric without weights as a function of (image, truth, mask)."""
     metric: Callable[..., float] = getattr(metrics, name)
     return metric if metrics.METRICS[name].needs_truth else lambda image, _, mask: metric(image, mask)
-
-
-_WITHOUT_REFERENCES = frozenset({"base", "prompt", "smooth", "telea", "shiftmap"})
 
 
 def _method(name: MethodName, config: BenchConfig, fit: FitConfig, sample: SampleConfig, device: str | None) -> Method:

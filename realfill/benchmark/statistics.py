@@ -55,13 +55,11 @@ class Difference:
     Attributes:
         estimate: mean over shared scenes; above 0: the first is better.
         num_better: scenes in which the first is better.
-        num_worse: scenes in which the other is.
         per_case: scene to difference.
     """
 
     estimate: Estimate
     num_better: int
-    num_worse: int
     per_case: Mapping[str, float]
 
 
@@ -157,8 +155,8 @@ def paired_differences(
         if mean is not None:
             means = case_means(a), case_means(b)
             per_case = {case: means[0][case] - means[1][case] for case in a if case in b}
-            better, worse = sum(d > 0 for d in per_case.values()), sum(d < 0 for d in per_case.values())
-            found[metric] = Difference(estimate=mean, num_better=better, num_worse=worse, per_case=per_case)
+            better = sum(d > 0 for d in per_case.values())
+            found[metric] = Difference(estimate=mean, num_better=better, per_case=per_case)
     return found
 
 
