@@ -3,22 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 import sys
 import warnings
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
-from importlib.metadata import version
 from os import PathLike
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
 from tqdm import tqdm
 
-from realfill import __version__
 from realfill.config import FitConfig, RankConfig, SampleConfig
 from realfill.devices import (
     make_accelerator,
@@ -37,14 +30,13 @@ from realfill.models.adapter import Adapter, attach, trainable_lora, trainable_w
 from realfill.models.bases import Card, locate
 from realfill.models.inpainter import Inpainter
 from realfill.models.matcher import load_matcher
+from realfill.provenance import describe_completion, describe_fit_done, fit_identity, hash_scene
 from realfill.ranking import rank
 from realfill.results import Completion, Completions
 from realfill.scene import Scene
 from realfill.training_set import training_set
 
 _LARGE_PX = 512  # of a base that a processor is too slow for
-_OF_THE_MACHINE = ("checkpoint_every", "gradient_accumulation_steps", "gradient_checkpointing", "compile")
-_LIBRARIES = ("torch", "diffusers", "transformers", "peft", "accelerate")
 
 
 def fit(
@@ -101,13 +93,7 @@ def fit(
     trainable = (trainable_lora if lora else trainable_weights)(inpainter, config)
     trainer = Trainer(inpainter, trainable, config, make_accelerator(where, config.mixed_precision))
     parts = choose_parts(inpainter, scene, sampling)
-    inputs = {f"reference {i}": _hash(r) for i, r in enumerate(scene.references)}
-    inputs |= {"target": _hash(scene.known), "mask": _hash(scene.mask)}
-    recipe = {**config.to_dict(), **dict.fromkeys(_OF_THE_MACHINE)}
-    seen = _crops_as_seen(inpainter, sampling)
-    identity = hashlib.sha256(
-        json.dumps([recipe, str(frozen), inpainter.fingerprint, seen, inputs]).encode()
-    ).hexdigest()
+    inputs = hash_scene(scene)
     if where.type == "cpu" and inpainter.resolution >= _LARGE_PX:
         warnings.warn(
             f"a fit of {inpainter.base!r}, at {inpainter.resolution} pixels, takes days on a processor; it is meant "
@@ -119,27 +105,17 @@ def fit(
         trainer,
         training_set(scene, parts, config, inpainter.resolution),
         checkpoint=Path(checkpoint_dir) / CHECKPOINT_NAME if checkpoint_dir is not None else None,
-        identity=identity,
+        identity=fit_identity(inputs, config, sampling, inpainter),
         overwrite=overwrite,
         on_step=on_step,
         progress=progress,
     )
-    manifest = {
-        "realfill": __version__,
-        "libraries": {name: version(name) for name in _LIBRARIES},
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "num_steps_done": trainer.step,
-        "time_s": round(trainer.time_s, 3),
-        "device": str(where),
-        "inputs": inputs,
-    }
-    tensors = trainer.export()
     return Adapter(
-        tensors=tensors,
+        tensors=trainer.export(),
         config=trainer.config,
         fingerprint=inpainter.fingerprint,
         losses=tuple(trainer.losses),
-        manifest=manifest,
+        manifest=describe_fit_done(trainer, inputs),
     )
 
 
@@ -212,9 +188,7 @@ def _complete(
                 "it hasn't seen the scene so close. Give the fit the same num_stages", RealFillWarning, stacklevel=3,
             )  # fmt: skip
     inpainter.to(where, resolve_dtype(where, dtype))
-    provenance = _provenance(adapter, config, ranking, inpainter)
-    if scene.history:
-        provenance["scene"] = dict(scene.history)
+    provenance = describe_completion(scene, adapter, config, ranking, inpainter)
     filled = fill_hole(inpainter, scene, config, progress=progress)
     items = [Completion(scene=scene, filled=f, seed=seed, provenance=provenance) for seed, f in filled.items()]
     completions = Completions(items=tuple(items), scene=scene)
@@ -309,26 +283,3 @@ def _require_references(scene: Scene) -> None:
             "the scene has no references to learn from; add one to five (to the folder's ref/), or complete it with a "
             "bare base"
         )
-
-
-def _crops_as_seen(inpainter: Inpainter, sampling: SampleConfig) -> dict[str, Any]:
-    """Tell what a base's card, beside its recipe, decides about crops and how the model is shown them."""
-    card = inpainter.card
-    return {
-        "resolution": inpainter.resolution, "masked_image": card.masked_image, "masked_latent": card.masked_latent,
-        "context": sampling.context, "join_windows": sampling.join_windows,
-    }  # fmt: skip
-
-
-def _provenance(
-    adapter: Adapter | str, config: SampleConfig, ranking: RankConfig, inpainter: Inpainter
-) -> dict[str, Any]:
-    base = Path(inpainter.base).name if Path(inpainter.base).is_absolute() else inpainter.base  # photos are published
-    made: dict[str, Any] = {"realfill": __version__, "base": base, "fingerprint": inpainter.fingerprint}
-    if isinstance(adapter, Adapter):
-        made["fit"] = {**adapter.config.to_dict(), "base": base}
-    return {**made, "sample": config.to_dict(), "rank": ranking.to_dict()}
-
-
-def _hash(array: np.ndarray) -> str:
-    return hashlib.sha256(f"{array.shape}".encode() + np.ascontiguousarray(array).tobytes()).hexdigest()[:32]

@@ -5,20 +5,16 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import os
 import platform
 import shutil
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeAlias
 
-import cv2
 import numpy as np
-import torch
 from tqdm import tqdm
 
 from realfill import __version__
@@ -28,10 +24,12 @@ from realfill.benchmark.records import Record, Results, Run
 from realfill.cases import Case, case_folders
 from realfill.completion import Completion
 from realfill.config import RankConfig
+from realfill.devices import resolve_device
 from realfill.errors import OutputError, RealFillError, RealFillWarning
 from realfill.io.images import ImageArray, MaskArray, read_image
 from realfill.io.writing import write_png
 from realfill.models.matcher import Matcher
+from realfill.provenance import describe_machine, hash_array, hash_scene, library_versions
 from realfill.ranking import rank
 from realfill.results import Completions
 from realfill.scene import Scene
@@ -40,7 +38,6 @@ RESULTS_NAME = "results.json"
 _CONFIG_NAME = "benchmark.json"
 _RUN_NAME = "run.json"
 _REPORTS = ("results.md", "index.html")
-_LIBRARIES = ("torch", "diffusers", "transformers", "peft", "opencv-contrib-python", "scikit-image", "numpy")
 
 Metric: TypeAlias = Callable[[ImageArray, ImageArray, MaskArray], float]
 
@@ -163,9 +160,9 @@ class Benchmark:
     def _about(self) -> dict[str, Any]:
         return {
             "realfill": __version__,
-            "libraries": {name: version(name) for name in _LIBRARIES},
+            "libraries": library_versions(),
             "python": platform.python_version(),
-            "machine": _machine(),
+            "machine": describe_machine(resolve_device(None)),
             "num_samples": self.num_samples,
             "fit_seeds": self.fit_seeds,
             "ranking": self.ranking.to_dict(),
@@ -175,7 +172,7 @@ class Benchmark:
     def _unit(self, case: Case, arm: Arm, fit_seed: int, output: Path) -> tuple[Run, list[Record]]:
         """Complete a case with an arm and a fit seed, unless that was done already, and measure what isn't measured."""
         folder = output / "cases" / case.name / arm.name / f"fit{fit_seed}"
-        identity = _hash(case)
+        identity = _identify(case)
         kept = _load_unit(folder, identity)
         try:
             if kept is None:
@@ -303,13 +300,7 @@ def _write_inputs(folder: Path, case: Case) -> None:
         write_png(folder / f"{name}.png", picture)
 
 
-def _hash(case: Case) -> str:
-    digest = hashlib.sha256(json.dumps(case.prompt).encode())
-    for array in (*case.scene.references, case.scene.target, case.scene.mask, case.truth):
-        digest.update(f"{array.shape}".encode() + np.ascontiguousarray(array).tobytes())
-    return digest.hexdigest()[:32]
-
-
-def _machine() -> str:
-    cores = f"{os.cpu_count()} CPU cores ({platform.machine()}, {cv2.getCPUFeaturesLine()})"
-    return f"{torch.cuda.get_device_name()}, {cores}" if torch.cuda.is_available() else cores
+def _identify(case: Case) -> str:
+    """Hash a case, its truth included."""
+    whole = [case.prompt, hash_scene(case.scene), hash_array(case.scene.target), hash_array(case.truth)]
+    return hashlib.sha256(json.dumps(whole).encode()).hexdigest()[:32]

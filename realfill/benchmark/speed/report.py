@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
-import platform
 import tempfile
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
@@ -26,6 +24,7 @@ from realfill.benchmark.speed.workloads import Workplace, fit_variants, rank_var
 from realfill.config import FitConfig, RankConfig, SampleConfig
 from realfill.devices import resolve_device
 from realfill.models.untrained import UNTRAINED, write_sd
+from realfill.provenance import describe_machine
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,7 +103,7 @@ def measure_speed(
         growths = growth(place, ranking, config.parts, photo_px=config.photo_px) if config.scaling else []
     about = {
         "base": name,
-        "machine": _machine(where),
+        "machine": describe_machine(where),
         "versions": {"realfill": __version__, "torch": torch.__version__},
         "speed": config.to_dict(),
         "fit": {**place.fit.to_dict(), "base": name},
@@ -112,14 +111,6 @@ def measure_speed(
         "rank": ranking.to_dict(),
     }
     return SpeedReport(about=about, figures=tuple(figures), profiles=profiles, growths=tuple(growths))
-
-
-def _machine(device: torch.device) -> str:
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    features = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
-    bf16 = ", AVX-512 bf16" if features.get("avx512_bf16") else ""
-    return f"{device.type} ({platform.machine()}, {torch.get_num_threads()} of {os.cpu_count()} threads{bf16})"
 
 
 def _figures_table(figures: tuple[Figures, ...]) -> Table:
