@@ -8,7 +8,8 @@ from pathlib import Path
 
 from realfill.errors import SceneError
 from realfill.io.images import ImageArray, natural_key, read_image
-from realfill.scene import Scene, find_image
+from realfill.scene import Scene
+from realfill.scene_parts import find_image
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

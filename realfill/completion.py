@@ -24,7 +24,8 @@ from realfill.io.profiles import to_depth
 from realfill.io.writing import write_photo
 from realfill.masks import bounding_box
 from realfill.plotting import image_grid
-from realfill.scene import Scene, read_mask
+from realfill.scene import Scene
+from realfill.scene_parts import read_mask
 
 _LOSSY = 8.0  # mean difference, in levels of 255, up to which a JPEG may still be of the same target
 

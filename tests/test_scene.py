@@ -10,7 +10,7 @@ from PIL import Image
 from realfill import Scene
 from realfill.errors import OutputError, RealFillError, RealFillWarning, SceneError
 from realfill.masks import dilate
-from realfill.scene import read_mask
+from realfill.scene_parts import read_mask
 
 PHOTO = make_photo(64, 80)
 HOLE = np.zeros((64, 80), bool)

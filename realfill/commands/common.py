@@ -87,7 +87,8 @@ class SceneOptions:
         return self._read(directory).dilated(self.dilation_px)
 
     def _read(self, directory: Path) -> Scene:
-        from realfill.scene import Scene, find_parts
+        from realfill.scene import Scene
+        from realfill.scene_parts import find_parts
 
         sides = {
             "left": self.outpaint_left,
