@@ -59,7 +59,7 @@ def main() -> None:
     if not found:
         measure("demo", *demo_scene(), options)
     if len(found) > 1:
-        print_table(f"mean of {len(found)} scenes", {k: np.mean([f[k] for f in found], axis=0) for k in found[0]})
+        print_table(f"mean of {len(found)} scenes", {k: np.nanmean([f[k] for f in found], axis=0) for k in found[0]})
 
 
 def measure(name: str, scene: Scene, truth: ImageArray, options: argparse.Namespace) -> dict[str, list[float]]:
@@ -87,15 +87,20 @@ def measure(name: str, scene: Scene, truth: ImageArray, options: argparse.Namesp
 
 
 def finest_tiles(scene: Scene, base: str) -> tuple[slice, slice, MaskArray]:
-    """Lay a chessboard of the finest stage's tiles, without overlap, over a box inside the hole's largest part."""
+    """Lay a chessboard of the finest stage's tiles over a box inside the hole's largest part.
+
+    Of tiles that know nothing of each other: where they overlap, the edges are others.
+    """
     inpainter = Inpainter.load(base)
     config = SampleConfig(num_stages=9).resolve(inpainter.card.sample)
     part = max(choose_parts(inpainter, scene, config), key=lambda part: part.of(scene.mask).sum())
-    window, board = part.windows[-1], np.zeros_like(scene.mask)
-    for y, x in Tiles.cover(window.size, inpainter.resolution, 0).corners:
+    window, board, px = part.windows[-1], np.zeros_like(scene.mask), inpainter.latent_px
+    tiles = Tiles.cover((window.size[0] // px, window.size[1] // px), inpainter.resolution // px, 0).times(px)
+    starts = [sorted({corner[axis] for corner in tiles.corners}) for axis in (0, 1)]
+    for y, x in tiles.corners:
         top, left = window.box[0] + y, window.box[1] + x
-        tile = (slice(top, top + inpainter.resolution), slice(left, left + inpainter.resolution))
-        board[tile] = (round(y / inpainter.resolution) + round(x / inpainter.resolution)) % 2
+        tile = (slice(top, top + tiles.size[0]), slice(left, left + tiles.size[1]))
+        board[tile] = (starts[0].index(y) + starts[1].index(x)) % 2
     top, left, bottom, right = bounding_box(part.of(scene.mask))
     height, width = bottom - top, right - left  # an ellipse holds 0.7 of these sides
     rows = slice(top + round(0.15 * height), bottom - round(0.15 * height))
@@ -106,7 +111,8 @@ def finest_tiles(scene: Scene, base: str) -> tuple[slice, slice, MaskArray]:
 def figures(image: ImageArray, truth: ImageArray, scene: Scene, tiles: tuple[slice, slice, MaskArray]) -> list[float]:
     mask, (rows, columns, board) = scene.mask, tiles
     compared = (metric(image, truth, mask) for metric in (gmsd, native_detail, psnr))
-    return [seam(image, mask), seam(image[rows, columns], board), delta_e(image, mask), *compared]
+    at_tiles = seam(image[rows, columns], board) if board.any() and not board.all() else np.nan
+    return [seam(image, mask), at_tiles, delta_e(image, mask), *compared]
 
 
 def print_table(title: str, rows: dict[str, list[float]]) -> None:

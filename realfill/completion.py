@@ -140,7 +140,7 @@ class Completion:
                 stacklevel=2,
             )
         made: dict[str, Any] = {"seed": self.seed, "num_pixels": int(inside.sum())}
-        before = self.scene.history.get("redo")
+        before = self.provenance.get("scene", self.scene.history).get("redo")
         if before is not None:  # of earlier ones not all, again and again: metadata have their limits
             made["before"] = [{k: before[k] for k in ("seed", "num_pixels")}, *before.get("before", ())]
         made["provenance"] = {k: v for k, v in self.provenance.items() if k != "scene"}

@@ -69,10 +69,10 @@ class FitConfig(Config):
     """Independent random crops in each step, over all processes. Paper: 16."""
     gradient_accumulation_steps: int | None = None
     """Pieces that the batch is computed in, to save memory; a divisor of the batch. The result stays the same. None: as
-    few as are expected to fit into what is free on a GPU; elsewhere 1."""
+    few as are expected to fit into what is free."""
     gradient_checkpointing: bool | None = None
     """Recompute activations in the backward pass: less memory, about a third more time. None: where single crops
-    wouldn't fit into what is free on a GPU."""
+    wouldn't fit into what is free."""
     compile: bool | None = None
     """Compile the U-Net's repeated blocks, which takes a minute or so first. None: on CUDA, where the fit is long
     enough for that to pay."""
@@ -125,12 +125,12 @@ class FitConfig(Config):
     """Share of the crops that come from the target; the others are spread evenly over the references.
     Unstated in the paper: as if one photo in four were the target."""
     crop_scale: Auto[tuple[float, float]] = auto((0.7, 1.4))
-    """Range of a crop's side, as a multiple of the side of the window in which the hole will be filled (with the base's
+    """Range of a crop's side, as a multiple of the side of a window in which the hole will be filled (with the base's
     own ``context`` and ``join_windows``), at the scale at which matched keypoints say that the photo shows the scene;
     drawn evenly on a logarithmic scale. Unstated in the paper: close to the scale that is needed."""
     num_stages: Auto[int] = auto(1)
-    """Stages of ``SampleConfig.num_stages`` that the fit is for: crops become as small as a tile of the finest shows.
-    """
+    """Stages of ``SampleConfig.num_stages`` that the fit is for: crops come at the scale of the window and of each
+    stage's tiles, as often for each stage of each part of the hole."""
     aligned_share: Auto[float] = auto(0.0)
     """Share of the references' crops that are taken of the references as a homography lays them over the target, their
     colours brought to its own: around the hole, which is hidden in them. None where no reference can be laid so.

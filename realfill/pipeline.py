@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from os import PathLike
 from pathlib import Path
 
+import cv2
 import torch
 from tqdm import tqdm
 
@@ -30,7 +31,7 @@ from realfill.models.adapter import Adapter, attach, trainable_lora, trainable_w
 from realfill.models.bases import Card, locate
 from realfill.models.inpainter import Inpainter
 from realfill.models.matcher import load_matcher
-from realfill.provenance import describe_completion, describe_fit_done, fit_identity, hash_scene
+from realfill.provenance import describe_completion, describe_finished_fit, fit_identity, hash_scene
 from realfill.ranking import rank
 from realfill.results import Completion, Completions
 from realfill.scene import Scene
@@ -115,7 +116,7 @@ def fit(
         config=trainer.config,
         fingerprint=inpainter.fingerprint,
         losses=tuple(trainer.losses),
-        manifest=describe_fit_done(trainer, inputs),
+        manifest=describe_finished_fit(trainer, inputs),
     )
 
 
@@ -196,10 +197,10 @@ def _complete(
         return completions
     try:
         return rank(completions, config=ranking, matcher=matcher, device=where, progress=progress)
-    except (RuntimeError, MemoryError) as error:  # on a GPU: out of memory
+    except (RuntimeError, MemoryError, cv2.error) as error:  # out of memory, most likely
         warnings.warn(
-            f"the completions can't be ranked ({error}); they stay in the order of their seeds. Rank them later, with "
-            "another matcher or a smaller max_size_px", RealFillWarning, stacklevel=3,
+            f"the completions can't be ranked ({type(error).__name__}: {error}); they stay in the order of their "
+            "seeds. Rank them later, with another matcher or a smaller max_size_px", RealFillWarning, stacklevel=3,
         )  # fmt: skip
         return completions
 

@@ -13,6 +13,7 @@ import hashlib
 import json
 import math
 import re
+import shutil
 import sys
 import time
 from collections.abc import Sequence
@@ -42,6 +43,7 @@ from realfill.models.inpainter import Inpainter
 from realfill.models.mini.building import build_pipeline, principal_components, regress_decoder, widen
 
 _PREVIEWS = 12
+_START = "start"  # what the run began with, beside the base that comes of it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,18 +133,21 @@ def pretrain(config: PretrainConfig, *, progress: bool = True) -> Path:
         ValueError: its first level can't be made as wide as ``widths`` says.
     """
     checkpoint = config.output / CHECKPOINT_NAME
-    begun = checkpoint.exists()
-    if config.output.exists() and any(config.output.iterdir()) and not begun:
+    begun = config.output / _START
+    if config.output.exists() and any(config.output.iterdir()) and not begun.exists():
         raise OutputError(f"{str(config.output)!r} isn't empty and holds no unfinished run; choose another folder")
     kept, held_out = load_photos(config.photos, config.num_holdout)
     device = resolve_device(config.device)
     accelerator = make_accelerator(device, config.mixed_precision)
+    accelerator.wait_for_everyone()  # until all of them have looked
+    if not begun.exists() and accelerator.is_main_process:
+        inpainter, partial = _start(config, kept), config.output.with_name(f"{config.output.name}.partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        inpainter.save(partial, inpainter.card)
+        config.output.mkdir(parents=True, exist_ok=True)
+        partial.replace(begun)
     accelerator.wait_for_everyone()
-    if not begun and accelerator.is_main_process:
-        inpainter = _start(config, kept)
-        inpainter.save(config.output, inpainter.card)
-    accelerator.wait_for_everyone()
-    inpainter = Inpainter.load(str(config.output)).to(device, torch.float32)  # so that each piece starts with the same
+    inpainter = Inpainter.load(str(begun)).to(device, torch.float32)  # each piece of the run starts with the same
     fit_config = dataclasses.replace(config.fit_config(), mixed_precision=accelerator.mixed_precision)
     trainer = Trainer(inpainter, _all_weights(inpainter.unet), fit_config, accelerator)
     start = time.monotonic()

@@ -7,7 +7,7 @@ import json
 import os
 import platform
 from datetime import UTC, datetime
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,9 @@ from realfill.models.adapter import Adapter
 from realfill.models.inpainter import Inpainter
 from realfill.scene import Scene
 
-_LIBRARIES = ("torch", "diffusers", "transformers", "peft", "accelerate", "opencv-contrib-python", "numpy")
+_LIBRARIES = (
+    "torch", "diffusers", "transformers", "peft", "accelerate", "opencv-contrib-python", "scikit-image", "numpy",
+)  # fmt: skip
 _OF_THE_MACHINE = ("checkpoint_every", "gradient_accumulation_steps", "gradient_checkpointing", "compile")
 
 
@@ -55,10 +57,10 @@ def fit_identity(inputs: dict[str, str], config: FitConfig, sampling: SampleConf
     return hashlib.sha256(json.dumps(values).encode()).hexdigest()
 
 
-def describe_fit_done(trainer: Trainer, inputs: dict[str, str]) -> dict[str, Any]:
+def describe_finished_fit(trainer: Trainer, inputs: dict[str, str]) -> dict[str, Any]:
     """Tell, for an adapter, what it was made from, where, and how long it took."""
     return {
-        "realfill": version("realfill"),
+        "realfill": _version("realfill"),
         "libraries": library_versions(),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "num_steps_done": trainer.step,
@@ -73,16 +75,16 @@ def describe_completion(
 ) -> dict[str, Any]:
     """Tell, for completions, what they are made with; configs are resolved."""
     base = Path(inpainter.base).name if Path(inpainter.base).is_absolute() else inpainter.base  # photos are published
-    made: dict[str, Any] = {"realfill": version("realfill"), "base": base, "fingerprint": inpainter.fingerprint}
+    made: dict[str, Any] = {"realfill": _version("realfill"), "base": base, "fingerprint": inpainter.fingerprint}
     if isinstance(adapter, Adapter):
         made["fit"] = {**adapter.config.to_dict(), "base": base}
     made |= {"sample": config.to_dict(), "rank": ranking.to_dict()}
     return {**made, "scene": dict(scene.history)} if scene.history else made
 
 
-def library_versions() -> dict[str, str]:
-    """Tell the versions of the libraries that decide what pixels come to."""
-    return {name: version(name) for name in _LIBRARIES}
+def library_versions() -> dict[str, str | None]:
+    """Tell the versions of the libraries that decide what pixels come to; ``None`` where one goes by another name."""
+    return {name: _version(name) for name in _LIBRARIES}
 
 
 def describe_machine(device: torch.device) -> str:
@@ -92,3 +94,10 @@ def describe_machine(device: torch.device) -> str:
     features = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
     bf16 = ", AVX-512 bf16" if features.get("avx512_bf16") else ""
     return f"{device.type} ({platform.machine()}, {torch.get_num_threads()} of {os.cpu_count()} threads{bf16})"
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None

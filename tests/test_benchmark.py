@@ -234,7 +234,10 @@ def test_a_metric_that_fails_is_told_and_costs_nothing_else(cases, tmp_path):
 def test_a_run_whose_pictures_are_gone_is_run_again(cases, tmp_path):
     arms, metrics = [Arm(method=Flat())], {"psnr": psnr, "l1": lambda image, truth, mask: 0.5}
     make(arms).run(cases, tmp_path / "out", progress=False)
-    next((tmp_path / "out").rglob("seed1.png")).unlink()
+    lost = next((tmp_path / "out").rglob("seed1.png"))
+    lost.unlink()
+    unit = json.loads((lost.parent / "run.json").read_text())
+    (lost.parent / "run.json").write_text(json.dumps({**unit, "records": []}))  # as if stopped before it was measured
     again = Flat()
     results = make([Arm(method=again)], metrics=metrics).run(cases, tmp_path / "out", progress=False)
     assert len(again.prepared) == 1 and not any(run.error for run in results.runs)

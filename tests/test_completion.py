@@ -213,13 +213,19 @@ def test_redoing_a_part_keeps_everything_else(tmp_path):
     assert again.history["redo"] == {"seed": 3, "num_pixels": 80, "provenance": MADE}
 
 
-def test_what_a_file_tells_of_parts_done_again_does_not_grow_with_each():
-    completion = Completion.from_image(FILL, Scene([], make_photo(*SIZE), HOLE), 3, provenance=MADE)
+@pytest.mark.parametrize("through_file", [False, True])
+def test_what_is_told_of_parts_done_again_does_not_grow_with_each(tmp_path, through_file):
+    scene = Scene([], make_photo(*SIZE), HOLE)
+    completion = Completion.from_image(FILL, scene, 3, provenance=MADE)
     for seed in (4, 5, 6):
         again = completion.redo(PART)
         provenance = {**MADE, "scene": dict(again.history)}
         completion = Completion.from_image(FILL, again, seed, provenance=provenance)
-    assert again.history["redo"]["provenance"] == MADE and again.history["redo"]["seed"] == 5
+        if through_file:
+            completion.save(tmp_path / f"{seed}.png")
+            completion = Completion.load(tmp_path / f"{seed}.png", scene)
+    assert again.history["redo"]["provenance"].items() >= MADE.items() and again.history["redo"]["seed"] == 5
+    assert "scene" not in again.history["redo"]["provenance"]
     assert [part["seed"] for part in again.history["redo"]["before"]] == [4, 3]
 
 

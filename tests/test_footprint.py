@@ -44,7 +44,7 @@ def test_what_is_given_is_kept_and_enough_memory_means_all_at_once():
     )
     assert plan(8, checkpointing=False).pieces > 1
     assert plan(8, pieces=1).checkpointing
-    found = plan_memory(None, SD2, 16)
+    found = plan_memory(10**15, SD2, 16)
     assert (found.pieces, found.checkpointing) == (1, False)
 
 
@@ -64,8 +64,8 @@ def test_more_crops_pixels_or_values_take_more():
 
 def test_processes_share_each_piece():
     assert legal_pieces(12, 2) == [1, 2, 3, 6]
-    assert plan_memory(None, SD2, 16, num_processes=4).total_bytes == SD2.total_bytes(4, checkpointing=False)
+    assert plan_memory(10**15, SD2, 16, num_processes=4).total_bytes == SD2.total_bytes(4, checkpointing=False)
     with pytest.raises(ValueError, match=r"16 crops in 16 pieces can't be shared by 2 processes; legal .* 1, 2, 4, 8"):
-        plan_memory(None, SD2, 16, num_processes=2, pieces=16)
+        plan_memory(10**15, SD2, 16, num_processes=2, pieces=16)
     with pytest.raises(ValueError, match="16 crops can't be shared by 3"):
-        plan_memory(None, SD2, 16, num_processes=3)
+        plan_memory(10**15, SD2, 16, num_processes=3)

@@ -174,7 +174,7 @@ def test_completions_that_cannot_be_ranked_are_not_lost(scene, tiny_sd, monkeypa
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr("realfill.pipeline.rank", fail)
-    with pytest.warns(RealFillWarning, match=r"can't be ranked \(CUDA out of memory"):
+    with pytest.warns(RealFillWarning, match=r"can't be ranked \(OutOfMemoryError: CUDA"):
         completions = complete(scene, tiny_sd, FAST, ranking=SIFT, progress=False)
     assert [c.seed for c in completions] == list(range(len(completions))) and not completions.ranked
 

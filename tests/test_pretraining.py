@@ -75,6 +75,17 @@ def test_a_run_goes_on_elsewhere_without_computing_its_autoencoder_anew(config, 
         assert all(torch.equal(one[k], other[k]) for k in one)
 
 
+def test_what_fails_before_the_first_step_does_not_block_the_folder(config, monkeypatch):
+    def fail(*_):
+        raise ValueError("three processes can't share this batch")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(realfill.pretraining, "Trainer", fail)
+        with pytest.raises(ValueError, match="three processes"):
+            pretrain(config, progress=False)
+    assert Inpainter.load(str(pretrain(config, progress=False))).resolution == 32
+
+
 def test_a_run_of_other_photos_or_another_recipe_is_not_gone_on_with(config):
     pretrain(dataclasses.replace(config, minutes=1e-9), progress=False)
     with pytest.raises(OutputError, match="another recipe"):

@@ -9,7 +9,7 @@ import platform
 import shutil
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -24,12 +24,11 @@ from realfill.benchmark.records import Record, Results, Run
 from realfill.cases import Case, case_folders
 from realfill.completion import Completion
 from realfill.config import RankConfig
-from realfill.devices import resolve_device
 from realfill.errors import OutputError, RealFillError, RealFillWarning
 from realfill.io.images import ImageArray, MaskArray, read_image
 from realfill.io.writing import write_png
 from realfill.models.matcher import Matcher
-from realfill.provenance import describe_machine, hash_array, hash_scene, library_versions
+from realfill.provenance import hash_array, hash_scene, library_versions
 from realfill.ranking import rank
 from realfill.results import Completions
 from realfill.scene import Scene
@@ -162,7 +161,6 @@ class Benchmark:
             "realfill": __version__,
             "libraries": library_versions(),
             "python": platform.python_version(),
-            "machine": describe_machine(resolve_device(None)),
             "num_samples": self.num_samples,
             "fit_seeds": self.fit_seeds,
             "ranking": self.ranking.to_dict(),
@@ -173,7 +171,8 @@ class Benchmark:
         """Complete a case with an arm and a fit seed, unless that was done already, and measure what isn't measured."""
         folder = output / "cases" / case.name / arm.name / f"fit{fit_seed}"
         identity = _identify(case)
-        kept = _load_unit(folder, identity)
+        seeds = range(self.num_samples if arm.method.uses_seed else 1)
+        kept = _load_unit(folder, identity, seeds)
         try:
             if kept is None:
                 kept = self._complete(case, arm, fit_seed, folder), []
@@ -275,7 +274,7 @@ def _save_unit(folder: Path, identity: str, run: Run, records: Sequence[Record])
     partial.replace(folder / _RUN_NAME)
 
 
-def _load_unit(folder: Path, identity: str) -> tuple[Run, list[Record]] | None:
+def _load_unit(folder: Path, identity: str, seeds: Iterable[int]) -> tuple[Run, list[Record]] | None:
     """Read what an earlier run measured, if it is the same case, whole, and its pictures are there."""
     try:
         kept = json.loads((folder / _RUN_NAME).read_text(encoding="utf-8"))
@@ -283,7 +282,7 @@ def _load_unit(folder: Path, identity: str) -> tuple[Run, list[Record]] | None:
         records = [Record(**r) for r in kept["records"]]
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    there = all((folder / f"seed{record.seed}.png").is_file() for record in records)
+    there = all((folder / f"seed{seed}.png").is_file() for seed in seeds)
     return (run, records) if there and kept["identity"] == identity else None
 
 

@@ -26,6 +26,7 @@ from realfill.io.images import ImageArray, MaskArray
 from realfill.models.inpainter import Inpainter
 from realfill.models.matcher import load_matcher
 from realfill.models.perceptual import load_metric
+from realfill.provenance import describe_machine
 
 
 def set_up(
@@ -87,6 +88,7 @@ def set_up(
         arms += [Arm(method=method, num_references=n) for n in takes_some or (None,)]
     values = config.to_dict()
     about = {
+        "machine": describe_machine(where),
         "config": {name: values.pop(name) for name in ("methods", "metrics", "fit_seeds", "num_references")},
         "weights": values, "base": inpainter.base, "fingerprint": inpainter.fingerprint,
         "fit": dataclasses.replace(fit.resolve(card.fit), base=inpainter.base).to_dict(), "sample": sample.to_dict(),

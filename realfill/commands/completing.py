@@ -16,6 +16,7 @@ from realfill.errors import OutputError
 
 if TYPE_CHECKING:
     from realfill.models.adapter import Adapter
+    from realfill.results import Completions
     from realfill.scene import Scene
 
 # Heavy rooms are imported where they are used, so that --help answers at once.
@@ -54,7 +55,7 @@ class Run(WithBase, SceneOptions, OutputOptions):
         completions = complete(scene, adapter, self.sample, ranking=self.rank, progress=not self.quiet, **self.machine)
         self.write(completions, self.output, overwrite=self.overwrite)
         _remove_checkpoints(checkpoints)
-        self.say(f"best: {completions.best!r}; written to {self.output} in {time.monotonic() - start:.0f} s")
+        self.say(f"{_first(completions)}; written to {self.output} in {time.monotonic() - start:.0f} s")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,7 +117,7 @@ class Complete(WithBase, SceneOptions, OutputOptions):
         source = Adapter.load(self.adapter) if self.adapter is not None else str(self.base)
         completions = complete(scene, source, self.sample, ranking=self.rank, progress=not self.quiet, **self.machine)
         self.write(completions, self.output, overwrite=self.overwrite)
-        self.say(f"{'best' if completions.ranked else 'first'}: {completions.best!r}; written to {self.output}")
+        self.say(f"{_first(completions)}; written to {self.output}")
 
     def _prepared(self) -> Scene:
         from realfill.completion import Completion
@@ -205,3 +206,7 @@ def _remove_checkpoints(folder: Path) -> None:
     (folder / CHECKPOINT_NAME).unlink(missing_ok=True)
     with suppress(OSError):  # not there, or somebody else keeps files in it
         folder.rmdir()
+
+
+def _first(completions: Completions) -> str:
+    return f"{'best' if completions.ranked else 'first, not ranked'}: {completions.best!r}"

@@ -116,16 +116,16 @@ def _conjugate_gradients(
 ) -> NDArray[np.float32]:
     """Mend ``found``, (H, W), until its sum with ``known`` is harmonic in the hole; returns that sum.
 
-    The other of the two is 0 within the hole and without. A pixel beyond the edge is as the one before it, so that it
+    ``known`` is 0 in the hole, ``found`` outside of it. A pixel beyond the edge is as the one before it, so that it
     demands nothing.
     """
 
     def laplacian(image: NDArray[np.float32]) -> NDArray[np.float32]:
         return inside * cv2.Laplacian(image, cv2.CV_32F, borderType=cv2.BORDER_REPLICATE)
 
-    residual = laplacian(known + found)
+    demanded, residual = laplacian(known), laplacian(known + found)
+    length, least = _dot(residual, residual), 1e-8 * _dot(demanded, demanded)
     direction = residual.copy()
-    length, least = _dot(residual, residual), 1e-8 * _dot(demanded := laplacian(known), demanded)
     for _ in range(iterations):
         if length <= least:
             break

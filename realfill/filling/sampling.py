@@ -48,7 +48,7 @@ def sample(
         stage: whose steps, guidance and strength are taken.
         start: (N, 3, H, W) in [0, 1], in the hole too: what a later stage refines, its ``strength`` up the noise
             schedule (SDEdit, Meng et al. 2022), in tiles of the base's resolution. Known latents follow it at every
-            noise level, and where a tile holds nothing else there is none. ``None``: from noise, the window at once.
+            noise level, and tiles without a hole are left out. ``None``: from noise, the window at once.
         batch_size: windows or tiles that the U-Net sees at a time; ``None``: all.
         on_step: called after each denoising step.
 

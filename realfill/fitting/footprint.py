@@ -64,7 +64,7 @@ def legal_pieces(batch_size: int, num_processes: int = 1) -> list[int]:
 
 
 def plan_memory(
-    free_bytes: int | None,
+    free_bytes: int,
     footprint: StepFootprint,
     batch_size: int,
     *,
@@ -77,7 +77,7 @@ def plan_memory(
     The result of a step is the same either way, but for rounding.
 
     Args:
-        free_bytes: that are free once the weights are loaded; ``None``: enough.
+        free_bytes: that are free once the weights are loaded.
         footprint: what it depends on.
         batch_size: of all processes together.
         num_processes: that share each piece.
@@ -106,7 +106,5 @@ def plan_memory(
         for anew in ((False, True) if checkpointing is None else (checkpointing,))
         for n in numbers
     ]
-    if free_bytes is None:
-        return ways[0]
     fitting = (way for way in ways if way.total_bytes <= free_bytes * _USABLE)
     return next(fitting, ways[-1])

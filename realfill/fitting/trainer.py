@@ -218,7 +218,7 @@ class Trainer:
                 parameter.copy_(state["parameters"][name])
         self.average = state["average"]
         self.optimizer.load_state_dict(state["optimizer"])
-        if self.accelerator.scaler is not None:
+        if self.accelerator.scaler is not None and state["scaler"]:  # empty: it was gone on in another precision
             self.accelerator.scaler.load_state_dict(state["scaler"])
         self.step, self.time_s, self.losses = state["step"], state.get("time_s", 0.0), state["losses"]
 
