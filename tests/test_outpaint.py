@@ -101,6 +101,23 @@ def test_panoramas_are_fitted_and_completed(aspect, tiny_sd):
     assert (best.image == scene.target)[~scene.mask].all()
 
 
+@pytest.mark.filterwarnings("ignore:no keypoint:realfill.errors.RealFillWarning")
+@pytest.mark.parametrize("place", [(20, 30), (0, 0), (40, 60)])
+@pytest.mark.parametrize("stages", [1, 9])
+def test_a_hole_of_one_pixel_is_fitted_and_filled(place, stages, tiny_sd):
+    target = make_photo(41, 61)
+    mask = np.zeros(target.shape[:2], bool)
+    mask[place] = True
+    scene = Scene([NARROW], target, mask).blanked()
+    adapter = fit(scene, FitConfig(base=tiny_sd, num_stages=stages, **TINY_FIT), progress=False)
+    config = SampleConfig(num_samples=2, num_inference_steps=2, num_stages=stages, stage_steps=(2,))
+    completions = complete(scene, adapter, config, ranking=RankConfig(matcher="sift"), progress=False)
+    for completion in completions:
+        assert (completion.image == target)[~mask].all()
+    blank = scene.target[mask]
+    assert any((completion.image[mask] != blank).any() for completion in completions)
+
+
 def test_an_outpainted_scene_is_saved_and_read_back(tmp_path):
     scene = Scene.outpaint([PHOTO], PHOTO, margin=8)
     scene.save(tmp_path)

@@ -23,7 +23,15 @@ def launch(*words: str) -> None:
     assert done.stdout.count("written to") == 1
 
 
-@pytest.mark.parametrize("changes", [{"gradient_accumulation_steps": 2}, {"bank_size": 8, "bank_uses": 1}])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"gradient_accumulation_steps": 2},
+        {"bank_size": 8, "bank_uses": 1},
+        {"trainable": "all", "ema_decay": 0.9, "lora_rank": 4},
+        {"time_budget_s": 3600.0, "lr_scheduler": "linear"},
+    ],
+)
 def test_two_processes_fit_as_one_and_one_of_them_writes(scene, tiny_sd, tmp_path, changes):
     config = {**TINY_FIT, "batch_size": 4, "num_steps": 4, "learning_rate": 1e-3, **changes}
     scene.save(tmp_path / "scene")

@@ -1,0 +1,174 @@
+"""Pre-train small bases from scratch in different ways for the same time, and judge each by what fits on it fill.
+
+    python examples/planted_scenes.py PHOTOS planted
+    python examples/pretraining_study.py PHOTOS planted/* -o OUT --minutes 10 --fit-steps 120
+
+Each arm differs in one thing from the way the packaged base is pre-trained. It trains for so many minutes, its learning
+rate falling over them; then the scenes are fitted on it with the packaged base's own recipe, in so many steps. Prints
+each scene's figures and their means. What is there already in OUT isn't done again.
+"""
+
+import argparse
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers import DDPMScheduler, UNet2DConditionModel
+
+from realfill import FitConfig, complete, fit
+from realfill.cases import Case
+from realfill.filling.windows import choose_window
+from realfill.metrics import detail, gmsd, psnr, ssim
+from realfill.models.bases import MINI_DIRECTORY, Card
+from realfill.models.inpainter import Inpainter
+from realfill.models.mini.building import build_pipeline, principal_components
+from realfill.pretraining import PretrainConfig, load_photos, pretrain
+
+PACKAGED = Card.load(MINI_DIRECTORY)
+PLAIN, CROSS = ("DownBlock2D", "UpBlock2D"), ("CrossAttnDownBlock2D", "CrossAttnUpBlock2D")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arm:
+    """What is different: in ``PretrainConfig``, in its ``FitConfig``, in U-Net, schedule and card; and before it."""
+
+    config: Mapping[str, Any] = field(default_factory=dict)
+    recipe: Mapping[str, Any] = field(default_factory=dict)
+    attention: tuple[bool, bool, bool] = (False, True, True)
+    schedule: Mapping[str, Any] = field(default_factory=dict)
+    card: Mapping[str, Any] = field(default_factory=dict)
+    first_px: int | None = None
+    """Resolution in the first half of the time, if it is another."""
+
+
+ARMS = {
+    "as packaged": Arm(),
+    "as packaged, another seed": Arm(config={"seed": 1}),
+    "patches of 4 pixels, 10 channels": Arm(config={"patch_size": 4, "latent_channels": 10}),
+    "patches of 16 pixels, 160 channels": Arm(config={"patch_size": 16, "latent_channels": 160}),
+    "20 channels": Arm(config={"latent_channels": 20}),
+    "64 channels": Arm(config={"latent_channels": 64}),
+    "first level 64 wide": Arm(config={"widths": (64, 128, 192)}),
+    "first level 128 wide": Arm(config={"widths": (128, 160, 192)}),
+    "no attention but in the middle": Arm(attention=(False, False, False)),
+    "attention on the deepest level": Arm(attention=(False, False, True)),
+    "attention on all levels": Arm(attention=(True, True, True)),
+    "velocity predicted": Arm(schedule={"prediction_type": "v_prediction"}),
+    "Stable Diffusion's betas": Arm(
+        schedule={"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}
+    ),
+    "no bias to noise": Arm(recipe={"noise_bias": 1.0}),
+    "bias to noise of 2.5": Arm(recipe={"noise_bias": 2.5}),
+    "half the learning rate": Arm(config={"learning_rate": 2.5e-4}),
+    "twice the learning rate": Arm(config={"learning_rate": 1e-3}),
+    "batches of 16": Arm(config={"batch_size": 16}),
+    "batches of 64": Arm(config={"batch_size": 64}),
+    "no running average": Arm(recipe={"ema_decay": 0.0}),
+    "visible latents count in full": Arm(recipe={"visible_weight": 1.0}),
+    "visible latents don't count": Arm(recipe={"visible_weight": 0.0}),
+    "one rectangle": Arm(recipe={"num_rectangles": (1, 1)}),
+    "small rectangles": Arm(recipe={"rectangle_size": (0.1, 0.4)}),
+    "crops as large as the photo": Arm(config={"min_crop_share": 1.0}),
+    "crops of any size": Arm(config={"min_crop_share": 0.1}),
+    "masked image grey": Arm(card={"masked_image": "grey"}),
+    "mask channel by the first pixel": Arm(card={"masked_latent": "nearest"}),
+    "64 pixels first": Arm(first_px=64),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(PretrainConfig):
+    """Pre-training with changes to what it makes of itself in training's terms."""
+
+    recipe: Mapping[str, Any] = field(default_factory=dict)
+
+    def fit_config(self) -> FitConfig:
+        return dataclasses.replace(super().fit_config(), **self.recipe)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("photos", type=Path, help="folder of photos to pre-train on")
+    parser.add_argument("scenes", nargs="+", type=Path, help="folders with target/gt.png")
+    parser.add_argument("-o", "--output", type=Path, required=True)
+    parser.add_argument("--minutes", type=float, default=10, help="of training, for each arm")
+    parser.add_argument("--fit-steps", type=int, default=120)
+    parser.add_argument("--arms", nargs="+", choices=list(ARMS), default=list(ARMS))
+    options = parser.parse_args()
+
+    cases, rows = [Case.load(path) for path in options.scenes], {}
+    print(f"{'':<36}{'samples':>9}{'PSNR':>8}{'SSIM':>8}{'GMSD':>8}{'detail':>8}   PSNR of each scene")
+    for name in options.arms:
+        folder = options.output / name.replace(" ", "_").replace("'", "").replace(",", "")
+        base = pretrained(ARMS[name], folder, options)
+        found = np.array([judged(case, base, folder, options) for case in cases])
+        rows[name] = found.mean(axis=0)
+        samples = Card.load(base).about["pretraining"]["samples"]
+        scenes = " ".join(f"{x:.2f}" for x in found[:, 0])
+        print(f"{name:<36}{samples:>9}" + "".join(f"{x:>8.3f}" for x in rows[name]) + f"   {scenes}", flush=True)
+
+
+def pretrained(arm: Arm, folder: Path, options: argparse.Namespace) -> Path:
+    """Pre-train a base, or find it; in one go, or in two of half the time each."""
+    done = folder / "base"
+    if (done / "card.json").exists() and Card.load(done).fit:
+        return done
+    share = 1.0 if arm.first_px is None else 0.5
+    recipe = {**arm.recipe, "time_budget_s": 60 * share * options.minutes}
+    common = {"photos": options.photos, "num_steps": 10**6, "preview_every": 10**6, "recipe": recipe, **arm.config}
+    init = folder / "untrained"
+    card = Card(**{"resolution": 128, "masked_image": "smooth", "masked_latent": "any", **arm.card})
+    if not init.exists():
+        base = untrained(arm, Config(**{"output": init, **common}))
+        base.save(init, dataclasses.replace(card, resolution=arm.first_px or card.resolution))
+    if arm.first_px is not None:
+        init = pretrain(Config(**{"output": folder / "first", "init": init, "resolution": arm.first_px, **common}))
+        card.save(init)
+    pretrain(Config(**{"output": done, "init": init, **common}))
+    card = Card.load(done)
+    dataclasses.replace(card, fit=PACKAGED.fit, sample=PACKAGED.sample, rank=PACKAGED.rank).save(done)
+    return done
+
+
+def untrained(arm: Arm, config: PretrainConfig) -> Inpainter:
+    """Build what the arm starts with."""
+    photos = load_photos(config.photos, config.num_holdout)[0]
+    autoencoder = principal_components(
+        photos, config.patch_size, config.latent_channels, seed=config.seed, num_patches=config.num_patches
+    )
+    pipeline = build_pipeline(autoencoder, resolution=128, widths=config.widths, seed=config.seed)
+    blocks = [CROSS if there else PLAIN for there in arm.attention]
+    with torch.random.fork_rng():
+        torch.manual_seed(config.seed)
+        pipeline.unet = UNet2DConditionModel.from_config(
+            {
+                **pipeline.unet.config,
+                "down_block_types": [down for down, _ in blocks],
+                "up_block_types": [up for _, up in reversed(blocks)],
+            }
+        )
+    pipeline.scheduler = DDPMScheduler.from_config({**pipeline.scheduler.config, **arm.schedule})
+    return Inpainter.from_pipeline(pipeline, base=str(config.output), card=Card())
+
+
+def judged(case: Case, base: Path, folder: Path, options: argparse.Namespace) -> list[float]:
+    """Fit a scene, fill it, measure: the mean of the samples' figures."""
+    path = folder / f"{case.name}-{options.fit_steps}.json"
+    if not path.exists():
+        adapter = fit(case.scene, FitConfig(base=str(base), num_steps=options.fit_steps))
+        window = choose_window(case.scene.mask, resolution=128, multiple=16, context=1.7)
+        inside, truth = ~window.crop_mask(~case.scene.mask), window.crop(case.truth)
+        images = [completion.image for completion in complete(case.scene, adapter)]
+        compared = [[metric(x, case.truth, case.scene.mask) for metric in (psnr, ssim, gmsd)] for x in images]
+        figures = [[*row, detail(window.crop(x), truth, inside)] for row, x in zip(compared, images, strict=True)]
+        path.write_text(json.dumps(np.mean(figures, axis=0).tolist()))
+    return json.loads(path.read_text())
+
+
+if __name__ == "__main__":
+    main()
