@@ -134,17 +134,17 @@ def pretrain(config: PretrainConfig, *, progress: bool = True) -> Path:
     """
     checkpoint = config.output / CHECKPOINT_NAME
     begun = config.output / _START
-    if config.output.exists() and any(config.output.iterdir()) and not begun.exists():
+    partial = begun.with_suffix(".partial")
+    if config.output.exists() and not begun.exists() and any(path != partial for path in config.output.iterdir()):
         raise OutputError(f"{str(config.output)!r} isn't empty and holds no unfinished run; choose another folder")
     kept, held_out = load_photos(config.photos, config.num_holdout)
     device = resolve_device(config.device)
     accelerator = make_accelerator(device, config.mixed_precision)
     accelerator.wait_for_everyone()  # until all of them have looked
     if not begun.exists() and accelerator.is_main_process:
-        inpainter, partial = _start(config, kept), config.output.with_name(f"{config.output.name}.partial")
+        inpainter = _start(config, kept)
         shutil.rmtree(partial, ignore_errors=True)
         inpainter.save(partial, inpainter.card)
-        config.output.mkdir(parents=True, exist_ok=True)
         partial.replace(begun)
     accelerator.wait_for_everyone()
     inpainter = Inpainter.load(str(begun)).to(device, torch.float32)  # each piece of the run starts with the same

@@ -2,6 +2,7 @@
 
 import dataclasses
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -79,6 +80,11 @@ def test_what_fails_before_the_first_step_does_not_block_the_folder(config, monk
     def fail(*_):
         raise ValueError("three processes can't share this batch")
 
+    config.output.mkdir()
+    monkeypatch.chdir(config.output)
+    config = dataclasses.replace(config, output=Path())
+    Path("start.partial").mkdir()
+    Path("start.partial", "half.safetensors").touch()  # a run that was killed while it wrote what it begins with
     with monkeypatch.context() as patch:
         patch.setattr(realfill.pretraining, "Trainer", fail)
         with pytest.raises(ValueError, match="three processes"):
