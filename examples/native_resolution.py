@@ -11,6 +11,7 @@ import argparse
 import dataclasses
 from pathlib import Path
 
+import cv2
 import numpy as np
 
 from realfill import Adapter, FitConfig, SampleConfig, complete, fit
@@ -95,12 +96,12 @@ def finest_tiles(scene: Scene, base: str) -> tuple[slice, slice, MaskArray]:
     config = SampleConfig(num_stages=9).resolve(inpainter.card.sample)
     part = max(choose_parts(inpainter, scene, config), key=lambda part: part.of(scene.mask).sum())
     window, board, px = part.windows[-1], np.zeros_like(scene.mask), inpainter.latent_px
+    seen = np.zeros(window.size, np.uint8)
     tiles = Tiles.cover((window.size[0] // px, window.size[1] // px), inpainter.resolution // px, 0).times(px)
     starts = [sorted({corner[axis] for corner in tiles.corners}) for axis in (0, 1)]
-    for y, x in tiles.corners:
-        top, left = window.box[0] + y, window.box[1] + x
-        tile = (slice(top, top + tiles.size[0]), slice(left, left + tiles.size[1]))
-        board[tile] = (starts[0].index(y) + starts[1].index(x)) % 2
+    for y, x in tiles.corners if len(part.windows) > 1 else ():
+        seen[y : y + tiles.size[0], x : x + tiles.size[1]] = (starts[0].index(y) + starts[1].index(x)) % 2
+    board[window.slices] = cv2.resize(seen, window.box_size[::-1], interpolation=cv2.INTER_NEAREST)
     top, left, bottom, right = bounding_box(part.of(scene.mask))
     height, width = bottom - top, right - left  # an ellipse holds 0.7 of these sides
     rows = slice(top + round(0.15 * height), bottom - round(0.15 * height))

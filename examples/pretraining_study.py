@@ -5,7 +5,8 @@
 
 Each arm differs in one thing from the way the packaged base is pre-trained. It trains for so many minutes, its learning
 rate falling over them; then the scenes are fitted on it with the packaged base's own recipe, in so many steps. Prints
-each scene's figures and their means. What is there already in OUT isn't done again.
+the loss on 512 crops of photos kept out, the same for all (it can be compared between arms with the same latents and
+schedule), and the figures of the scenes. What is there already in OUT isn't done again.
 """
 
 import argparse
@@ -23,6 +24,8 @@ from diffusers import DDPMScheduler, UNet2DConditionModel
 from realfill import FitConfig, complete, fit
 from realfill.cases import Case
 from realfill.filling.windows import choose_window
+from realfill.fitting.batches import TrainingImage, draw_crops, draw_noising, step_rng
+from realfill.fitting.denoising import Denoiser, denoising_loss, encode_crops
 from realfill.metrics import detail, gmsd, psnr, ssim
 from realfill.models.bases import MINI_DIRECTORY, Card
 from realfill.models.inpainter import Inpainter
@@ -30,6 +33,7 @@ from realfill.models.mini.building import build_pipeline, principal_components
 from realfill.pretraining import PretrainConfig, load_photos, pretrain
 
 PACKAGED = Card.load(MINI_DIRECTORY)
+SHORT = {"num_warmup_steps": 50, "num_patches": 100_000}  # what would take too much of a short run
 PLAIN, CROSS = ("DownBlock2D", "UpBlock2D"), ("CrossAttnDownBlock2D", "CrossAttnUpBlock2D")
 
 
@@ -54,7 +58,7 @@ ARMS = {
     "20 channels": Arm(config={"latent_channels": 20}),
     "64 channels": Arm(config={"latent_channels": 64}),
     "first level 64 wide": Arm(config={"widths": (64, 128, 192)}),
-    "first level 128 wide": Arm(config={"widths": (128, 160, 192)}),
+    "first level 128 wide": Arm(config={"widths": (128, 128, 192)}),
     "no attention but in the middle": Arm(attention=(False, False, False)),
     "attention on the deepest level": Arm(attention=(False, False, True)),
     "attention on all levels": Arm(attention=(True, True, True)),
@@ -101,16 +105,17 @@ def main() -> None:
     parser.add_argument("--arms", nargs="+", choices=list(ARMS), default=list(ARMS))
     options = parser.parse_args()
 
-    cases, rows = [Case.load(path) for path in options.scenes], {}
-    print(f"{'':<36}{'samples':>9}{'PSNR':>8}{'SSIM':>8}{'GMSD':>8}{'detail':>8}   PSNR of each scene")
+    cases = [Case.load(path) for path in options.scenes]
+    print(f"{'':<36}{'samples':>9}{'loss':>8}{'PSNR':>8}{'SSIM':>8}{'GMSD':>8}{'detail':>8}   PSNR of each scene")
     for name in options.arms:
-        folder = options.output / name.replace(" ", "_").replace("'", "").replace(",", "")
+        folder = options.output / f"{options.minutes:g}" / name.replace(" ", "_").replace("'", "").replace(",", "")
         base = pretrained(ARMS[name], folder, options)
         found = np.array([judged(case, base, folder, options) for case in cases])
-        rows[name] = found.mean(axis=0)
-        samples = Card.load(base).about["pretraining"]["samples"]
+        trained = [Card.load(path) for path in (base.parent / "first", base) if path.exists()]
+        samples = sum(card.about["pretraining"]["samples"] for card in trained)
+        figures = [loss_kept_out(base, folder, options), *found.mean(axis=0)]
         scenes = " ".join(f"{x:.2f}" for x in found[:, 0])
-        print(f"{name:<36}{samples:>9}" + "".join(f"{x:>8.3f}" for x in rows[name]) + f"   {scenes}", flush=True)
+        print(f"{name:<36}{samples:>9}" + "".join(f"{x:>8.3f}" for x in figures) + f"   {scenes}", flush=True)
 
 
 def pretrained(arm: Arm, folder: Path, options: argparse.Namespace) -> Path:
@@ -120,15 +125,21 @@ def pretrained(arm: Arm, folder: Path, options: argparse.Namespace) -> Path:
         return done
     share = 1.0 if arm.first_px is None else 0.5
     recipe = {**arm.recipe, "time_budget_s": 60 * share * options.minutes}
-    common = {"photos": options.photos, "num_steps": 10**6, "preview_every": 10**6, "recipe": recipe, **arm.config}
+    common = {
+        "photos": options.photos,
+        "num_steps": 10**6,
+        "preview_every": 10**6,
+        "recipe": recipe,
+        **SHORT,
+        **arm.config,
+    }
     init = folder / "untrained"
     card = Card(**{"resolution": 128, "masked_image": "smooth", "masked_latent": "any", **arm.card})
     if not init.exists():
         base = untrained(arm, Config(**{"output": init, **common}))
-        base.save(init, dataclasses.replace(card, resolution=arm.first_px or card.resolution))
+        base.save(init, card)
     if arm.first_px is not None:
         init = pretrain(Config(**{"output": folder / "first", "init": init, "resolution": arm.first_px, **common}))
-        card.save(init)
     pretrain(Config(**{"output": done, "init": init, **common}))
     card = Card.load(done)
     dataclasses.replace(card, fit=PACKAGED.fit, sample=PACKAGED.sample, rank=PACKAGED.rank).save(done)
@@ -152,8 +163,33 @@ def untrained(arm: Arm, config: PretrainConfig) -> Inpainter:
                 "up_block_types": [up for _, up in reversed(blocks)],
             }
         )
-    pipeline.scheduler = DDPMScheduler.from_config({**pipeline.scheduler.config, **arm.schedule})
+    pipeline.scheduler = DDPMScheduler.from_config(pipeline.scheduler.config, **arm.schedule)
     return Inpainter.from_pipeline(pipeline, base=str(config.output), card=Card())
+
+
+@torch.no_grad()
+def loss_kept_out(base: Path, folder: Path, options: argparse.Namespace) -> float:
+    """Compute the mean loss on photos kept out, with the masks, noise and weights of pre-training as it is packaged."""
+    path = folder / "loss.json"
+    if not path.exists():
+        config = Config(photos=options.photos, output=folder)
+        recipe = config.fit_config()
+        images = [
+            TrainingImage(image=photo, crop_sides_px=(min(128, *photo.shape[:2]), min(photo.shape[:2])), mirror=True)
+            for photo in load_photos(config.photos, config.num_holdout)[1]
+        ]
+        inpainter = Inpainter.load(str(base))
+        predict, shape = Denoiser(inpainter, recipe.prompt), inpainter.latent_shape((128, 128))
+        total = counted = 0.0
+        for i in range(16):
+            rng, generator = step_rng(0, i)
+            crops = draw_crops(images, recipe, 128, 32, rng)
+            latents = encode_crops(inpainter, crops, recipe.visible_weight, 32)
+            noising = draw_noising(dataclasses.replace(recipe, batch_size=32), shape, rng, generator)
+            total += denoising_loss(inpainter, latents, latents.weights, noising, predict).item()
+            counted += latents.weights.sum().item() * shape[0]
+        path.write_text(json.dumps(total / counted))
+    return json.loads(path.read_text())
 
 
 def judged(case: Case, base: Path, folder: Path, options: argparse.Namespace) -> list[float]:

@@ -51,6 +51,7 @@ def planted_scene():
 
 
 def adapter_of(scene, folder, num_steps):
+    folder = folder / f"{num_steps}-steps"
     if (folder / "adapter.json").exists():
         return Adapter.load(folder)
     adapter = fit(scene, FitConfig(base="mini", num_steps=num_steps), progress=False)
@@ -132,7 +133,8 @@ def study(name, scene, truth, adapter, num_seeds):
             chosen = kept[final[kept].argmin()]
             survives.append(best in kept)
             lost.append(quality[best] - quality[chosen])
-        whole, pruned = sampled + ranked, sampled * (1 + step / total) / 2 + previewed + ranked
+        # only half of the seeds are ranked at the end; what both rankings do once for a scene isn't told apart
+        whole, pruned = sampled + ranked, sampled * (1 + step / total) / 2 + previewed + ranked / 2
         alone = (1 - step / total) / 2
         correlation = np.corrcoef(order, final)[0, 1]  # both are ranks
         rows[step] = (correlation, np.mean(survives), np.mean(lost), 1 - pruned / whole, alone)

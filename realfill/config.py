@@ -56,8 +56,8 @@ class FitConfig(Config):
     """Base model: ``sd2``, ``sd15``, ``mini``, a hub id, or a local directory in diffusers' layout."""
     preset: Preset | None = None
     """A recipe by name, for the fields that aren't given. None: the base's own, else the paper's. ``paper``: the
-    paper's, whatever the base's own is. ``fast``: the base's own with a quarter of the steps, and a bank for bases that
-    don't say otherwise; ``draft``: with a tenth of the steps. Sampling follows it too, unless told otherwise."""
+    paper's, whatever the base's own is. ``fast``: the base's own with a quarter of the steps, and a bank unless the
+    base's card says otherwise; ``draft``: with a tenth of the steps. Sampling follows it too, unless told otherwise."""
     seed: int = 0
     """Seed of everything random in the fit: crops, masks, noise, dropout, LoRA's start."""
     num_steps: Auto[int] = auto(2000)
@@ -82,7 +82,7 @@ class FitConfig(Config):
     bank_uses: Auto[int] = auto(16)
     """Uses of each crop in the bank before the bank is drawn anew; each time with other noise. Paper: 1."""
     mixed_precision: Precision | None = None
-    """``no``, ``fp16`` or ``bf16``. None: bf16 where the device computes in it, else fp16 on CUDA, else no."""
+    """``no``, ``fp16`` or ``bf16``. None: bf16 where the device is fast in it, else fp16 on CUDA, else no."""
 
     prompt: Auto[str] = auto("a photo of sks")
     """The fixed sentence with a rare token. Paper: "a photo of [V]"."""
@@ -96,23 +96,25 @@ class FitConfig(Config):
     weight_decay: Auto[float] = auto(1e-2)
     """AdamW's weight decay. Unstated in the paper; torch's default."""
     lr_scheduler: Auto[Schedule] = auto("constant")
-    """Course of the learning rate after the warm-up: ``constant``, or to zero: ``linear``, ``cosine``."""
+    """Course of the learning rate after the warm-up: ``constant``, or to zero: ``linear``, ``cosine``. Unstated in the
+    paper."""
     adam_beta2: Auto[float] = auto(0.999)
     """AdamW's second decay. Unstated in the paper; torch's default."""
     num_warmup_steps: Auto[int] = auto(0)
-    """Steps over which the learning rate rises linearly from zero; for any ``lr_scheduler``."""
+    """Steps over which the learning rate rises linearly from zero; for any ``lr_scheduler``. Unstated in the paper."""
     max_grad_norm: Auto[float] = auto(1.0)
     """Gradients are clipped to this norm. Unstated in the paper; 1, as in the public implementations."""
     ema_decay: Auto[float] = auto(0.0)
-    """Decay a step of the running average of the weights that becomes the adapter; 0: the last weights."""
+    """Decay a step of the running average of the weights that becomes the adapter, below 1; 0: the last weights (the
+    paper speaks of no average)."""
 
     lora_rank: Auto[int] = auto(8)
     """Rank of the LoRA matrices. Paper: 8."""
     lora_alpha: Auto[int] = auto(16)
     """LoRA's scale is alpha / rank. Unstated in the paper; 16 is what its first public code was run with."""
     lora_targets: Auto[tuple[str, ...]] = auto(("to_q", "to_k", "to_v", "to_out.0"))
-    """Ends of the names of the U-Net's layers that get a LoRA; ``*`` alone: every linear layer and convolution."""
-
+    """Ends of the names of the U-Net's layers that get a LoRA; ``*`` alone: every linear layer and convolution.
+    Unstated in the paper; those of attention."""
     lora_dropout: Auto[float] = auto(0.1)
     """Probability that a LoRA layer is left out of a step, whole; the others are scaled up to make up for it.
     Paper: 0.1. Only where LoRA layers are trained."""
@@ -127,19 +129,19 @@ class FitConfig(Config):
     crop_scale: Auto[tuple[float, float]] = auto((0.7, 1.4))
     """Range of a crop's side, as a multiple of the side of a window in which the hole will be filled (with the base's
     own ``context`` and ``join_windows``), at the scale at which matched keypoints say that the photo shows the scene;
-    drawn evenly on a logarithmic scale. Unstated in the paper: close to the scale that is needed."""
+    drawn evenly on a logarithmic scale; from 0.05 to 20. Unstated in the paper: close to the scale that is needed."""
     num_stages: Auto[int] = auto(1)
     """Stages of ``SampleConfig.num_stages`` that the fit is for: crops come at the scale of the window and of each
-    stage's tiles, as often for each stage of each part of the hole."""
+    stage's tiles, as often for each stage of each part of the hole. Paper: 1."""
     aligned_share: Auto[float] = auto(0.0)
     """Share of the references' crops that are taken of the references as a homography lays them over the target, their
     colours brought to its own: around the hole, which is hidden in them. None where no reference can be laid so.
     Paper: none."""
     num_rectangles: Auto[tuple[int, int]] = auto((1, 4))
-    """Fewest and most rectangles of a random mask. Unstated in the paper."""
+    """Fewest and most rectangles of a random mask, from 1 to 100. Unstated in the paper."""
     rectangle_size: Auto[tuple[float, float]] = auto((0.2, 0.7))
-    """Range of a rectangle's sides as shares of the crop's. Half of the masks are the union of the rectangles, half
-    what the union leaves. Unstated in the paper."""
+    """Range of a rectangle's sides as shares of the crop's, from 0.01 to 1. Half of the masks are the union of the
+    rectangles, half what the union leaves. Unstated in the paper."""
     hole_margin_px: Auto[int] = auto(8)
     """Known pixels this close to the target's hole stay out of the loss, in pixels of the model's input: the VAE mixes
     the hole's filler into them. Unstated in the paper; one latent."""
@@ -182,8 +184,8 @@ class SampleConfig(Config):
     preset: Preset | None = None
     """A recipe by name, for the fields that aren't given. None: that of the adapter's fit; of a bare base, its own,
     else the paper's. ``paper``: the paper's, whatever the base's own is. ``fast``: half as many samples as the base's
-    own, in at most 25 steps, of ``dpm++`` unless the base asks for another sampler; ``draft``: an eighth as many,
-    though at least 4, in at most 12 steps, likewise."""
+    own, though at least 4, in at most 25 steps, of ``dpm++`` unless the base asks for another sampler; ``draft``: an
+    eighth as many, though at least 4, in at most 12 steps, likewise."""
     num_samples: Auto[int] = auto(64)
     """Completions to draw, one for each seed. Paper: 64."""
     seed: int = 0
@@ -207,7 +209,7 @@ class SampleConfig(Config):
     batch_size: int | None = None
     """Seeds that are sampled at a time. None: as many as free memory holds, by what one is measured to take."""
     context: Auto[float] = auto(1.7)
-    """Side of the window around the hole, as a multiple of the hole's longer side."""
+    """Side of the window around the hole, as a multiple of the hole's longer side; 1 or more."""
     join_windows: float = 1.25
     """Holes that lie apart are filled in one window if it then is at most this many times as coarse as the coarser of
     their own; 1: only where it costs nothing."""
@@ -224,7 +226,8 @@ class SampleConfig(Config):
     """Share of the noise schedule that each stage after the first goes through anew, likewise; 1 forgets the stage
     before."""
     tile_overlap: float = 0.5
-    """Least share of a tile's side that it has in common with the next; 0: tiles that know nothing of each other."""
+    """Least share of a tile's side that it has in common with the next, below 1; 0: tiles that know nothing of each
+    other."""
     blend: Blend = "poisson"
     """``poisson``: the sample's gradients, with the known pixels at the border (Perez et al. 2003). ``membrane``: what
     is left between the known pixels and the sample at the border is smoothed, spread into the hole and fades there.
@@ -290,7 +293,8 @@ class RankConfig(Config):
     """``loftr`` (paper; downloads its weights once), ``sift`` (needs no weights), or ``registered``, for small bases
     whose samples are too soft for keypoints (none either): pixels compared with references laid over the target."""
     max_size_px: Auto[int] = auto(840)
-    """Images are shrunk to this longer side before keypoints are matched; memory grows with its fourth power."""
+    """Images are shrunk to this longer side before keypoints are matched, 64 or more; memory grows with its fourth
+    power."""
     min_confidence: Auto[float] = auto(0.2)
     """Matches of LoFTR below this confidence don't count. LoFTR's authors' default."""
     max_ratio: Auto[float] = auto(0.8)

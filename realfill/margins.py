@@ -64,8 +64,8 @@ class Margins:
         if not 0 <= anchor <= 1:
             raise SceneError(f"anchor is {anchor}; legal: from 0 (all is added right or below) to 1 (left or above)")
         height, width = size
-        wide = min(round(height * ratio), MAX_CANVAS_PX) - width
-        high = min(round(width / ratio), MAX_CANVAS_PX) - height
+        wide = max(0, min(round(height * ratio), MAX_CANVAS_PX) - width)
+        high = max(0, min(round(width / ratio), MAX_CANVAS_PX) - height)  # both are 0 to a rounding
         if wide > 0:
             sides = cls(left=round(wide * anchor), right=wide - round(wide * anchor))
         else:

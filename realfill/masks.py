@@ -5,12 +5,21 @@ A ``MaskArray`` is (H, W) bool; True = fill.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+from typing import TypeAlias
+
 import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
 
 from realfill.io.images import MaskArray, resize
+
+Box: TypeAlias = tuple[int, int, int, int]
+"""(top, left, bottom, right), the last two exclusive."""
+
+_MAX_HOLES = 32  # that are told apart
 
 
 def random_mask(
@@ -57,12 +66,60 @@ def resize_mask(mask: MaskArray, size: tuple[int, int]) -> MaskArray:
     return np.abs(resize(mask.astype(np.float32), size)) > 1e-6  # cubic weights can be negative
 
 
-def bounding_box(mask: MaskArray) -> tuple[int, int, int, int]:
-    """Find the smallest box that holds every True pixel: (top, left, bottom, right), the last two exclusive."""
+def bounding_box(mask: MaskArray) -> Box:
+    """Find the smallest box that holds every True pixel."""
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     if not rows.size:
         raise ValueError("the mask is empty; legal: one with at least one True pixel")
     return int(rows[0]), int(columns[0]), int(rows[-1]) + 1, int(columns[-1]) + 1
+
+
+def separate_holes(mask: MaskArray, cell_px: int) -> list[Box]:
+    """Find boxes around holes that lie at least a cell apart; with larger cells where there would be too many.
+
+    Args:
+        mask: (H, W) bool with at least one True pixel.
+        cell_px: side of a cell, at least 1.
+
+    Returns:
+        Boxes of which none overlaps another, and which together hold every True pixel.
+    """
+    while True:
+        height, width = (math.ceil(n / cell_px) for n in mask.shape)
+        padded = np.pad(mask, [(0, n * cell_px - m) for n, m in zip((height, width), mask.shape, strict=True)])
+        cells = padded.reshape(height, cell_px, width, cell_px).any(axis=(1, 3))
+        stats = cv2.connectedComponentsWithStats(np.asarray(cells, np.uint8), connectivity=8)[2][1:]
+        if len(stats) <= _MAX_HOLES:
+            break
+        cell_px *= 2
+    boxes = []
+    for x, y, w, h, _ in stats.tolist():
+        top, left = y * cell_px, x * cell_px
+        inner = bounding_box(mask[top : top + h * cell_px, left : left + w * cell_px])
+        boxes.append((top + inner[0], left + inner[1], top + inner[2], left + inner[3]))
+    return join_overlapping(boxes)
+
+
+def join_overlapping(boxes: Sequence[Box]) -> list[Box]:
+    """Join boxes until none overlaps another."""
+    done: list[Box] = []
+    for new in boxes:
+        box = new
+        while met := [b for b in done if _overlap(b, box)]:
+            done = [b for b in done if b not in met]
+            for other in met:
+                box = union(box, other)
+        done.append(box)
+    return done
+
+
+def union(a: Box, b: Box) -> Box:
+    """Find the smallest box that holds two."""
+    return min(a[0], b[0]), min(a[1], b[1]), max(a[2], b[2]), max(a[3], b[3])
+
+
+def _overlap(a: Box, b: Box) -> bool:
+    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
 
 
 def fill_smooth(images: torch.Tensor, hole: torch.Tensor, *, empty: float = 0.5) -> torch.Tensor:

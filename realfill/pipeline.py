@@ -59,7 +59,7 @@ def fit(
         config: the recipe; ``None``: the paper's, on Stable Diffusion 2.
         device: ``cpu``, ``cuda``, ``mps`` ...; ``None``: the best there is.
         dtype: of the frozen weights under a LoRA; ``None``: what ``mixed_precision`` comes to: half precision on CUDA
-            and on a CPU that computes in bf16, single elsewhere. With ``trainable="all"`` it is always single.
+            and on a CPU that is fast in bf16, single elsewhere. With ``trainable="all"`` it is always single.
         local_files_only: don't touch the network for the base.
         checkpoint_dir: where to leave checkpoints. If one of the same fit is there, it is gone on with, to the result
             that an uninterrupted fit would have had.
@@ -83,8 +83,9 @@ def fit(
     config = config or FitConfig()
     _say(describe_download(config.base, local_files_only=local_files_only) if progress else None)
     inpainter = Inpainter.load(config.base, local_files_only=local_files_only)
+    config = config.resolve(inpainter.card.fit)
     precision = resolve_precision(where, config.mixed_precision)
-    config = dataclasses.replace(config.resolve(inpainter.card.fit), base=inpainter.base, mixed_precision=precision)
+    config = dataclasses.replace(config, base=inpainter.base, mixed_precision=precision)
     sampling = SampleConfig().following(config).resolve(inpainter.card.sample)
     lora = config.trainable == "lora"
     frozen = resolve_frozen_dtype(dtype, precision) if lora else torch.float32
@@ -150,6 +151,7 @@ def complete(
     Raises:
         BaseModelError: base or matcher can't be loaded.
         AdapterError: the adapter doesn't fit its base.
+        ValueError: the device can't be used, or the config doesn't suit the base.
     """
     where = resolve_device(device)
     base = adapter if isinstance(adapter, str) else adapter.base
@@ -266,6 +268,12 @@ def variants(
 
     Returns:
         Completions whose every pixel is the model's.
+
+    Raises:
+        BaseModelError: base or matcher can't be loaded.
+        AdapterError: the adapter doesn't fit its base.
+        SceneError: the size or a photo can't be used.
+        ValueError: the device can't be used, or the config doesn't suit the base.
     """
     where = resolve_device(device)
     inpainter = Inpainter.load(adapter.base, local_files_only=local_files_only)

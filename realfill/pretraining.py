@@ -16,8 +16,9 @@ import re
 import shutil
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -31,7 +32,7 @@ from realfill.config import FitConfig, Precision, SampleConfig
 from realfill.devices import is_main_process, make_accelerator, resolve_device
 from realfill.errors import AdapterError, BaseModelError, OutputError, RealFillError, SceneError
 from realfill.filling.sampling import sample
-from realfill.fitting.batches import TrainingImage, draw_crops
+from realfill.fitting.batches import TrainingImage, draw_crops, reduced
 from realfill.fitting.trainer import Trainer
 from realfill.fitting.training import CHECKPOINT_NAME, Progress, train
 from realfill.io.images import IMAGE_SUFFIXES, ImageArray, read_image, resize, to_array, to_tensor
@@ -51,7 +52,7 @@ class PretrainConfig:
     """How a small base is pre-trained."""
 
     photos: tyro.conf.Positional[Path]
-    """Folder of photos."""
+    """Folder of photos. All are held in memory, shrunk where they are much larger than their crops need."""
     output: Annotated[Path, tyro.conf.arg(aliases=("-o",))]
     """Folder for the base, its checkpoint, its pictures; an unfinished run there is gone on with."""
     init: Path | None = None
@@ -67,11 +68,12 @@ class PretrainConfig:
     minutes: float | None = None
     """Stop after this long, to go on another time."""
     resolution: int = 128
-    """Side of the crops in pixels."""
+    """Side of the crops in pixels; a multiple of four latents' sides."""
     patch_size: int = 8
-    """Side of a latent in pixels."""
+    """Side of a latent in pixels; of a base given as ``init`` its own."""
     latent_channels: int = 40
-    """Principal components kept of a patch. A base given as ``init`` that has fewer gets the others added."""
+    """Principal components kept of a patch. A base given as ``init`` that has fewer gets the others added; one that has
+    more keeps them."""
     num_patches: int = 400_000
     """Random patches that the principal components are computed from."""
     num_decoder_crops: int = 1500
@@ -90,6 +92,18 @@ class PretrainConfig:
     """``cpu``, ``cuda``, ``mps``; None: the best there is."""
     seed: int = 0
     """Of everything random."""
+
+    def __post_init__(self) -> None:
+        for name in ("patch_size", "latent_channels", "num_patches", "num_decoder_crops", "preview_every"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; legal: 1 or more")
+        if self.num_holdout < 0:
+            raise ValueError(f"num_holdout is {self.num_holdout}; legal: 0 or more")
+        if not 0 < self.min_crop_share <= 1:
+            raise ValueError(f"min_crop_share is {self.min_crop_share}; legal: above 0, at most 1")
+        if self.resolution < 1 or self.resolution % (4 * self.patch_size):
+            raise ValueError(f"resolution is {self.resolution}; legal: a multiple of {4 * self.patch_size}")
+        self.fit_config()
 
     def fit_config(self) -> FitConfig:
         """State the same in training's terms."""
@@ -134,18 +148,18 @@ def pretrain(config: PretrainConfig, *, progress: bool = True) -> Path:
     """
     checkpoint = config.output / CHECKPOINT_NAME
     begun = config.output / _START
-    partial = begun.with_suffix(".partial")
-    if config.output.exists() and not begun.exists() and any(path != partial for path in config.output.iterdir()):
+    unfinished = begun.with_suffix(".partial")
+    if config.output.exists() and not begun.exists() and any(path != unfinished for path in config.output.iterdir()):
         raise OutputError(f"{str(config.output)!r} isn't empty and holds no unfinished run; choose another folder")
-    kept, held_out = load_photos(config.photos, config.num_holdout)
+    kept, held_out = load_photos(config.photos, config.num_holdout, partial(_shrunk, config=config))
     device = resolve_device(config.device)
     accelerator = make_accelerator(device, config.mixed_precision)
     accelerator.wait_for_everyone()  # until all of them have looked
     if not begun.exists() and accelerator.is_main_process:
         inpainter = _start(config, kept)
-        shutil.rmtree(partial, ignore_errors=True)
-        inpainter.save(partial, inpainter.card)
-        partial.replace(begun)
+        shutil.rmtree(unfinished, ignore_errors=True)
+        inpainter.save(unfinished, inpainter.card)
+        unfinished.replace(begun)
     accelerator.wait_for_everyone()
     inpainter = Inpainter.load(str(begun)).to(device, torch.float32)  # each piece of the run starts with the same
     fit_config = dataclasses.replace(config.fit_config(), mixed_precision=accelerator.mixed_precision)
@@ -170,10 +184,20 @@ def pretrain(config: PretrainConfig, *, progress: bool = True) -> Path:
     return config.output
 
 
-def load_photos(folder: Path, num_holdout: int) -> tuple[list[ImageArray], list[ImageArray]]:
+def load_photos(
+    folder: Path, num_holdout: int, shrink: Callable[[ImageArray], ImageArray] | None = None
+) -> tuple[list[ImageArray], list[ImageArray]]:
     """Read a folder of photos and keep some out, chosen by their names' hashes.
 
     Files whose names differ in a last ``-0``, ``-1`` ... only are crops of one photo and stay together.
+
+    Args:
+        folder: where they are, at any depth.
+        num_holdout: how many to keep out.
+        shrink: applied to each as it is read, so that memory doesn't grow with their size.
+
+    Returns:
+        The photos, (h, w, 3) uint8 each, and those kept out.
 
     Raises:
         SceneError: there are no more photos than shall be kept out.
@@ -185,8 +209,12 @@ def load_photos(folder: Path, num_holdout: int) -> tuple[list[ImageArray], list[
     by_hash = sorted(set(names.values()), key=lambda n: hashlib.sha256(n.encode()).hexdigest())
     held = set(by_hash[:num_holdout])
     first = {name: p for p, name in reversed(names.items()) if name in held}
-    kept = [read_image(p, p.name)[0] for p in paths if names[p] not in held]
-    return kept, [read_image(first[name], name)[0] for name in by_hash[:num_holdout]]
+
+    def read(path: Path) -> ImageArray:
+        photo = read_image(path, path.name)[0]
+        return photo if shrink is None else shrink(photo)
+
+    return [read(p) for p in paths if names[p] not in held], [read(first[name]) for name in by_hash[:num_holdout]]
 
 
 def main(args: Sequence[str] | None = None) -> int:
@@ -220,11 +248,17 @@ def _start(config: PretrainConfig, photos: Sequence[ImageArray]) -> Inpainter:
         card, start = Card(resolution=config.resolution, masked_image="smooth", masked_latent="any"), None
     else:
         start = Inpainter.load(str(config.init))
-        card, deeper = start.card, tuple(start.unet.config.block_out_channels[1:])
+        card = dataclasses.replace(start.card, resolution=config.resolution)
+        deeper = tuple(start.unet.config.block_out_channels[1:])
         if deeper != config.widths[1:]:
             raise BaseModelError(
                 f"the deeper levels of {str(config.init)!r} are {deeper} wide, and stay so; widths is {config.widths}, "
                 f"legal: {(config.widths[0], *deeper)}"
+            )
+        if start.latent_px != config.patch_size:
+            raise BaseModelError(
+                f"a latent of {str(config.init)!r} has {start.latent_px} pixels a side, and keeps them; patch_size is "
+                f"{config.patch_size}"
             )
     autoencoder = start.pipeline.vae if start is not None else None
     if autoencoder is None or autoencoder.config["latent_channels"] < config.latent_channels:
@@ -256,8 +290,13 @@ def _training_image(photo: ImageArray, config: PretrainConfig) -> TrainingImage:
     return TrainingImage(image=photo, crop_sides_px=(least, short), mirror=True)
 
 
+def _shrunk(photo: ImageArray, config: PretrainConfig) -> ImageArray:
+    return reduced(_training_image(photo, config), config.resolution).image
+
+
 def _write_state(trainer: Trainer, config: PretrainConfig, held_out: Sequence[ImageArray]) -> None:
     """Write the base with the averaged weights, the loss curve, and a picture of what it does on photos kept out."""
+    trainer.read_losses()
     if not trainer.accelerator.is_main_process:
         return
     unet = trainer.inpainter.unet

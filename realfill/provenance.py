@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from realfill.config import FitConfig, RankConfig, SampleConfig
+from realfill.devices import resolve_precision
 from realfill.fitting.trainer import Trainer
 from realfill.models.adapter import Adapter
 from realfill.models.inpainter import Inpainter
@@ -92,8 +93,9 @@ def describe_machine(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     features = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
-    bf16 = ", AVX-512 bf16" if features.get("avx512_bf16") else ""
-    return f"{device.type} ({platform.machine()}, {torch.get_num_threads()} of {os.cpu_count()} threads{bf16})"
+    name, precision = features.get("cpu_name") or platform.machine(), resolve_precision(device, None)
+    bf16 = ", bf16" if precision == "bf16" else ""
+    return f"{device.type} ({name}, {torch.get_num_threads()} of {os.cpu_count()} threads{bf16})"
 
 
 def _version(name: str) -> str | None:

@@ -86,7 +86,10 @@ class Completions(Sequence[Completion]):
 
         Raises:
             OutputError: the folder holds completions already, and ``overwrite`` isn't set.
+            ValueError: the format isn't one of these, or the quality is out of range.
         """
+        if file_format not in SUFFIXES:
+            raise ValueError(f"file_format is {file_format!r}; legal: {', '.join(SUFFIXES)}")
         folder = check_output(directory, overwrite=overwrite)
         partial = folder / _PARTIAL
         shutil.rmtree(partial, ignore_errors=True)

@@ -14,7 +14,7 @@ from realfill.errors import OutputError, SceneError
 from realfill.io.images import ImageArray, ImageLike, MaskArray, read_photo
 from realfill.io.photos import Photo
 from realfill.io.writing import write_photo, write_png
-from realfill.margins import Margins, Reach
+from realfill.margins import MAX_CANVAS_PX, Margins, Reach
 from realfill.masks import dilate
 from realfill.scene_parts import (
     MIN_SIDE_PX,
@@ -105,9 +105,9 @@ class Scene:
         """Keep the first references only.
 
         Raises:
-            SceneError: there are fewer.
+            SceneError: there are fewer, or the number is negative.
         """
-        if len(self.references) < num_references:
+        if not 0 <= num_references <= len(self.references):
             raise SceneError(f"the scene has {len(self.references)} references; asked for: {num_references}")
         return self._made(self.references[:num_references], self.original, self.mask, self.target, self.history)
 
@@ -133,7 +133,7 @@ class Scene:
         """Make an empty scene: nothing is known, everything is to be filled.
 
         Args:
-            size: (height, width) in pixels, each at least 32.
+            size: (height, width) in pixels, each at least 32; at most 178 million in all.
             references: up to five photos, to rank by.
 
         Raises:
@@ -141,6 +141,10 @@ class Scene:
         """
         if min(size) < MIN_SIDE_PX:
             raise SceneError(f"the canvas is {size[1]} x {size[0]} pixels; legal: at least {MIN_SIDE_PX} on each side")
+        if size[0] * size[1] > MAX_CANVAS_PX:
+            raise SceneError(
+                f"the canvas is {size[1]} x {size[0]} pixels; legal: at most {MAX_CANVAS_PX // 10**6} million in all"
+            )
         blank = Photo(pixels=np.zeros((*size, 3), np.uint8))
         return cls._made(read_references(references, depth=1), blank, np.ones(size, bool), blank.pixels)
 

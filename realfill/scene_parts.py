@@ -19,7 +19,7 @@ from realfill.margins import Margins
 
 MIN_SIDE_PX = 32
 _OTHER_PHOTOS = frozenset((".arw", ".cr2", ".cr3", ".dng", ".jxl", ".nef", ".orf", ".psd", ".raf", ".rw2"))
-_FEW = 0.005  # share of a reference below which transparent pixels are passed over
+_FEW = 0.005  # share of a photo below which transparent pixels are passed over
 _SOME = 200_000  # pixels are enough to tell a blank from a photo
 
 
@@ -57,7 +57,8 @@ def read_mask(source: ImageLike | MaskArray) -> MaskArray:
 
     Args:
         source: a bool array; or an image: white (above half) = fill; in one of only 0 and 1, 1 = fill. In an
-            image of one colour with an alpha channel, transparent = fill.
+            image of one colour with an alpha channel, transparent = fill; but where less than half of it is opaque and
+            white, as strokes on a layer are, these are filled.
 
     Raises:
         SceneError: the file or array can't be read.
@@ -67,7 +68,8 @@ def read_mask(source: ImageLike | MaskArray) -> MaskArray:
     image, transparent = read_image(source, "the mask")
     opaque = image if transparent is None else image[~transparent]
     if transparent is not None and (not opaque.size or (opaque == opaque[0]).all()):
-        return transparent
+        strokes = 0 < opaque.shape[0] < transparent.size / 2 and opaque[0].max() > 127
+        return ~transparent if strokes else transparent
     return image.max(axis=2) > (0 if image.max() == 1 else 127)
 
 
@@ -88,6 +90,7 @@ def read_parts(
     check_size(photo.pixels, "the target")
     image = photo.srgb()
     _check_mask(hole, image)
+    _check_known(photo, hole)
     return photos, photo, hole, image
 
 
@@ -102,6 +105,7 @@ def lay_out(photo: Photo, mask: ImageLike | MaskArray | None, margins: Margins) 
     if inner is not None and (inner.any() or inner.shape != (height, width)):
         _check_mask(inner, image[place])
     hole[place] = False if inner is None else inner
+    _check_known(grown, hole)
     return grown, hole, image
 
 
@@ -156,6 +160,17 @@ def _check_mask(mask: MaskArray, target: ImageArray) -> None:
         warnings.warn(
             f"the mask hides {mask.mean():.0%} of the target, and what it hides looks like a photo"
             f"{' while the rest is blank' if blank_outside else ''}; is it inverted? White (True) marks what to fill",
+            RealFillWarning,
+            stacklevel=4,
+        )
+
+
+def _check_known(target: Photo, mask: MaskArray) -> None:
+    clear = 0.0 if target.transparent is None else float((target.transparent & ~mask).mean())
+    if clear > _FEW:
+        warnings.warn(
+            f"{clear:.0%} of the target are transparent outside of the mask; their colours count as known. Add them "
+            "to the mask, or crop to what is opaque",
             RealFillWarning,
             stacklevel=4,
         )

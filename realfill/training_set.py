@@ -10,10 +10,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from realfill.config import FitConfig
-from realfill.filling.windows import Box, Part
+from realfill.filling.windows import Part
 from realfill.fitting.batches import Hole, TrainingImage, reduced
 from realfill.io.images import ImageArray, MaskArray
-from realfill.masks import resize_mask
+from realfill.masks import Box, resize_mask
 from realfill.models.matcher import Matches
 from realfill.registration import find_scale, match_references, register
 from realfill.scene import Scene

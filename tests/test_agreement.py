@@ -1,12 +1,14 @@
 """Ranking by references laid over the target: the truth first, foreign pixels last."""
 
+from types import SimpleNamespace
+
 import cv2
 import numpy as np
 import pytest
 from test_stitching import SHIFTED, TARGET, blob, make_world, turned, view
 
 from realfill import RankConfig, Scene, rank
-from realfill.agreement import compare
+from realfill.agreement import _boxes, compare
 from realfill.errors import RealFillWarning
 from realfill.models.matcher import SiftMatcher
 from realfill.results import Completion, Completions
@@ -104,6 +106,37 @@ def test_a_large_target_is_registered_small(monkeypatch):
         hole[100 : 100 + side, 50 : 50 + side] = True
         compare(target, hole, [TARGET], [target, target])
     assert sizes == [(768, 1024), (1536, 2048), (300, 400)]
+
+
+def with_holes(*boxes):
+    hole = np.zeros((600, 900), bool)
+    for top, left, bottom, right in boxes:
+        hole[top:bottom, left:right] = True
+    return hole
+
+
+def test_holes_far_apart_are_looked_at_each_at_its_own_scale(monkeypatch):
+    rng = np.random.default_rng(0)
+    truth, other = rng.integers(0, 256, (2, 600, 900, 3)).astype(np.uint8)
+    layer = SimpleNamespace(image=truth, covers=np.ones(truth.shape[:2], bool), error=1.0, reference=0)
+    monkeypatch.setattr("realfill.agreement.register", lambda *_: [layer])
+    hole = with_holes((10, 10, 50, 50), (540, 830, 590, 890))
+    (right,), (wrong,) = (compare(truth, hole, [truth], [image]) for image in (truth, other))
+    assert right.total == 100
+    assert wrong.total < 10  # shrunk together to 128 pixels, noise would be grey and alike
+
+
+@pytest.mark.parametrize(
+    ("boxes", "count"),
+    [
+        ([(10, 10, 70, 70), (540, 800, 600, 860)], 2),
+        ([(10, 10, 70, 70), (20, 75, 80, 125)], 1),
+        ([(0, 0, 600, 60), (0, 840, 600, 900)], 1),
+        ([(5, 5, 6, 6)], 1),
+    ],
+)
+def test_what_is_compared_by_itself_lies_far_apart_for_its_size(boxes, count):
+    assert len(_boxes(with_holes(*boxes))) == count
 
 
 def test_a_given_matcher_needs_its_config():

@@ -53,9 +53,18 @@ def test_weights_under_a_lora_are_in_the_precision_that_is_computed_in_unless_sa
     assert resolve_frozen_dtype(dtype, precision) == wanted
 
 
-@pytest.mark.parametrize(("capable", "wanted"), [(True, "bf16"), (False, "no")])
-def test_a_cpu_computes_in_half_precision_where_it_can(monkeypatch, capable, wanted):
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": capable})
+@pytest.mark.parametrize(
+    ("features", "wanted"),
+    [
+        ({"avx512_bf16": True, "cpu_name": "AMD EPYC"}, "bf16"),
+        ({"avx512_bf16": True, "cpu_name": "Intel Xeon", "amx_bf16": True}, "bf16"),
+        ({"avx512_bf16": True, "cpu_name": "Intel Xeon", "amx_bf16": False}, "no"),
+        ({"avx512_bf16": False, "cpu_name": "AMD EPYC"}, "no"),
+        ({"architecture": "aarch64"}, "no"),
+    ],
+)
+def test_a_cpu_computes_in_half_precision_where_that_is_faster(monkeypatch, features, wanted):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: features)
     assert resolve_precision(CPU, None) == wanted
 
 

@@ -58,6 +58,8 @@ def test_an_inner_mask_and_transparent_pixels_are_filled_too():
     [
         ({}, "nothing to fill"),
         ({"left": -3}, "left is -3"),
+        ({"aspect": (9, 16), "target": make_photo(1334, 750)}, "nothing to fill"),
+        ({"aspect": (1, 3), "target": make_photo(1000, 333)}, "nothing to fill"),
         ({"margin": 1e6}, "legal: up to 178 million"),
         ({"left": 3, "aspect": 2.0}, "both an aspect and sides"),
         ({"left": 3, "mask": INNER[:, :50]}, "mask is 50 x 45"),

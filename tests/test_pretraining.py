@@ -2,8 +2,10 @@
 
 import dataclasses
 import shutil
+from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from conftest import make_photo
@@ -15,7 +17,7 @@ from realfill import SampleConfig, Scene, complete
 from realfill.errors import BaseModelError, OutputError, SceneError
 from realfill.io.images import read_image
 from realfill.models.inpainter import Inpainter
-from realfill.pretraining import PretrainConfig, load_photos, main, pretrain
+from realfill.pretraining import PretrainConfig, _shrunk, load_photos, main, pretrain
 
 
 @pytest.fixture
@@ -108,6 +110,41 @@ def test_another_base_can_be_started_from(config, tmp_path):
     second = pretrain(dataclasses.replace(config, init=first, output=tmp_path / "second"), progress=False)
     assert str(first) not in (second / "vae" / "config.json").read_text()
     assert (second / "vae" / "diffusion_pytorch_model.safetensors").read_bytes() == before
+
+
+def test_a_base_to_start_from_can_be_trained_at_another_resolution(config, tmp_path):
+    first = pretrain(dataclasses.replace(config, num_steps=1), progress=False)
+    second = dataclasses.replace(config, init=first, output=tmp_path / "second", num_steps=1, resolution=64)
+    assert Inpainter.load(str(pretrain(second, progress=False))).resolution == 64
+    with pytest.raises(BaseModelError, match="has 8 pixels a side"):
+        pretrain(dataclasses.replace(second, output=tmp_path / "third", patch_size=4), progress=False)
+
+
+def test_large_photos_are_held_shrunk(photos):
+    Image.fromarray(make_photo(900, 1200, 50)).save(photos / "large.png")
+    config = PretrainConfig(photos=photos, output=photos, resolution=32)
+    found, whole = load_photos(photos, 0, partial(_shrunk, config=config))[0], load_photos(photos, 0)[0]
+    assert max(max(photo.shape) for photo in found) < 300 < max(max(photo.shape) for photo in whole)
+    assert sum(np.array_equal(a, b) for a, b in zip(found, whole, strict=True)) == 9
+
+
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [
+        ({"preview_every": 0}, "preview_every is 0; legal: 1 or more"),
+        ({"resolution": 100}, "resolution is 100; legal: a multiple of 32"),
+        ({"min_crop_share": 0.0}, "min_crop_share is 0.0"),
+        ({"num_holdout": -1}, "num_holdout is -1"),
+        ({"batch_size": 0}, "batch_size is 0"),
+    ],
+)
+def test_nonsense_is_refused_before_photos_are_read(option, words, capsys):
+    with pytest.raises(ValueError, match=words):
+        PretrainConfig(photos=Path("nowhere"), output=Path("out"), **option)
+    name, value = next(iter(option.items()))
+    with pytest.raises(SystemExit):
+        main(["nowhere", "-o", "out", f"--{name.replace('_', '-')}", str(value)])
+    assert words in " ".join(capsys.readouterr().err.split())
 
 
 def test_photos_are_kept_out_whole(photos):

@@ -135,6 +135,12 @@ def test_output_is_checked_before_it_is_made(saved, tmp_path):
         check_output(saved / "scores.json", overwrite=True)
 
 
+def test_an_unknown_format_is_refused_before_anything_is_written(completions, tmp_path):
+    with pytest.raises(ValueError, match=r"file_format is 'bmp'; legal: png, tiff, jpeg"):
+        completions.save(tmp_path / "out", file_format="bmp")
+    assert not (tmp_path / "out").exists()
+
+
 def test_an_interrupted_save_leaves_nothing_that_is_in_the_way(completions, tmp_path, monkeypatch):
     monkeypatch.setattr(Completions, "contact_sheet", lambda _: 1 / 0)
     with pytest.raises(ZeroDivisionError):

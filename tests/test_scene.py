@@ -95,7 +95,8 @@ def test_transparent_pixels_are_the_mask(tmp_path):
 
 
 def test_a_given_mask_wins_over_transparency():
-    assert np.array_equal(Scene([], transparent_where(HOLE), HOLE[::-1]).mask, HOLE[::-1])
+    with pytest.warns(RealFillWarning, match="transparent outside of the mask"):
+        assert np.array_equal(Scene([], transparent_where(HOLE), HOLE[::-1]).mask, HOLE[::-1])
 
 
 @pytest.mark.parametrize(
@@ -127,6 +128,16 @@ def test_only_more_than_half_white_means_fill():
 def test_in_a_mask_of_one_colour_transparent_means_fill(colour):
     mask = transparent_where(HOLE, np.full_like(PHOTO, colour))
     assert np.array_equal(read_mask(mask), HOLE)
+
+
+def test_white_strokes_on_a_transparent_layer_are_what_is_filled():
+    assert np.array_equal(read_mask(transparent_where(~HOLE, np.full_like(PHOTO, 255))), HOLE)
+
+
+def test_transparent_pixels_of_a_target_that_no_mask_covers_are_warned_about():
+    clear = np.roll(HOLE, 12, axis=1) & ~HOLE
+    with pytest.warns(RealFillWarning, match="of the target are transparent outside of the mask"):
+        Scene([PHOTO], transparent_where(clear), HOLE)
 
 
 @pytest.mark.parametrize("top_left", [(20, 30), (0, 0)])
@@ -166,10 +177,16 @@ def test_canvas_is_all_hole():
     assert np.array_equal(scene.references[0], PHOTO)
 
 
-@pytest.mark.parametrize("size", [(31, 40), (40, 0), (-5, 40)])
+@pytest.mark.parametrize("size", [(31, 40), (40, 0), (-5, 40), (20_000, 10_000)])
 def test_canvas_of_an_impossible_size_is_refused(size):
     with pytest.raises(SceneError, match="legal: "):
         Scene.canvas(size)
+
+
+@pytest.mark.parametrize("number", [-1, 2])
+def test_more_references_than_there_are_or_fewer_than_none_cannot_be_kept(number):
+    with pytest.raises(SceneError, match=f"asked for: {number}"):
+        Scene.canvas((40, 50), [PHOTO]).with_references(number)
 
 
 def test_a_dilated_scene_has_a_larger_hole_and_the_same_photos():

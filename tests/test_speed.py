@@ -59,6 +59,11 @@ def test_variants_take_turns_and_medians_are_told():
     assert ours.peak_mb == pytest.approx(0.12)
 
 
+def test_a_time_budget_ends_no_measurement(place):
+    place = dataclasses.replace(place, fit=dataclasses.replace(place.fit, time_budget_s=1e-6))
+    assert run_fit(place, place.scene(), 2).seconds > 0
+
+
 def rows_seen(work, monkeypatch, *methods):
     """Note the batch sizes with which methods of classes are called during some work."""
     seen = {name: [] for _, name in methods}

@@ -412,6 +412,15 @@ def test_a_checkpoint_is_not_gone_on_with_where_the_card_shows_the_model_somethi
         fit(scene, config, checkpoint_dir=tmp_path, progress=False)
 
 
+@pytest.mark.parametrize(("asked", "wanted"), [(None, "bf16"), ("no", "no")])
+def test_a_card_may_say_in_what_precision_to_fit(scene, tiny_sd, tiny_fit, tmp_path, asked, wanted):
+    shutil.copytree(tiny_sd, tmp_path / "base")
+    card = Card.load(tmp_path / "base")
+    dataclasses.replace(card, fit={"mixed_precision": "bf16"}).save(tmp_path / "base")
+    config = dataclasses.replace(tiny_fit, base=str(tmp_path / "base"), mixed_precision=asked, num_steps=1)
+    assert fit(scene, config, progress=False).config.mixed_precision == wanted
+
+
 def precise(base, precision, dtype=None, steps=1, **changes):
     """Fit for a step on the tiny base in a precision; returns the trainer."""
     config = FitConfig(base=base, **{**TINY_FIT, "mixed_precision": precision, **changes}).resolve({})

@@ -4,6 +4,7 @@ import io
 import itertools
 import struct
 import zipfile
+from dataclasses import replace
 from xml.etree import ElementTree as ET
 
 import cv2
@@ -13,6 +14,7 @@ import tifffile
 from conftest import make_photo, make_profile
 from PIL import Image
 
+from realfill.errors import RealFillWarning
 from realfill.io import writing
 from realfill.io.images import read_image, read_photo
 from realfill.io.layers import Layer, write_layers
@@ -67,8 +69,7 @@ def test_tiff_is_read_back_exactly(dtype, channels, alpha, suffix, tmp_path):
         page = opened.pages[0]
         assert page.bitspersample == 8 * photo.pixels.itemsize and page.samplesperpixel == channels + alpha
         assert page.predictor == 2 and len(page.dataoffsets) > 1
-    if (dtype, channels, alpha) != (np.uint16, 1, True):  # PIL can't read that one
-        assert equal(read_photo(path), photo)
+    assert equal(read_photo(path), photo)
 
 
 @pytest.mark.parametrize("suffix", ["png", "tif", "jpg"])
@@ -89,6 +90,42 @@ def test_profile_and_exif_travel_upright_and_without_what_may_show_the_hole(suff
     assert (inner[0xA002], inner[0xA003]) == (47, 61)
     assert place[2] == (51, 30, 0)
     assert b"a preview may hide here" not in data
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif", "jpg"])
+def test_names_that_are_not_ascii_stay_as_they_are(suffix, tmp_path):
+    exif = Image.Exif()
+    exif[0x013B], exif[0x8298] = "Jörg Müller".encode(), "© 2024".encode()
+    exif[0x8769] = {0xA430: "Jörg".encode()}
+    Image.fromarray(make_photo(47, 61)).save(tmp_path / "source.jpg", exif=exif)
+    photo = read_photo(tmp_path / "source.jpg")
+    for _ in range(2):  # what was written is read and written again
+        write_photo(tmp_path / f"a.{suffix}", photo, CREDIT)
+        photo = read_photo(tmp_path / f"a.{suffix}")
+    data = (tmp_path / f"a.{suffix}").read_bytes()
+    assert all(text.encode() in data for text in ("Jörg Müller", "© 2024"))
+
+
+def test_what_is_too_long_for_a_jpeg_is_left_out_and_told(tmp_path):
+    exif = Image.Exif()
+    exif[0x010F] = "Maker"
+    exif[0x8769] = {0x9286: b"ASCII\0\0\0" + b"x" * 70_000}
+    photo = make(np.uint8, 3, False, exif=exif.tobytes().removeprefix(b"Exif\0\0"))
+    credit = replace(CREDIT, provenance={"history": "y" * 70_000})
+    with pytest.warns(RealFillWarning) as told:
+        write_photo(tmp_path / "a.jpg", photo, credit)
+    assert [str(w.message).split(" is too long")[0] for w in told] == [
+        "the target's EXIF", "what the completion was made with",
+    ]  # fmt: skip
+    with Image.open(tmp_path / "a.jpg") as stored:
+        assert stored.info["xmp"] == replace(CREDIT, provenance={}).xmp().encode() and not stored.getexif()
+    write_photo(tmp_path / "a.png", photo, credit)
+    assert read_provenance(tmp_path / "a.png") == credit.provenance
+
+
+def test_a_panorama_too_long_for_a_jpeg_is_refused_with_a_way_out(tmp_path):
+    with pytest.raises(ValueError, match="at most 65500 pixels a side; save a PNG or TIFF"):
+        write_photo(tmp_path / "a.jpg", Photo(pixels=np.zeros((1, 65_501, 3), np.uint8)))
 
 
 def test_the_thumbnail_does_not_travel(tmp_path):

@@ -79,7 +79,7 @@ class _Painter:
         known: the target, blank in the hole.
         bar: told about each step.
         batch_size: windows or tiles at a time.
-        sharpness: of the photo around the hole, in the windows met so far.
+        sharpness: of the photo around the hole, in the windows of one part met so far.
     """
 
     inpainter: Inpainter
@@ -92,6 +92,7 @@ class _Painter:
 
     def paint(self, part: Part) -> Iterator[tuple[int, NDArray]]:
         """Yield, seed by seed, what the part's last window shows when filled, at the target's size and depth."""
+        self.sharpness.clear()
         first, last = part.windows[0], part.windows[-1]
         known, hole, dtype = self.known[last.slices], self.scene.mask[last.slices], self.scene.original.pixels.dtype
         around = self.known[first.slices], ~self.scene.mask[first.slices]

@@ -138,21 +138,26 @@ class _Model:
 
     def __call__(self, latents: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
         """Predict (N, C, H, W) from (N, C, H, W): the mean of the tiles' predictions where they overlap."""
-        pieces = torch.cat(self.tiles.cut(latents))  # tile by tile, each with all seeds
-        conditions = self.condition.repeat_interleave(len(latents), dim=0)
-        found = torch.cat(list(self._predict(pieces, conditions, timestep)))
-        return self.tiles.merge(found.chunk(len(self.tiles)))
+        return self.tiles.merge(self._predict(latents, timestep))
 
-    def _predict(
-        self, pieces: torch.Tensor, conditions: torch.Tensor, timestep: torch.Tensor
-    ) -> Iterator[torch.Tensor]:
-        count = self.batch_size or len(pieces)
-        for part, condition in zip(pieces.split(count), conditions.split(count), strict=True):
-            guess = self.wanted(part, timestep, condition)
-            if self.unwanted is not None:
-                unwanted = self.unwanted(part, timestep, condition)
-                guess = unwanted + self.guidance_scale * (guess - unwanted)
-            yield guess
+    def _predict(self, latents: torch.Tensor, timestep: torch.Tensor) -> Iterator[torch.Tensor]:
+        """Predict tile by tile, (N, C, h, w) each; as many at a time as one batch holds."""
+        pieces = self.tiles.cut(latents)
+        count = self.batch_size or len(pieces) * len(latents)
+        num_tiles = max(1, count // len(latents))
+        for start in range(0, len(pieces), num_tiles):
+            tiles = slice(start, start + num_tiles)
+            group = torch.cat(pieces[tiles])  # tile by tile, each with all seeds
+            conditions = self.condition[tiles].repeat_interleave(len(latents), dim=0)
+            parts = zip(group.split(count), conditions.split(count), strict=True)
+            yield from torch.cat([self._guess(*part, timestep) for part in parts]).split(len(latents))
+
+    def _guess(self, latents: torch.Tensor, condition: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
+        guess = self.wanted(latents, timestep, condition)
+        if self.unwanted is None:
+            return guess
+        unwanted = self.unwanted(latents, timestep, condition)
+        return unwanted + self.guidance_scale * (guess - unwanted)
 
 
 @torch.no_grad()

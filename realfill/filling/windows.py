@@ -5,19 +5,14 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from itertools import combinations
-from typing import TypeAlias
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from realfill.io.images import MaskArray, resize
-from realfill.masks import bounding_box, resize_mask
+from realfill.masks import Box, bounding_box, join_overlapping, resize_mask, separate_holes, union
 
-Box: TypeAlias = tuple[int, int, int, int]
-"""(top, left, bottom, right), the last two exclusive."""
-
-_MAX_HOLES = 32  # that are told apart
 _CELLS = 16  # to the base's resolution: how far holes have to lie apart for that
 _FINER = 1.25  # the target's pixels to one of the model's, up to which a finer window isn't worth its time
 
@@ -139,16 +134,16 @@ def choose_windows(
     def around(hole: Box) -> Window:
         return _around(hole, mask.shape, resolution, multiple, context)
 
-    holes = {box: around(box) for box in _separate(mask, max(1, resolution // _CELLS))}
+    holes = {box: around(box) for box in separate_holes(mask, max(1, resolution // _CELLS))}
     while len(holes) > 1:
         growths = [
-            (around(_union(a, b)).scale / max(holes[a].scale, holes[b].scale), a, b)
+            (around(union(a, b)).scale / max(holes[a].scale, holes[b].scale), a, b)
             for a, b in combinations(sorted(holes), 2)
         ]
         growth, a, b = min(growths)
         if growth > max_growth:
             break
-        boxes = _disjoint([_union(a, b), *(box for box in holes if box not in (a, b))])
+        boxes = join_overlapping([union(a, b), *(box for box in holes if box not in (a, b))])
         holes = {box: holes.get(box) or around(box) for box in boxes}
     return tuple(
         Part(hole=box, windows=_stages(box, window, resolution, multiple, num_stages))
@@ -172,45 +167,6 @@ def _around(hole: Box, shape: tuple[int, ...], resolution: int, multiple: int, c
     centre = ((top + bottom) / 2, (left + right) / 2)
     start = [int(np.clip(round(c - b / 2), 0, n - b)) for c, b, n in zip(centre, box, shape, strict=True)]
     return Window(box=(start[0], start[1], start[0] + box[0], start[1] + box[1]), size=(size[0], size[1]))
-
-
-def _separate(mask: MaskArray, cell_px: int) -> list[Box]:
-    """Find boxes around holes that lie at least a cell apart; with larger cells where there would be too many."""
-    while True:
-        height, width = (math.ceil(n / cell_px) for n in mask.shape)
-        padded = np.pad(mask, [(0, n * cell_px - m) for n, m in zip((height, width), mask.shape, strict=True)])
-        cells = padded.reshape(height, cell_px, width, cell_px).any(axis=(1, 3))
-        stats = cv2.connectedComponentsWithStats(np.asarray(cells, np.uint8), connectivity=8)[2][1:]
-        if len(stats) <= _MAX_HOLES:
-            break
-        cell_px *= 2
-    boxes = []
-    for x, y, w, h, _ in stats.tolist():
-        top, left = y * cell_px, x * cell_px
-        inner = bounding_box(mask[top : top + h * cell_px, left : left + w * cell_px])
-        boxes.append((top + inner[0], left + inner[1], top + inner[2], left + inner[3]))
-    return _disjoint(boxes)
-
-
-def _disjoint(boxes: list[Box]) -> list[Box]:
-    """Join boxes until none overlaps another."""
-    done: list[Box] = []
-    for new in boxes:
-        box = new
-        while met := [b for b in done if _overlap(b, box)]:
-            done = [b for b in done if b not in met]
-            for other in met:
-                box = _union(box, other)
-        done.append(box)
-    return done
-
-
-def _overlap(a: Box, b: Box) -> bool:
-    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
-
-
-def _union(a: Box, b: Box) -> Box:
-    return min(a[0], b[0]), min(a[1], b[1]), max(a[2], b[2]), max(a[3], b[3])
 
 
 def _stages(hole: Box, first: Window, resolution: int, multiple: int, num_stages: int) -> tuple[Window, ...]:

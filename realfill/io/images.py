@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import re
+import struct
 import warnings
 from os import PathLike
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any, TypeAlias
 
 import cv2
 import numpy as np
+import tifffile
 import torch
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageCms, ImageOps, UnidentifiedImageError
@@ -31,7 +33,9 @@ IMAGE_SUFFIXES = frozenset(
     {".png", ".jpg", ".jpeg", ".jpe", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".heic", ".heif", ".avif", ".jp2"}
 )
 _HEIF_SUFFIXES = frozenset({".heic", ".heif"})
-_UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, RuntimeError)  # what PIL's readers raise
+_UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, RuntimeError, LookupError, struct.error)  # of readers
+_TIFF_MAGIC = (b"II*\0", b"MM\0*")
+_HARDLY = 0.9  # of an image's pixels, from which on it hardly shrinks: whole pixels would be averaged here and there
 _PERCEPTUAL = ImageCms.Intent.PERCEPTUAL
 _SRGB = ImageCms.createProfile("sRGB")
 
@@ -99,7 +103,7 @@ def read_photo(source: ImageLike, what: str = "image") -> Photo:
 
 
 def resize(image: NDArray, size: tuple[int, int]) -> NDArray:
-    """Resize: area average where it shrinks, cubic where it grows. Pixel centres keep their places.
+    """Resize: area average where it shrinks, cubic where it grows or hardly changes. Pixel centres keep their places.
 
     Args:
         image: (H, W) or (H, W, C), uint8 or float32.
@@ -110,7 +114,7 @@ def resize(image: NDArray, size: tuple[int, int]) -> NDArray:
     """
     if image.shape[:2] == tuple(size):
         return image
-    shrinks = size[0] * size[1] < image.shape[0] * image.shape[1]
+    shrinks = size[0] * size[1] < _HARDLY * image.shape[0] * image.shape[1]
     return cv2.resize(
         np.ascontiguousarray(image), (size[1], size[0]), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC
     )
@@ -177,6 +181,8 @@ def _photo(array: NDArray, profile: bytes | None = None, exif: bytes | None = No
 
 def _decode_deep(image: Image.Image) -> NDArray[np.uint16] | None:
     """Decode 16-bit colour, which PIL would cut to 8: (H, W, C) upright; ``None``: it is something else."""
+    if image.format == "TIFF" and image.mode in ("RGB", "RGBA") and _is_deep_and_planar(image):
+        return _decode_planar(image)
     stored = "".join(str(tile[3]) for tile in getattr(image, "tile", ()))
     if "16" not in stored or image.format not in ("PNG", "TIFF") or image.mode not in ("RGB", "RGBA", "LA"):
         return None
@@ -193,7 +199,34 @@ def _decode_deep(image: Image.Image) -> NDArray[np.uint16] | None:
     orientation = (
         1 if image.format == "TIFF" else image.getexif().get(ExifTags.Base.Orientation, 1)
     )  # or undone already
-    return np.ascontiguousarray(_upright(array[:, :, order], orientation))
+    array = np.ascontiguousarray(_upright(array[:, :, order], orientation))
+    return _divided(array) if "RGBa" in stored else array
+
+
+def _is_deep_and_planar(image: Any) -> bool:
+    tags = image.tag_v2
+    return tags.get(ExifTags.Base.PlanarConfiguration) == 2 and 16 in tags.get(ExifTags.Base.BitsPerSample, ())
+
+
+def _decode_planar(image: Any) -> NDArray[np.uint16]:
+    """Decode a 16-bit TIFF whose channels lie one after the other, which neither PIL nor OpenCV can."""
+    position = image.fp.tell()
+    image.fp.seek(0)
+    with tifffile.TiffFile(image.fp) as file:
+        array = file.pages[0].asarray()  # whatever can't be decoded raises
+    image.fp.seek(position)
+    if array.ndim != 3 or array.dtype != np.uint16 or array.shape[0] != len(image.getbands()):
+        raise ValueError("its channels are stored in a way that isn't known; save them interleaved")
+    array = _upright(array.transpose(1, 2, 0), image.tag_v2.get(ExifTags.Base.Orientation, 1))
+    multiplied = image.tag_v2.get(ExifTags.Base.ExtraSamples, (0,))[0] == 1
+    return _divided(np.ascontiguousarray(array)) if multiplied else np.ascontiguousarray(array)
+
+
+def _divided(array: NDArray[np.uint16]) -> NDArray[np.uint16]:
+    """Divide colours by the alpha that they were multiplied with: (H, W, C), alpha last."""
+    alpha = np.maximum(array[:, :, -1:], 1).astype(np.float64)
+    colours = np.minimum(array[:, :, :-1] * (65535 / alpha), 65535).round().astype(np.uint16)
+    return np.concatenate([colours, array[:, :, -1:]], axis=2)
 
 
 def _upright(array: NDArray, orientation: int) -> NDArray:
@@ -249,11 +282,33 @@ def _to_levels(array: NDArray, what: str) -> NDArray:
 
 def _read_with_opencv(path: Path, what: str) -> Photo:
     """Read what PIL doesn't know: float colour TIFF and the like."""
+    try:
+        grey = _read_deep_grey_with_alpha(path)
+    except _UNREADABLE as error:
+        raise _unreadable(error, what, f"{str(path)!r} ") from error
+    if grey is not None:
+        return grey
     data = np.frombuffer(path.read_bytes(), np.uint8)
     array = cv2.imdecode(data, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH) if data.size else None
     if array is None:
         raise SceneError(f"{what}: {str(path)!r} is not an image that can be read; save it as PNG or JPEG")
     return _from_array(array[:, :, ::-1], what)
+
+
+def _read_deep_grey_with_alpha(path: Path) -> Photo | None:
+    """Read a TIFF of 16-bit grey and alpha, of which OpenCV would leave 8-bit grey; ``None``: it is something else."""
+    with path.open("rb") as stream:
+        if stream.read(4) not in _TIFF_MAGIC:
+            return None
+    with tifffile.TiffFile(path) as file:
+        page: Any = file.pages[0]
+        if page.samplesperpixel != 2 or page.dtype != np.uint16 or page.photometric != 1:
+            return None
+        array, tags = page.asarray(), {tag.code: tag.value for tag in page.tags}
+    array = array.transpose(1, 2, 0) if array.shape[0] == 2 else array
+    array = np.ascontiguousarray(_upright(array, int(tags.get(ExifTags.Base.Orientation, 1))))
+    array = _divided(array) if tuple(tags.get(ExifTags.Base.ExtraSamples, ())) == (1,) else array
+    return _photo(array, tags.get(ExifTags.Base.InterColorProfile))
 
 
 def _register_heif(path: Path) -> None:

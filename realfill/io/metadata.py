@@ -6,6 +6,7 @@ import html
 import json
 import re
 import struct
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from os import PathLike
@@ -62,8 +63,10 @@ class Credit:
 def read_provenance(path: str | PathLike[str]) -> dict[str, Any]:
     """Read back what ``Credit.xmp`` wrote into a PNG, TIFF or JPEG; empty where there is none."""
     try:
-        with Image.open(Path(path)) as image:
-            xmp = image.info.get("xmp", b"")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(Path(path)) as image:
+                xmp = image.info.get("xmp", b"")
         text = xmp.decode("utf-8") if isinstance(xmp, bytes) else str(xmp)
         found = _PROVENANCE.search(text)
         values = json.loads(html.unescape(found[1])) if found else {}
@@ -85,11 +88,12 @@ def clean_exif(image: Image.Image) -> bytes | None:
         exif, kept = image.getexif(), Image.Exif()
         for tag in _KEPT:
             if tag in exif:
-                kept[tag] = exif[tag]
+                kept[tag] = _as_stored(exif[tag])
         for group in (_IFD.Exif, _IFD.GPSInfo):
-            values = {t: v for t, v in exif.get_ifd(group).items() if group != _IFD.Exif or t not in _DROPPED}
-            if values:
-                kept[group] = values
+            values = exif.get_ifd(group).items()
+            found = {t: _as_stored(v) for t, v in values if group != _IFD.Exif or t not in _DROPPED}
+            if found:
+                kept[group] = found
         return kept.tobytes().removeprefix(b"Exif\0\0") if len(kept) else None
     except _MALFORMED:
         return None
@@ -100,9 +104,20 @@ def exif_of_size(exif: bytes | None, size: tuple[int, int]) -> Image.Exif:
     opened = Image.Exif()
     if exif:
         opened.load(b"Exif\0\0" + exif)
+        groups = {}
+        for group in (_IFD.Exif, _IFD.GPSInfo):
+            if group in opened:
+                groups[group] = {tag: _as_stored(value) for tag, value in opened.get_ifd(group).items()}
+        for tag in _KEPT:
+            if tag in opened:
+                opened[tag] = _as_stored(opened[tag])
         opened[_BASE.Orientation] = 1
-        groups = {group: dict(opened.get_ifd(group)) for group in (_IFD.Exif, _IFD.GPSInfo) if group in opened}
         groups.setdefault(_IFD.Exif, {}).update({_BASE.ExifImageWidth: size[1], _BASE.ExifImageHeight: size[0]})
         for group, values in groups.items():
             opened[group] = values
     return opened
+
+
+def _as_stored(value: Any) -> Any:
+    """Turn text back into its bytes where Pillow, which reads them as Latin-1, would write question marks."""
+    return value.encode("latin-1", "replace") if isinstance(value, str) and not value.isascii() else value

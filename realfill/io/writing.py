@@ -8,8 +8,10 @@ that a large photo takes no memory of its own.
 from __future__ import annotations
 
 import struct
+import warnings
 import zlib
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 from typing import BinaryIO, TypeAlias
@@ -18,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, TiffImagePlugin, TiffTags
 
+from realfill.errors import RealFillWarning
 from realfill.io.images import ImageArray
 from realfill.io.metadata import Credit, exif_of_size
 from realfill.io.photos import Photo
@@ -27,6 +30,7 @@ SUFFIXES = {"png": ".png", "tiff": ".tif", "jpeg": ".jpg"}
 _LEVEL = 4  # of zlib: beyond it, files shrink by a few percent and take several times as long
 _BAND_BYTES = 1 << 20
 _PNG_AVERAGE = 3
+_JPEG_SIDE_PX, _JPEG_EXIF_BYTES, _JPEG_XMP_BYTES = 65_500, 65_533, 65_504  # more doesn't fit into its segments
 _TIFF_DEFLATE, _TIFF_DIFFERENCES = 8, 2
 _Encoder: TypeAlias = Callable[[BinaryIO, Photo, Credit | None], None]
 
@@ -171,15 +175,27 @@ def _encode_tiff(stream: BinaryIO, photo: Photo, credit: Credit | None) -> None:
 
 def _encode_jpeg(stream: BinaryIO, photo: Photo, credit: Credit | None, quality: int) -> None:
     """Write a JPEG of full colour resolution."""
+    if max(photo.pixels.shape[:2]) > _JPEG_SIDE_PX:
+        raise ValueError(f"a JPEG holds at most {_JPEG_SIDE_PX} pixels a side; save a PNG or TIFF")
     pixels = to_depth(photo.pixels, np.uint8)
     image = Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
     exif = exif_of_size(photo.exif, photo.pixels.shape[:2])
     options = {"exif": exif.tobytes()} if len(exif) else {}
+    if len(options.get("exif", b"")) > _JPEG_EXIF_BYTES:
+        del options["exif"]
+        _warn_left_out("the target's EXIF")
     if photo.icc_profile:
         options["icc_profile"] = photo.icc_profile
     if credit is not None:
         options["xmp"] = credit.xmp().encode()
+        if len(options["xmp"]) > _JPEG_XMP_BYTES:
+            options["xmp"] = replace(credit, provenance={}).xmp().encode()
+            _warn_left_out("what the completion was made with")
     image.save(stream, "JPEG", quality=quality, subsampling=0, **options)
+
+
+def _warn_left_out(what: str) -> None:
+    warnings.warn(f"{what} is too long for a JPEG and left out; a PNG or TIFF holds it", RealFillWarning, stacklevel=2)
 
 
 def _num_channels(photo: Photo) -> int:

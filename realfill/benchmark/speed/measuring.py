@@ -86,6 +86,8 @@ def synchronize(device: torch.device) -> None:
     """Wait for all that a device has been told to do."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
 
 
 def timed(work: Callable[[], object], device: torch.device) -> Timing:

@@ -14,14 +14,13 @@ import torch
 import torch.nn.functional as F
 
 from realfill.config import FitConfig, SampleConfig
+from realfill.devices import DTYPES
 from realfill.filling.sampling import sample
 from realfill.fitting.batches import TrainingImage, draw_crops, draw_noising, step_rng
 from realfill.io.images import ImageArray
 from realfill.models.adapter import Trainable
 from realfill.models.inpainter import Inpainter
 from realfill.models.matcher import Matcher, Matches
-
-DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "no": torch.float32}
 
 
 def load_plainly(base: str, device: torch.device) -> Inpainter:

@@ -15,9 +15,9 @@ import numpy as np
 import torch
 
 from realfill.benchmark.speed.measuring import Timing, Variant, count_flops, synchronize, timed
-from realfill.benchmark.speed.port import DTYPES, PortedFit, load_plainly, match_pair_by_pair, sample_one_by_one
+from realfill.benchmark.speed.port import PortedFit, load_plainly, match_pair_by_pair, sample_one_by_one
 from realfill.config import FitConfig, RankConfig, SampleConfig
-from realfill.devices import resolve_dtype, resolve_precision
+from realfill.devices import DTYPES, resolve_dtype, resolve_precision
 from realfill.filling.sampling import largest_batch, sample
 from realfill.fitting.batches import TrainingImage
 from realfill.fitting.plans import compiling_pays
@@ -69,8 +69,8 @@ class Workplace:
     def load(cls, fit_config: FitConfig, sample_config: SampleConfig, device: torch.device) -> Workplace:
         """Resolve the configs by the base's card."""
         inpainter = Inpainter.load(fit_config.base)
-        precision = resolve_precision(device, fit_config.mixed_precision)
-        fit = dataclasses.replace(fit_config.resolve(inpainter.card.fit), mixed_precision=precision)
+        fit = fit_config.resolve(inpainter.card.fit)
+        fit = dataclasses.replace(fit, mixed_precision=resolve_precision(device, fit.mixed_precision))
         if fit.compile is None:  # a round's few steps would decide otherwise than the fit that they stand for
             fit = dataclasses.replace(fit, compile=compiling_pays(fit, device))
         return cls(
@@ -96,7 +96,7 @@ def run_fit(place: Workplace, scene: Scene, num_steps: int) -> Timing:
             marks.append(time.perf_counter())
             marks.append(progress.time_s)
 
-    config = dataclasses.replace(place.fit, num_steps=num_steps + 1)
+    config = dataclasses.replace(place.fit, num_steps=num_steps + 1, time_budget_s=None)
     fit(scene, config, device=place.device, on_step=mark, progress=False)
     return Timing(seconds=marks[-2] - marks[0], set_up_s=marks[1])
 
