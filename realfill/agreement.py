@@ -119,9 +119,9 @@ class _View:
         top, left, bottom, right = self.box
         return resize(image[top:bottom, left:right], self.hole.shape).astype(np.float32)
 
-    def lay(self, layers: Sequence[Registered], mask: MaskArray, size: tuple[int, ...]) -> None:
-        """Look at references that were laid over the target, of ``size``, at the size of a mask, True = the hole."""
-        scale = mask.shape[0] / size[0], mask.shape[1] / size[1]
+    def lay(self, layers: Sequence[Registered], small_mask: MaskArray, target_size: tuple[int, ...]) -> None:
+        """Look at references that were laid over the target, shrunk from ``target_size`` to the size of a mask."""
+        scale = small_mask.shape[0] / target_size[0], small_mask.shape[1] / target_size[1]
         top, left, bottom, right = self.box
         box = (
             slice(math.floor(top * scale[0]), math.ceil(bottom * scale[0])),
@@ -129,7 +129,7 @@ class _View:
         )
         shape = self.hole.shape
         self.warped = [resize(layer.image[box], shape).astype(np.float32) for layer in layers]
-        self.covered = [self.hole & ~resize_mask(~layer.covers[box] & mask[box], shape) for layer in layers]
+        self.covered = [self.hole & ~resize_mask(~layer.covers[box] & small_mask[box], shape) for layer in layers]
         total, weights = np.zeros((*shape, 3), np.float32), np.zeros((*shape, 1), np.float32)
         for layer, image, covers in zip(layers, self.warped, self.covered, strict=True):
             weight = covers[:, :, None] / np.float32(max(layer.error, 1.0) ** 2)

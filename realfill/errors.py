@@ -10,7 +10,7 @@
     ├── TrainingError                           a fit that diverged
     └── OutputError (FileExistsError)           output that would overwrite something
 
-A bad value in a config is a plain ``ValueError``. What is legal but looks like a mistake is a
+A bad argument or config value is a plain ``ValueError``. What is legal but looks like a mistake is a
 ``RealFillWarning``.
 """
 

@@ -40,12 +40,12 @@ def random_mask(
     Returns:
         (height, width) bool, True = hidden.
     """
-    union = np.zeros(size, bool)
+    hidden = np.zeros(size, bool)
     for _ in range(rng.integers(num_rectangles[0], num_rectangles[1] + 1)):
         height, width = (max(1, round(n * rng.uniform(*rectangle_size))) for n in size)
         y, x = rng.integers(size[0] - height + 1), rng.integers(size[1] - width + 1)
-        union[y : y + height, x : x + width] = True
-    return union if rng.random() < 0.5 else ~union
+        hidden[y : y + height, x : x + width] = True
+    return hidden if rng.random() < 0.5 else ~hidden
 
 
 def dilate(mask: MaskArray, radius_px: int) -> MaskArray:

@@ -68,9 +68,9 @@ class PretrainConfig:
     minutes: float | None = None
     """Stop after this long, to go on another time."""
     resolution: int = 128
-    """Side of the crops in pixels; a multiple of four latents' sides."""
+    """Side of the crops in pixels; a multiple of four latents' sides. A base given as ``init`` is for this one then."""
     patch_size: int = 8
-    """Side of a latent in pixels; of a base given as ``init`` its own."""
+    """Side of a latent in pixels; with ``init`` it has to be that base's."""
     latent_channels: int = 40
     """Principal components kept of a patch. A base given as ``init`` that has fewer gets the others added; one that has
     more keeps them."""
@@ -143,7 +143,7 @@ def pretrain(config: PretrainConfig, *, progress: bool = True) -> Path:
     Raises:
         SceneError: the folder holds too few photos.
         OutputError: the output folder holds something else, or a run of other photos or another recipe.
-        BaseModelError: ``init`` can't be had, or has other deeper levels than ``widths``.
+        BaseModelError: ``init`` can't be had, or has other deeper levels than ``widths`` or another ``patch_size``.
         ValueError: its first level can't be made as wide as ``widths`` says.
     """
     checkpoint = config.output / CHECKPOINT_NAME
@@ -258,7 +258,7 @@ def _start(config: PretrainConfig, photos: Sequence[ImageArray]) -> Inpainter:
         if start.latent_px != config.patch_size:
             raise BaseModelError(
                 f"a latent of {str(config.init)!r} has {start.latent_px} pixels a side, and keeps them; patch_size is "
-                f"{config.patch_size}"
+                f"{config.patch_size}, legal: {start.latent_px}"
             )
     autoencoder = start.pipeline.vae if start is not None else None
     if autoencoder is None or autoencoder.config["latent_channels"] < config.latent_channels:

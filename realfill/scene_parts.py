@@ -68,8 +68,15 @@ def read_mask(source: ImageLike | MaskArray) -> MaskArray:
     image, transparent = read_image(source, "the mask")
     opaque = image if transparent is None else image[~transparent]
     if transparent is not None and (not opaque.size or (opaque == opaque[0]).all()):
-        strokes = 0 < opaque.shape[0] < transparent.size / 2 and opaque[0].max() > 127
-        return ~transparent if strokes else transparent
+        if not 0 < opaque.shape[0] < transparent.size / 2 or opaque[0].min() <= 127:
+            return transparent
+        warnings.warn(
+            f"the mask is white in {1 - transparent.mean():.0%} and transparent elsewhere: what is white is filled. If "
+            "that should be what is transparent, save the mask without transparency, white = fill",
+            RealFillWarning,
+            stacklevel=3,
+        )
+        return ~transparent
     return image.max(axis=2) > (0 if image.max() == 1 else 127)
 
 
@@ -169,7 +176,7 @@ def _check_known(target: Photo, mask: MaskArray) -> None:
     clear = 0.0 if target.transparent is None else float((target.transparent & ~mask).mean())
     if clear > _FEW:
         warnings.warn(
-            f"{clear:.0%} of the target are transparent outside of the mask; their colours count as known. Add them "
+            f"{clear:.0%} of the target is transparent outside of the mask; their colours count as known. Add them "
             "to the mask, or crop to what is opaque",
             RealFillWarning,
             stacklevel=4,

@@ -10,6 +10,7 @@ from test_stitching import SHIFTED, TARGET, blob, make_world, turned, view
 from realfill import RankConfig, Scene, rank
 from realfill.agreement import _boxes, compare
 from realfill.errors import RealFillWarning
+from realfill.metrics import psnr
 from realfill.models.matcher import SiftMatcher
 from realfill.results import Completion, Completions
 
@@ -124,6 +125,17 @@ def test_holes_far_apart_are_looked_at_each_at_its_own_scale(monkeypatch):
     (right,), (wrong,) = (compare(truth, hole, [truth], [image]) for image in (truth, other))
     assert right.total == 100
     assert wrong.total < 10  # shrunk together to 128 pixels, noise would be grey and alike
+
+
+def test_holes_count_by_their_pixels(monkeypatch):
+    truth = np.full((600, 900, 3), 100, np.uint8)
+    layer = SimpleNamespace(image=truth, covers=np.ones(truth.shape[:2], bool), error=1.0, reference=0)
+    monkeypatch.setattr("realfill.agreement.register", lambda *_: [layer])
+    hole = with_holes((10, 10, 50, 50), (340, 640, 590, 890))  # the second is shrunk
+    wrong = truth.copy()
+    wrong[10:50, 10:50] = 130
+    (found,) = compare(truth, hole, [truth], [wrong])
+    assert found.total == pytest.approx(psnr(wrong, truth, hole), abs=0.02)
 
 
 @pytest.mark.parametrize(

@@ -138,17 +138,45 @@ def test_tiff_of_16_bits_whose_channels_lie_one_after_the_other_is_read(tmp_path
         compression=compression,
     )
     assert np.array_equal(read_photo(tmp_path / "a.tif").pixels, image)
+    with Image.open(tmp_path / "a.tif") as opened:
+        opened.load()
+        assert read_photo(opened).pixels.dtype == np.uint8  # PIL has no more of it
+
+
+def test_planar_tiff_is_turned_upright_and_loses_what_is_no_channel(tmp_path):
+    image = np.random.default_rng(0).integers(0, 65535, (4, 20, 30)).astype(np.uint16)
+    kind = {"photometric": "rgb", "planarconfig": "separate", "extrasamples": ["unspecified"]}
+    tifffile.imwrite(tmp_path / "a.tif", image, extratags=[(274, 3, 1, 6, True)], **kind)
+    assert np.array_equal(read_photo(tmp_path / "a.tif").pixels, np.rot90(image[:3].transpose(1, 2, 0), -1))
 
 
 def test_tiff_of_16_bit_grey_and_alpha_is_read(tmp_path):
-    rng = np.random.default_rng(0)
+    rng, exif = np.random.default_rng(0), Image.Exif()
+    exif[0x010F] = "Maker"
     photo = Photo(
         pixels=rng.integers(0, 65535, (20, 30, 1)).astype(np.uint16),
         alpha=rng.integers(0, 65535, (20, 30)).astype(np.uint16),
+        icc_profile=make_profile(grey=True),
+        exif=exif.tobytes().removeprefix(b"Exif\0\0"),
     )
     write_photo(tmp_path / "a.tif", photo)
     found = read_photo(tmp_path / "a.tif")
     assert np.array_equal(found.pixels, photo.pixels) and np.array_equal(found.alpha, photo.alpha)
+    kept = Image.Exif()
+    kept.load(found.exif)
+    assert (found.icc_profile, kept[0x010F]) == (photo.icc_profile, "Maker")
+
+
+@pytest.mark.parametrize("planar", ["contig", "separate"])
+def test_tiff_of_16_bit_grey_and_premultiplied_alpha_is_turned_and_divided(tmp_path, planar):
+    rng = np.random.default_rng(0)
+    grey, alpha = rng.integers(0, 65535, (20, 30)), rng.integers(20_000, 65535, (20, 30))
+    stored = np.stack([np.round(grey * alpha / 65535), alpha], axis=2 if planar == "contig" else 0).astype(np.uint16)
+    kind = {"photometric": "minisblack", "extrasamples": ["assocalpha"], "planarconfig": planar}
+    tifffile.imwrite(tmp_path / "a.tif", stored, extratags=[(274, 3, 1, 3, True)], **kind)
+    photo = read_photo(tmp_path / "a.tif")
+    assert np.array_equal(photo.alpha, alpha[::-1, ::-1])
+    assert np.abs(photo.pixels[:, :, 0].astype(int) - grey[::-1, ::-1]).max() <= 2
 
 
 def test_palette_with_a_transparent_entry(tmp_path):

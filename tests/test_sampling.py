@@ -247,6 +247,10 @@ def test_tiles_of_a_model_that_looks_at_each_place_alone_make_no_difference(inpa
 
 def test_tiles_are_taken_in_any_number_at_a_time(inpainter):
     assert difference(refine(inpainter), refine(inpainter, batch_size=2)) <= 2
+    image, hole, first = large(inpainter)
+    several = {"seeds": (5, 6, 7), "start": torch.where(hole, first, image).repeat(3, 1, 1, 1)}
+    whole = refine(inpainter, **several)
+    assert all(difference(whole, refine(inpainter, batch_size=n, **several)) <= 2 for n in (1, 2, 4, 5))
 
 
 def test_tiles_without_a_hole_are_left_out_and_little_in_the_hole_changes(inpainter, monkeypatch):

@@ -131,12 +131,15 @@ def test_in_a_mask_of_one_colour_transparent_means_fill(colour):
 
 
 def test_white_strokes_on_a_transparent_layer_are_what_is_filled():
-    assert np.array_equal(read_mask(transparent_where(~HOLE, np.full_like(PHOTO, 255))), HOLE)
+    with pytest.warns(RealFillWarning, match="what is white is filled"):
+        assert np.array_equal(read_mask(transparent_where(~HOLE, np.full_like(PHOTO, 255))), HOLE)
+    red = np.full_like(PHOTO, (255, 0, 0))
+    assert np.array_equal(read_mask(transparent_where(~HOLE, red)), ~HOLE)
 
 
 def test_transparent_pixels_of_a_target_that_no_mask_covers_are_warned_about():
     clear = np.roll(HOLE, 12, axis=1) & ~HOLE
-    with pytest.warns(RealFillWarning, match="of the target are transparent outside of the mask"):
+    with pytest.warns(RealFillWarning, match="of the target is transparent outside of the mask"):
         Scene([PHOTO], transparent_where(clear), HOLE)
 
 

@@ -141,7 +141,7 @@ class _Model:
         return self.tiles.merge(self._predict(latents, timestep))
 
     def _predict(self, latents: torch.Tensor, timestep: torch.Tensor) -> Iterator[torch.Tensor]:
-        """Predict tile by tile, (N, C, h, w) each; as many at a time as one batch holds."""
+        """Predict tile by tile, (N, C, h, w) each; at a time as many, with all seeds of each, as one batch holds."""
         pieces = self.tiles.cut(latents)
         count = self.batch_size or len(pieces) * len(latents)
         num_tiles = max(1, count // len(latents))

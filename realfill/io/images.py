@@ -35,7 +35,7 @@ IMAGE_SUFFIXES = frozenset(
 _HEIF_SUFFIXES = frozenset({".heic", ".heif"})
 _UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, RuntimeError, LookupError, struct.error)  # of readers
 _TIFF_MAGIC = (b"II*\0", b"MM\0*")
-_HARDLY = 0.9  # of an image's pixels, from which on it hardly shrinks: whole pixels would be averaged here and there
+_HARDLY = 0.9  # share of the pixels from which on shrinking is cubic: averaging would blur some rows and not others
 _PERCEPTUAL = ImageCms.Intent.PERCEPTUAL
 _SRGB = ImageCms.createProfile("sRGB")
 
@@ -181,9 +181,10 @@ def _photo(array: NDArray, profile: bytes | None = None, exif: bytes | None = No
 
 def _decode_deep(image: Image.Image) -> NDArray[np.uint16] | None:
     """Decode 16-bit colour, which PIL would cut to 8: (H, W, C) upright; ``None``: it is something else."""
-    if image.format == "TIFF" and image.mode in ("RGB", "RGBA") and _is_deep_and_planar(image):
+    tiles = getattr(image, "tile", ())  # none once it is loaded
+    if tiles and image.format == "TIFF" and image.mode in ("RGB", "RGBA") and _is_deep_and_planar(image):
         return _decode_planar(image)
-    stored = "".join(str(tile[3]) for tile in getattr(image, "tile", ()))
+    stored = "".join(str(tile[3]) for tile in tiles)
     if "16" not in stored or image.format not in ("PNG", "TIFF") or image.mode not in ("RGB", "RGBA", "LA"):
         return None
     stream: Any = getattr(image, "fp", None)
@@ -208,14 +209,25 @@ def _is_deep_and_planar(image: Any) -> bool:
     return tags.get(ExifTags.Base.PlanarConfiguration) == 2 and 16 in tags.get(ExifTags.Base.BitsPerSample, ())
 
 
-def _decode_planar(image: Any) -> NDArray[np.uint16]:
-    """Decode a 16-bit TIFF whose channels lie one after the other, which neither PIL nor OpenCV can."""
+def _decode_planar(image: Any) -> NDArray[np.uint16] | None:
+    """Decode a 16-bit TIFF whose channels lie one after the other, which PIL cuts to 8 bits or misreads.
+
+    ``None``: a compression that can't be decoded here, and that PIL can, to 8 bits.
+    """
     position = image.fp.tell()
     image.fp.seek(0)
-    with tifffile.TiffFile(image.fp) as file:
-        array = file.pages[0].asarray()  # whatever can't be decoded raises
-    image.fp.seek(position)
-    if array.ndim != 3 or array.dtype != np.uint16 or array.shape[0] != len(image.getbands()):
+    try:
+        with tifffile.TiffFile(image.fp) as file:
+            page: Any = file.pages[0]
+            try:
+                array = page.asarray()[: len(image.getbands())]
+            except ValueError:
+                if page.compression == 1:
+                    raise
+                return None
+    finally:
+        image.fp.seek(position)
+    if array.ndim != 3 or array.dtype != np.uint16 or len(array) != len(image.getbands()):
         raise ValueError("its channels are stored in a way that isn't known; save them interleaved")
     array = _upright(array.transpose(1, 2, 0), image.tag_v2.get(ExifTags.Base.Orientation, 1))
     multiplied = image.tag_v2.get(ExifTags.Base.ExtraSamples, (0,))[0] == 1
@@ -297,18 +309,22 @@ def _read_with_opencv(path: Path, what: str) -> Photo:
 
 def _read_deep_grey_with_alpha(path: Path) -> Photo | None:
     """Read a TIFF of 16-bit grey and alpha, of which OpenCV would leave 8-bit grey; ``None``: it is something else."""
-    with path.open("rb") as stream:
-        if stream.read(4) not in _TIFF_MAGIC:
-            return None
-    with tifffile.TiffFile(path) as file:
+    data = path.read_bytes()
+    if data[:4] not in _TIFF_MAGIC:
+        return None
+    with tifffile.TiffFile(io.BytesIO(data)) as file:
         page: Any = file.pages[0]
         if page.samplesperpixel != 2 or page.dtype != np.uint16 or page.photometric != 1:
             return None
-        array, tags = page.asarray(), {tag.code: tag.value for tag in page.tags}
+        try:
+            array = page.asarray()
+        except ValueError as error:
+            raise ValueError(f"{error}: save it without compression, or with ZIP's (deflate)") from error
+        tags = {tag.code: tag.value for tag in page.tags}
     array = array.transpose(1, 2, 0) if array.shape[0] == 2 else array
     array = np.ascontiguousarray(_upright(array, int(tags.get(ExifTags.Base.Orientation, 1))))
     array = _divided(array) if tuple(tags.get(ExifTags.Base.ExtraSamples, ())) == (1,) else array
-    return _photo(array, tags.get(ExifTags.Base.InterColorProfile))
+    return _photo(array, tags.get(ExifTags.Base.InterColorProfile), clean_exif(data))
 
 
 def _register_heif(path: Path) -> None:

@@ -75,8 +75,8 @@ def read_provenance(path: str | PathLike[str]) -> dict[str, Any]:
     return values if isinstance(values, dict) else {}
 
 
-def clean_exif(image: Image.Image) -> bytes | None:
-    """Take the EXIF that may travel on to another picture of the same shot.
+def clean_exif(source: Image.Image | bytes) -> bytes | None:
+    """Take the EXIF of an image, or of a TIFF's bytes, that may travel on to another picture of the same shot.
 
     Rotation goes, since reading undoes it; so do the thumbnail and the maker's notes, which may show what a hole hides,
     and everything that describes how the file was stored.
@@ -85,7 +85,11 @@ def clean_exif(image: Image.Image) -> bytes | None:
         EXIF as PNG and JPEG hold it, without the ``Exif`` marker; ``None`` where there is none or it is malformed.
     """
     try:
-        exif, kept = image.getexif(), Image.Exif()
+        exif, kept = Image.Exif(), Image.Exif()
+        if isinstance(source, bytes):
+            exif.load(source)
+        else:
+            exif = source.getexif()
         for tag in _KEPT:
             if tag in exif:
                 kept[tag] = _as_stored(exif[tag])
@@ -118,6 +122,15 @@ def exif_of_size(exif: bytes | None, size: tuple[int, int]) -> Image.Exif:
     return opened
 
 
+class _Stored(str):
+    """Text that Pillow reads as Latin-1, whatever it is, and that is written back as the same bytes."""
+
+    __slots__ = ()
+
+    def encode(self, *_: Any) -> bytes:
+        return str.encode(self, "latin-1", "replace")
+
+
 def _as_stored(value: Any) -> Any:
-    """Turn text back into its bytes where Pillow, which reads them as Latin-1, would write question marks."""
-    return value.encode("latin-1", "replace") if isinstance(value, str) and not value.isascii() else value
+    """Keep text from being written with question marks where it isn't ASCII."""
+    return _Stored(value) if isinstance(value, str) and not value.isascii() else value

@@ -189,13 +189,14 @@ def _encode_jpeg(stream: BinaryIO, photo: Photo, credit: Credit | None, quality:
     if credit is not None:
         options["xmp"] = credit.xmp().encode()
         if len(options["xmp"]) > _JPEG_XMP_BYTES:
-            options["xmp"] = replace(credit, provenance={}).xmp().encode()
+            least = {k: v for k, v in credit.provenance.items() if k in ("seed", "score")}
+            options["xmp"] = replace(credit, provenance=least).xmp().encode()
             _warn_left_out("what the completion was made with")
     image.save(stream, "JPEG", quality=quality, subsampling=0, **options)
 
 
 def _warn_left_out(what: str) -> None:
-    warnings.warn(f"{what} is too long for a JPEG and left out; a PNG or TIFF holds it", RealFillWarning, stacklevel=2)
+    warnings.warn(f"{what} is too long for a JPEG and left out; a PNG or TIFF holds it", RealFillWarning, stacklevel=4)
 
 
 def _num_channels(photo: Photo) -> int:
