@@ -63,6 +63,7 @@ ARMS = {
     "attention on the deepest level": Arm(attention=(False, False, True)),
     "attention on all levels": Arm(attention=(True, True, True)),
     "velocity predicted": Arm(schedule={"prediction_type": "v_prediction"}),
+    "velocity predicted, another seed": Arm(schedule={"prediction_type": "v_prediction"}, config={"seed": 1}),
     "Stable Diffusion's betas": Arm(
         schedule={"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}
     ),
