@@ -127,7 +127,7 @@ class _Stored(str):
 
     __slots__ = ()
 
-    def encode(self, *_: Any) -> bytes:
+    def encode(self, encoding: str = "", errors: str = "") -> bytes:  # noqa: ARG002 - whatever is asked for
         return str.encode(self, "latin-1", "replace")
 
 
