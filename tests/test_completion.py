@@ -53,6 +53,7 @@ def write_target(folder, kind):
     return path, stored
 
 
+@pytest.mark.filterwarnings("ignore:.* transparent outside of the mask:realfill.errors.RealFillWarning")
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("suffix", ["png", "tif"])
 def test_a_completion_is_its_targets_own_file_outside_the_hole(kind, suffix, tmp_path):
