@@ -18,6 +18,8 @@ from realfill.models._quiet import quiet
 from realfill.models.adapter import (
     MANIFEST_NAME,
     WEIGHTS_NAME,
+    LoraLinear,
+    PeftLinear,
     attach,
     cut_to_rank,
     trainable_lora,
@@ -233,6 +235,33 @@ def test_the_seed_alone_decides_how_a_lora_starts(tiny_sd):
 
     assert torch.equal(start(0, 1), start(0, 2))
     assert not torch.equal(start(0, 1), start(1, 1))
+
+
+@pytest.mark.parametrize("half", [False, True])
+@pytest.mark.parametrize("targets", [("to_q", "to_k", "to_v", "to_out.0"), ("*",)])
+def test_lora_layers_compute_what_pefts_own_do(tiny_sd, targets, half):
+    config = FitConfig(base=tiny_sd, lora_targets=targets, **TINY_FIT).resolve({})
+    found = []
+    for linear in (LoraLinear, PeftLinear):
+        inpainter = Inpainter.load(tiny_sd)
+        trainable = trainable_lora(inpainter, config, linear=linear)
+        assert {type(layer) for layer in trainable.lora_layers if isinstance(layer, PeftLinear)} == {linear}
+        generator = torch.Generator().manual_seed(0)
+        for _, parameter in trainable.parameters():
+            parameter.data = 0.1 * torch.randn(parameter.shape, generator=generator)
+        for i, layer in enumerate(trainable.lora_layers):
+            layer.scaling["default"] = 0.0 if i % 5 == 0 else 2.0  # one in five is dropped
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=half):
+            outputs = [inpainter.embed(["a sks", ""])]
+            noisy, condition = (torch.randn(2, c, 8, 8, generator=generator) for c in (4, 5))
+            outputs.append(inpainter.predict(noisy, torch.tensor([7, 900]), condition, outputs[0]))
+        outputs[1].square().mean().backward()
+        found.append([*outputs, *(p.grad for _, p in trainable.parameters())])
+    for a, b in zip(*found, strict=True):
+        assert a.dtype == b.dtype and a.shape == b.shape
+    for part in (slice(0, 1), slice(1, 2), slice(2, None)):
+        a, b = (torch.cat([x.detach().float().flatten() for x in tensors[part]]) for tensors in found)
+        assert b.norm() > 0 and (a - b).norm() <= (0.02 if half else 1e-5) * b.norm()
 
 
 def test_half_precision_weights_get_a_lora_in_single(tiny_sd):

@@ -90,7 +90,7 @@ def test_the_port_encodes_and_embeds_every_row(place, monkeypatch):
 def test_the_port_learns(place, monkeypatch):
     kept = []
     real = workloads.trainable_lora
-    monkeypatch.setattr(workloads, "trainable_lora", lambda *a: kept.append(real(*a)) or kept[-1])
+    monkeypatch.setattr(workloads, "trainable_lora", lambda *a, **o: kept.append(real(*a, **o)) or kept[-1])
     timing = run_ported_fit(place, place.scene(), 1)
     assert timing.seconds > 0
     changed = [p for name, p in kept[0].parameters() if "lora_B" in name and p.abs().max() > 0]

@@ -244,6 +244,17 @@ def test_stages_double_the_resolution_down_to_the_targets_own():
     assert len(parts_of(box_of((900, 1000), (300, 300, 380, 380)), num_stages=8)[0].windows) == 1
 
 
+@pytest.mark.parametrize("hole", [(30, 300, 470, 600), (2, 300, 450, 600), (60, 300, 501, 600), (5, 300, 501, 600)])
+def test_the_last_window_has_the_targets_own_pixels_where_the_side_is_no_multiple(hole):
+    (part,) = parts_of(box_of((501, 1000), hole), num_stages=8)
+    assert part.windows[-1].size == part.windows[-1].box_size == (496, 432)
+
+
+def test_a_hole_from_side_to_side_is_resampled_by_little():
+    (part,) = parts_of(box_of((501, 1000), (0, 300, 501, 600)), num_stages=8)
+    assert part.windows[-1].box_size == (501, 432) and part.windows[-1].size == (504, 432)
+
+
 def test_a_sample_is_seen_by_a_finer_window_as_if_it_had_been_restored():
     part = parts_of(box_of((900, 1000), (300, 340, 600, 600)), num_stages=3)[0]
     rows, columns = np.indices((900, 1000), np.float32) + 0.5

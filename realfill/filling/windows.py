@@ -186,9 +186,13 @@ def _span(
 ) -> tuple[int, int, int]:
     """Find, along one axis, start and end of a window at a scale, and its size for the model."""
     low, high = max(outer[0], hole[0] - margin * scale), min(outer[1], hole[1] + margin * scale)
-    size, room = math.ceil((high - low) / scale / multiple) * multiple, outer[1] - outer[0]
+    size, room, extent = math.ceil((high - low) / scale / multiple) * multiple, outer[1] - outer[0], hole[1] - hole[0]
     length = round(size * scale)
-    if length > room:  # then the aspect gives way, by half of ``multiple`` at most
-        length, size = room, max(multiple, round(room / scale / multiple) * multiple)
-    start = int(np.clip(round((low + high - length) / 2), outer[0], outer[1] - length))
+    if length > room:
+        size = max(multiple, math.floor(room / scale / multiple) * multiple)
+        length = round(size * scale)
+        if not extent <= length <= room:  # then the aspect gives way, by half of ``multiple`` at most
+            length, size = room, max(multiple, round(room / scale / multiple) * multiple)
+    first, last = max(outer[0], hole[1] - length), min(outer[1] - length, hole[0])
+    start = int(np.clip(round((low + high - length) / 2), first, last))
     return start, start + length, size

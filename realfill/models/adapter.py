@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from diffusers import StableDiffusionInpaintPipeline
 from peft import LoraConfig, get_peft_model_state_dict
+from peft.tuners.lora import Linear as PeftLinear
 from peft.tuners.lora import LoraLayer
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -155,10 +156,31 @@ class Trainable:
                 yield f"{group}.{name}", parameter
 
 
-def trainable_lora(inpainter: Inpainter, config: FitConfig) -> Trainable:
+class LoraLinear(PeftLinear):
+    """peft's LoRA of a linear layer, computed in fewer passes over the layer's output, forth and back.
+
+    The scale is applied between the two matrices, where there are only ``lora_rank`` channels, and their product is
+    added by the matrix product itself. For training: there is one adapter, active and not merged.
+    """
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Compute the layer and its LoRA: (..., in) to (..., out)."""
+        (name,) = self.active_adapters
+        own = self.base_layer(x)
+        low = self.lora_A[name](x) * self.scaling[name]
+        up: torch.Tensor = self.lora_B[name].weight  # type: ignore[assignment]
+        return torch.addmm(own.flatten(0, -2), low.flatten(0, -2), up.t()).view(own.shape)
+
+
+def trainable_lora(inpainter: Inpainter, config: FitConfig, *, linear: type[PeftLinear] = LoraLinear) -> Trainable:
     """Add LoRA layers to the U-Net and, if its learning rate isn't 0, to the text encoder (paper, section 3.2).
 
     They start at no effect; float32 whatever the frozen weights are in. The seed decides how they start.
+
+    Args:
+        inpainter: changed in place.
+        config: resolved.
+        linear: what linear layers become.
     """
     parts = {"unet": (inpainter.unet, tuple(inpainter.lora_layers(config.lora_targets)))}
     if config.text_encoder_learning_rate:
@@ -167,14 +189,14 @@ def trainable_lora(inpainter: Inpainter, config: FitConfig) -> Trainable:
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         torch.manual_seed(config.seed)
         for part, (model, targets) in parts.items():
-            model.add_adapter(
-                LoraConfig(
-                    r=config.lora_rank,
-                    lora_alpha=config.lora_alpha,
-                    target_modules=list(targets),
-                    init_lora_weights="gaussian",
-                )
+            lora = LoraConfig(
+                r=config.lora_rank,
+                lora_alpha=config.lora_alpha,
+                target_modules=list(targets),
+                init_lora_weights="gaussian",
             )
+            lora._register_custom_module({nn.Linear: linear})  # noqa: SLF001 (documented in peft's guide)
+            model.add_adapter(lora)
             groups[part] = {n: p for n, p in model.named_parameters() if p.requires_grad}
             layers += [m for m in model.modules() if isinstance(m, LoraLayer)]
     for named in groups.values():

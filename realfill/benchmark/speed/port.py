@@ -3,7 +3,7 @@
 Fit: image and masked image are encoded separately for each crop of each step, the text encoder runs on every row, and
 autocast computes over single-precision weights. Sampling: one seed at a time in single precision, the prompt and the
 masked image encoded for each. Ranking: pair by pair, both images read anew for each pair. Everything runs eagerly, on
-weights as their files hold them.
+weights as their files hold them and LoRA layers as peft computes them.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ from realfill.fitting.batches import TrainingImage
 from realfill.fitting.plans import compiling_pays
 from realfill.fitting.training import Progress
 from realfill.io.images import ImageArray, to_tensor
-from realfill.models.adapter import trainable_lora, trainable_weights
+from realfill.models.adapter import PeftLinear, trainable_lora, trainable_weights
 from realfill.models.inpainter import Inpainter
 from realfill.models.matcher import Matcher
 from realfill.models.untrained import random_loftr
@@ -104,7 +104,7 @@ def run_fit(place: Workplace, scene: Scene, num_steps: int) -> Timing:
 def run_ported_fit(place: Workplace, scene: Scene, num_steps: int) -> Timing:
     """Do the same as a public script does."""
     inpainter = load_plainly(place.base, place.device)
-    make = trainable_lora if place.fit.trainable == "lora" else trainable_weights
+    make = partial(trainable_lora, linear=PeftLinear) if place.fit.trainable == "lora" else trainable_weights
     start = time.perf_counter()
     loop = PortedFit(inpainter, make(inpainter, place.fit), place.fit)
     sides = (place.resolution * place.fit.crop_scale[0], place.resolution * place.fit.crop_scale[1])
