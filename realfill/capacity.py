@@ -18,6 +18,7 @@ from torch.utils._pytree import tree_leaves
 T = TypeVar("T")
 
 _CGROUP = Path("/sys/fs/cgroup")
+MAX_BATCH_ON_CPU = 16  # more isn't faster there
 FREE_SHARE = 0.6  # of free memory that is planned with; the rest is for kernels, fragments and other programs
 
 

@@ -28,6 +28,7 @@ from realfill.scene import Scene
 from realfill.scene_parts import read_mask
 
 _LOSSY = 8.0  # mean difference, in levels of 255, up to which a JPEG may still be of the same target
+_JPEG_BLOCK_PX = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -117,12 +118,13 @@ class Completion:
                 ``None``: this completion's own.
 
         Returns:
-            A scene whose target is this completion and whose mask is the part.
+            A scene whose target is this completion and whose mask is the part. It is filled in the windows of the whole
+            hole, at the scale that the adapter was fitted for.
 
         Raises:
             SceneError: the mask has another size, or lies outside the hole.
         """
-        hole = (scene or self.scene).mask
+        hole, whole = (scene or self.scene).mask, (scene or self.scene).whole_hole
         part = read_mask(mask)
         if part.shape != hole.shape:
             raise SceneError(
@@ -144,7 +146,7 @@ class Completion:
         if before is not None:  # of earlier ones not all, again and again: metadata have their limits
             made["before"] = [{k: before[k] for k in ("seed", "num_pixels")}, *before.get("before", ())]
         made["provenance"] = {k: v for k, v in self.provenance.items() if k != "scene"}
-        return self.scene.retargeted(self.photo, inside, {"redo": made})
+        return self.scene.retargeted(self.photo, inside, {"redo": made}, whole_hole=whole)
 
     @classmethod
     def load(cls, path: str | PathLike[str], scene: Scene) -> Completion:
@@ -166,11 +168,14 @@ class Completion:
     def credit(self, path: str | PathLike[str]) -> Credit:
         """Say, for a file of that name, that a model completed a part, which one, and with what seed."""
         base, version = self.provenance.get("base", "a model"), self.provenance.get("realfill", "")
-        lossy = Path(path).suffix.lower() in (".jpg", ".jpeg")
+        whole = bool(self.scene.whole_hole.all())
+        lossy = not whole and Path(path).suffix.lower() in (".jpg", ".jpeg")
+        made = "This image was made" if whole else "A part of this image was completed"
         return Credit(
             software=f"realfill {version}".strip(),
-            description=f"A part of this image was completed by a generative model ({base}, seed {self.seed})."
+            description=f"{made} by a generative model ({base}, seed {self.seed})."
             + (" The rest is stored lossily: close to the original photo, not equal to it." if lossy else ""),
+            whole=whole,
             provenance={**self.provenance, "seed": self.seed, "score": self.score},
         )
 
@@ -191,13 +196,22 @@ def read_filled(path: Path, photo: Photo, scene: Scene) -> NDArray:
     if image.shape != scene.target.shape:
         difference = np.inf
     elif path.suffix.lower() in (".jpg", ".jpeg"):
-        difference = cv2.absdiff(image, scene.target).mean(where=known[:, :, None]) if known.any() else 0
+        difference = _coarse_difference(image, scene.target, known)
     else:
         difference = _LOSSY + 1 if ((image != scene.target).any(axis=2) & known).any() else 0
     if difference > _LOSSY:
         raise SceneError(f"{str(path)!r} is a completion of another target than {scene}")
     same = photo.icc_profile == original.icc_profile and photo.pixels.shape == original.pixels.shape
     return to_depth(photo.pixels[scene.mask], original.pixels.dtype) if same else original.encode(image[scene.mask])
+
+
+def _coarse_difference(one: ImageArray, other: ImageArray, known: MaskArray) -> float:
+    """Compare known pixels, averaged over blocks of those that a JPEG is coded in, which keep their mean: in levels."""
+    size = tuple(max(1, n // _JPEG_BLOCK_PX) for n in known.shape[::-1])
+    first, second = (cv2.resize(image, size, interpolation=cv2.INTER_AREA).astype(np.int16) for image in (one, other))
+    share = cv2.resize(known.astype(np.float32), size, interpolation=cv2.INTER_AREA)
+    whole = share >= min(share.max(), 1 - 1e-6)
+    return float(np.abs(first - second).mean(where=whole[:, :, None]))
 
 
 def stack_of(completions: Sequence[Completion]) -> Iterator[Layer]:

@@ -226,8 +226,8 @@ class SampleConfig(Config):
     """Share of the noise schedule that each stage after the first goes through anew, likewise; 1 forgets the stage
     before."""
     tile_overlap: float = 0.5
-    """Least share of a tile's side that it has in common with the next, below 1; 0: tiles that know nothing of each
-    other."""
+    """Least share of a tile's side that it has in common with the next, below 1; 0: each place is one tile's, and
+    nothing is averaged."""
     blend: Blend = "poisson"
     """``poisson``: the sample's gradients, with the known pixels at the border (Perez et al. 2003). ``membrane``: what
     is left between the known pixels and the sample at the border is smoothed, spread into the hole and fades there.

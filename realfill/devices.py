@@ -36,7 +36,7 @@ def resolve_dtype(device: torch.device, dtype: torch.dtype | None = None) -> tor
     if dtype is not None:
         return dtype
     if device.type == "cuda":
-        return torch.bfloat16 if _has_bf16() else torch.float16
+        return torch.bfloat16 if _has_bf16(device) else torch.float16
     return torch.float32
 
 
@@ -45,9 +45,10 @@ def resolve_frozen_dtype(dtype: torch.dtype | None, precision: Precision) -> tor
     return dtype or DTYPES[precision]
 
 
-def _has_bf16() -> bool:
-    """Tell whether the GPU computes in bf16; older ones emulate it, slowly."""
-    return torch.cuda.is_bf16_supported(including_emulation=False)
+def _has_bf16(device: torch.device) -> bool:
+    """Tell whether a GPU computes in bf16; older ones emulate it, slowly."""
+    with torch.cuda.device(device):
+        return torch.cuda.is_bf16_supported(including_emulation=False)
 
 
 def send(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
@@ -58,11 +59,17 @@ def send(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
 
 
 def resolve_precision(device: torch.device, mixed_precision: Precision | None) -> Precision:
-    """Choose the precision to compute in: bf16 where the device is fast in it, else fp16 on CUDA, else single."""
+    """Choose the precision to compute in: bf16 where the device is fast in it, else fp16 on CUDA, else single.
+
+    Raises:
+        ValueError: fp16 is asked for on a processor.
+    """
+    if mixed_precision == "fp16" and device.type == "cpu":
+        raise ValueError("mixed_precision is 'fp16', which a processor can't be fitted in; legal there: 'bf16', 'no'")
     if mixed_precision is not None:
         return mixed_precision
     if device.type == "cuda":
-        return "bf16" if _has_bf16() else "fp16"
+        return "bf16" if _has_bf16(device) else "fp16"
     return "bf16" if device.type == "cpu" and _is_processor_fast_in_bf16() else "no"
 
 

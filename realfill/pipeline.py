@@ -22,7 +22,7 @@ from realfill.devices import (
     resolve_precision,
 )
 from realfill.errors import RealFillWarning, SceneError
-from realfill.filling.hole import choose_parts, fill_hole
+from realfill.filling.hole import choose_parts, fill_hole, require_room
 from realfill.fitting.plans import describe_download, describe_fit
 from realfill.fitting.trainer import Trainer
 from realfill.fitting.training import CHECKPOINT_NAME, Progress, train
@@ -231,12 +231,12 @@ def check_ready(
     Raises:
         SceneError: the scene has no references.
         BaseModelError: base or matcher can't be had.
-        ValueError: the config doesn't suit the base.
+        ValueError: the config doesn't suit the base, or memory doesn't hold so many samples.
     """
     _require_references(scene)
     _say(describe_download(config.base, local_files_only=local_files_only) if progress else None)
     card = Card.load(locate(config.base, local_files_only=local_files_only))
-    (sampling or SampleConfig()).following(config.resolve(card.fit)).resolve(card.sample)
+    require_room(scene, (sampling or SampleConfig()).following(config.resolve(card.fit)).resolve(card.sample))
     load_matcher((ranking or RankConfig()).resolve(card.rank), resolve_device(device))
 
 

@@ -39,6 +39,8 @@ class Scene:
         mask: (H, W) bool, True = fill.
         original: the target in its file's own colours, depth and EXIF, which results go back into; no method sees it.
         history: what was done to the target, where it isn't a photo as it was taken; plain JSON values.
+        whole_hole: (H, W) bool, the mask itself, or the larger one of which it is a part that is filled anew: it
+            decides on the windows, so that a part is seen at the scale that an adapter was fitted for.
     """
 
     references: tuple[ImageArray, ...]
@@ -46,6 +48,7 @@ class Scene:
     mask: MaskArray
     original: Photo
     history: Mapping[str, Any]
+    whole_hole: MaskArray
 
     def __init__(
         self, references: Sequence[ImageLike], target: ImageLike, mask: ImageLike | MaskArray | None = None
@@ -65,20 +68,23 @@ class Scene:
 
     def _set(
         self, references: tuple[ImageArray, ...], original: Photo, mask: MaskArray, target: ImageArray,
-        history: Mapping[str, Any] | None = None,
+        history: Mapping[str, Any] | None = None, whole_hole: MaskArray | None = None,
     ) -> None:  # fmt: skip
-        values = (references, target, mask, original, dict(history or {}))
-        for name, value in zip(("references", "target", "mask", "original", "history"), values, strict=True):
+        values = {
+            "references": references, "target": target, "mask": mask, "original": original,
+            "history": dict(history or {}), "whole_hole": mask if whole_hole is None else whole_hole,
+        }  # fmt: skip
+        for name, value in values.items():
             object.__setattr__(self, name, value)
 
     @classmethod
     def _made(
         cls, references: tuple[ImageArray, ...], original: Photo, mask: MaskArray, target: ImageArray,
-        history: Mapping[str, Any] | None = None,
+        history: Mapping[str, Any] | None = None, whole_hole: MaskArray | None = None,
     ) -> Scene:  # fmt: skip
         """Put together parts that were checked."""
         scene = object.__new__(cls)
-        scene._set(references, original, mask, target, history)
+        scene._set(references, original, mask, target, history, whole_hole)
         return scene
 
     @property
@@ -89,17 +95,20 @@ class Scene:
     def blanked(self) -> Scene:
         """Blank what lies under the mask for good."""
         original = self.original.blanked(self.mask)
-        return self._made(self.references, original, self.mask, self.known, self.history)
+        return self._made(self.references, original, self.mask, self.known, self.history, self.whole_hole)
 
-    def retargeted(self, original: Photo, mask: MaskArray, history: Mapping[str, Any]) -> Scene:
+    def retargeted(
+        self, original: Photo, mask: MaskArray, history: Mapping[str, Any], *, whole_hole: MaskArray
+    ) -> Scene:
         """Take the same references for another target: how a part of a completion is filled anew.
 
         Args:
             original: the other target.
             mask: (H, W) bool of its size, True = fill.
             history: what was done to it; added to this scene's.
+            whole_hole: (H, W) bool: what the mask is a part of.
         """
-        return self._made(self.references, original, mask, original.srgb(), {**self.history, **history})
+        return self._made(self.references, original, mask, original.srgb(), {**self.history, **history}, whole_hole)
 
     def with_references(self, num_references: int) -> Scene:
         """Keep the first references only.
@@ -109,7 +118,8 @@ class Scene:
         """
         if not 0 <= num_references <= len(self.references):
             raise SceneError(f"the scene has {len(self.references)} references; asked for: {num_references}")
-        return self._made(self.references[:num_references], self.original, self.mask, self.target, self.history)
+        kept = self.references[:num_references]
+        return self._made(kept, self.original, self.mask, self.target, self.history, self.whole_hole)
 
     def dilated(self, radius_px: int) -> Scene:
         """Grow the mask by ``radius_px`` pixels in every direction, where it cuts too close to what it should remove.
@@ -126,7 +136,7 @@ class Scene:
         if mask.all() and not self.mask.all():
             raise SceneError(f"the mask, grown by {radius_px} pixels, covers the whole target; grow it less")
         history = {**self.history, "dilations_px": [*self.history.get("dilations_px", ()), radius_px]}
-        return self._made(self.references, self.original, mask, self.target, history)
+        return self._made(self.references, self.original, mask, self.target, history, self.whole_hole | mask)
 
     @classmethod
     def canvas(cls, size: tuple[int, int], references: Sequence[ImageLike] = ()) -> Scene:

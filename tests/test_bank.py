@@ -7,6 +7,7 @@ import pytest
 import torch
 from conftest import TINY_FIT, make_photo
 
+import realfill.fitting.bank
 from realfill import FitConfig, fit
 from realfill.devices import make_accelerator
 from realfill.fitting.bank import Bank
@@ -97,3 +98,12 @@ def test_a_fit_with_a_bank_learns_as_one_without(scene, tiny_sd):
 def test_the_bank_holds_whole_batches(tiny_sd):
     bank = make_bank(tiny_sd, bank_size=3, bank_uses=1)
     assert len({row for step in range(2) for row in rows(bank.take(PHOTOS, step, 2))}) == 4
+
+
+def test_crops_that_are_drawn_ahead_are_the_same(tiny_sd, monkeypatch):
+    now = make_bank(tiny_sd)
+    monkeypatch.setattr(realfill.fitting.bank, "threads_for", lambda _: 2)
+    ahead = make_bank(tiny_sd, num_steps=12)
+    for step in (0, 1, 4, 9, 11):
+        assert rows(now.take(PHOTOS, step, 2)) == rows(ahead.take(PHOTOS, step, 2))
+    assert not ahead._loader._coming  # there are no further groups in these steps

@@ -269,3 +269,32 @@ def test_a_part_of_a_grown_hole_is_read_back_after_it_was_redone(tmp_path):
     assert np.array_equal(Completion.load(tmp_path / "a.png", grown).image, second.image)
     with pytest.raises(SceneError, match="of another target"):
         Completion.load(tmp_path / "a.png", Scene([], make_photo(*SIZE), HOLE))
+
+
+@pytest.mark.parametrize("quality", [5, 30, 95])
+def test_a_noisy_targets_jpeg_of_any_quality_is_read_back(quality, tmp_path):
+    noise = np.random.default_rng(0).normal(0, 20, (*SIZE, 3))
+    noisy = (make_photo(*SIZE) + noise).clip(0, 255).astype(np.uint8)
+    Completion.from_image(FILL, Scene([], noisy, HOLE), 3).save(tmp_path / "made.jpg", quality=quality)
+    assert Completion.load(tmp_path / "made.jpg", Scene([], noisy, HOLE)).seed == 3
+    with pytest.raises(SceneError, match="another target"):
+        Completion.load(tmp_path / "made.jpg", Scene([], make_photo(*SIZE, seed=8), HOLE))
+
+
+@pytest.mark.filterwarnings("ignore:.* transparent outside of the mask:realfill.errors.RealFillWarning")
+def test_a_jpeg_that_can_not_be_transparent_says_so(tmp_path):
+    stored = np.dstack([make_photo(*SIZE), np.full(SIZE, 255, np.uint8)])
+    stored[:5, :, 3] = 0
+    completion = Completion.from_image(FILL, Scene([], Image.fromarray(stored), HOLE), 3)
+    with pytest.warns(RealFillWarning, match="can't be transparent"):
+        completion.save(tmp_path / "made.jpg")
+
+
+def test_a_picture_that_is_all_the_models_says_so(tmp_path):
+    for name, scene in (("whole", Scene.canvas(SIZE)), ("part", Scene([], make_photo(*SIZE), HOLE))):
+        completion = Completion.from_image(FILL, scene, 3, provenance=MADE)
+        completion.save(tmp_path / f"{name}.png")
+        written = (tmp_path / f"{name}.png").read_bytes()
+        assert (b"This image was made by" in written) == (name == "whole")
+        assert (b"digitalsourcetype/trainedAlgorithmicMedia" in written) == (name == "whole")
+        assert (b"digitalsourcetype/compositeWithTrainedAlgorithmicMedia" in written) == (name == "part")

@@ -74,6 +74,11 @@ def test_the_precision_that_is_named_is_taken(precision):
     assert make_accelerator(CPU, precision).mixed_precision == precision
 
 
+def test_a_processor_does_not_fit_in_fp16():
+    with pytest.raises(ValueError, match="fp16"):
+        resolve_precision(CPU, "fp16")
+
+
 @pytest.mark.parametrize(("first", "second"), [("no", "bf16"), ("bf16", "no")])
 def test_one_accelerator_does_not_bind_the_next(first, second):
     made = []

@@ -6,11 +6,16 @@ import sys
 
 import numpy as np
 import pytest
-from conftest import make_photo
+import torch
+from conftest import make_photo, make_profile
+from PIL import Image
 
-from realfill import SampleConfig, Scene, complete
+from realfill import Completion, FitConfig, RankConfig, SampleConfig, Scene, complete
+from realfill.filling import hole as filling
 from realfill.filling.hole import choose_parts
+from realfill.io.photos import Photo
 from realfill.models.inpainter import Inpainter
+from realfill.pipeline import check_ready
 
 STAGED = SampleConfig(
     num_samples=2, scheduler="dpm++", num_inference_steps=2, num_stages=4, stage_steps=(2, 1), stage_strength=(0.6, 0.4)
@@ -152,3 +157,69 @@ def test_a_large_photo_stays_exact_in_bounded_memory(height, width, box):
     copies = height * width * 3 / 1e6
     print(f"{float(made):.0f} MB, the target {copies:.0f} MB")
     assert float(made) < 10 * copies
+
+
+def test_a_stage_starts_from_the_photo_outside_the_hole_and_from_the_stage_before_in_it(tiny_sd, monkeypatch):
+    seen, real = [], filling.sample
+    monkeypatch.setattr(filling, "sample", lambda *a, **o: seen.append((a, o, real(*a, **o))) or seen[-1][2])
+    target, mask = make_photo(150, 170), two_holes()
+    paint(target, mask, tiny_sd, dataclasses.replace(STAGED, num_samples=1))
+    later = [(image, hole, o["start"]) for (_, image, hole), o, _ in seen if o["start"] is not None]
+    assert len(later) == 3
+    for image, hole, start in later:
+        outside = ~hole.expand_as(start)
+        assert torch.equal(start[outside], image[outside])
+        assert (start != image)[~outside].any()
+
+
+def test_a_part_that_is_redone_is_seen_at_the_scale_of_the_whole_hole(tiny_sd):
+    inpainter, target, mask = Inpainter.load(tiny_sd), make_photo(150, 170), two_holes()
+    scene, config = Scene([], target, mask), STAGED.resolve(inpainter.card.sample)
+    whole = choose_parts(inpainter, scene, config)
+    piece = np.zeros_like(mask)
+    piece[5:15, 8:20] = True
+    again = Completion.from_image(target, scene, 0).redo(piece)
+    assert choose_parts(inpainter, again, config) == whole[:1]
+    bare = choose_parts(inpainter, Scene([], target, piece), config)
+    assert bare[0].windows[0].scale < whole[0].windows[0].scale
+    other = np.zeros_like(mask)
+    other[140:145, 145:150] = True
+    third = Completion.from_image(target, again, 1).redo(other, scene)
+    assert choose_parts(inpainter, third, config) == whole[1:]
+    assert choose_parts(inpainter, third.dilated(3), config)[0].windows[0].scale == whole[1].windows[0].scale
+    done = complete(again, tiny_sd, STAGED, progress=False)[0].image
+    assert (done == target)[~piece].all() and (done != target)[piece].any()
+
+
+@pytest.mark.parametrize("blend", ["poisson", "membrane"])
+@pytest.mark.parametrize("kind", ["wide", "wide grey", "wide 16"])
+def test_a_fill_meets_colours_that_srgb_does_not_have(tiny_sd, kind, blend, monkeypatch):
+    """A sample that is right in sRGB fits colours beyond it, too: blended in the file's own."""
+    dtype = np.uint16 if "16" in kind else np.uint8
+    own = np.array([150] if "grey" in kind else [20, 230, 30]) * (257 if "16" in kind else 1)
+    pixels = np.broadcast_to(own, (90, 100, len(own))).astype(dtype)
+    photo = Photo(pixels=pixels, icc_profile=make_profile(grey="grey" in kind))
+    mask = np.zeros((90, 100), bool)
+    mask[30:60, 30:70] = True
+    right = torch.from_numpy(photo.srgb()[:1, :1].copy()).permute(2, 0, 1)[None] / 255
+    monkeypatch.setattr(filling, "sample", lambda inpainter, image, *_, **__: right.expand_as(image).clone())
+    scene = Scene([], Image.new("RGB", (100, 90)), mask).retargeted(photo, mask, {}, whole_hole=mask)
+    config = dataclasses.replace(STAGED, num_samples=1, num_stages=1, blend=blend)
+    filled = complete(scene, tiny_sd, config, progress=False)[0].photo.pixels.astype(int)
+    near = np.abs(filled - own)[mask].max() / (257 if "16" in kind else 1)
+    assert near <= (2 if blend == "poisson" else 60)
+    border = np.abs(filled[30, 30:70] - own).max() / (257 if "16" in kind else 1)
+    assert border <= (2 if blend == "poisson" else 25)
+
+
+def test_more_samples_than_memory_holds_are_refused_before_anything_starts(tiny_sd, monkeypatch):
+    target, mask = make_photo(150, 170), two_holes()
+    each = 3 * int(mask.sum())
+    monkeypatch.setattr(filling, "free_bytes", lambda _: 2 * each)
+    assert len(paint(target, mask, tiny_sd, dataclasses.replace(STAGED, num_stages=1))) == 2
+    monkeypatch.setattr(filling, "free_bytes", lambda _: 2 * each - 1)
+    with pytest.raises(ValueError, match=r"num_samples is 2, .* up to 1"):
+        paint(target, mask, tiny_sd)
+    scene = Scene([target], target, mask)
+    with pytest.raises(ValueError, match="num_samples is 2"):
+        check_ready(scene, FitConfig(base=tiny_sd), STAGED, ranking=RankConfig(matcher="sift"), progress=False)

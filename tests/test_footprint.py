@@ -3,8 +3,18 @@
 import dataclasses
 
 import pytest
+import torch
+from conftest import make_photo
 
+from realfill import FitConfig
+from realfill.capacity import peak_bytes
+from realfill.devices import DTYPES, make_accelerator
+from realfill.fitting.batches import TrainingImage
 from realfill.fitting.footprint import MemoryPlan, StepFootprint, legal_pieces, plan_memory
+from realfill.fitting.trainer import Trainer
+from realfill.models.adapter import trainable_lora
+from realfill.models.inpainter import Inpainter
+from realfill.models.untrained import write_sd
 
 GB = 1e9
 SD2 = StepFootprint(num_trained=3_400_000, width=320, num_latents=64 * 64, num_pixels=512 * 512, value_bytes=2)
@@ -69,3 +79,18 @@ def test_processes_share_each_piece():
         plan_memory(10**15, SD2, 16, num_processes=2, pieces=16)
     with pytest.raises(ValueError, match="16 crops can't be shared by 3"):
         plan_memory(10**15, SD2, 16, num_processes=3)
+
+
+@pytest.mark.parametrize(("precision", "targets"), [("no", ("to_q", "to_k", "to_v", "to_out.0")), ("bf16", ("*",))])
+def test_a_step_takes_what_is_planned_with_or_less(precision, targets, tmp_path):
+    base, cpu = str(write_sd("scaled-sd", tmp_path / "base")), torch.device("cpu")
+    config = FitConfig(
+        base=base, batch_size=2, num_steps=2, mixed_precision=precision, lora_targets=targets,
+        gradient_checkpointing=False,
+    ).resolve({})  # fmt: skip
+    inpainter = Inpainter.load(base).to(cpu, DTYPES[precision])
+    trainer = Trainer(inpainter, trainable_lora(inpainter, config), config, make_accelerator(cpu, precision))
+    photos = [TrainingImage(image=make_photo(300, 320), crop_sides_px=(200, 250))]
+    trainer.train_step(photos)  # the optimizer's averages come to be
+    _, taken = peak_bytes(lambda: trainer.train_step(photos), cpu)
+    assert 0.4 * trainer.plan.total_bytes < taken <= trainer.plan.total_bytes

@@ -68,6 +68,17 @@ def test_what_the_sample_has_is_not_added_again():
     assert (half + added(grainy(6.0), half) - SMOOTH)[HOLE].std() == pytest.approx(6, rel=0.15)
 
 
+@pytest.mark.parametrize("side", [12, 40, 70])
+def test_what_the_sample_has_in_a_small_hole_is_not_added_again(side):
+    hole = np.zeros(SIZE, bool)
+    hole[100 : 100 + side, 120 : 120 + side] = True
+    photo, patch = grainy(6.0), grainy(6.0, seed=3).astype(np.float32)
+    made = match_grain(patch, hole, measure_grain(photo, ~hole), np.random.default_rng(7)) - patch
+    assert made[hole].std() < 2.5
+    bare = match_grain(SMOOTH, hole, measure_grain(photo, ~hole), np.random.default_rng(7)) - SMOOTH
+    assert bare[hole].std() == pytest.approx(6.0, rel=0.2)
+
+
 def test_only_the_hole_gets_grain_the_same_for_a_seed_whatever_lay_under_it():
     photo = grainy(6.0)
     made = added(photo)

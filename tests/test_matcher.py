@@ -11,7 +11,7 @@ from kornia.feature import LoFTR
 import realfill.models.matcher
 from realfill import RankConfig
 from realfill.capacity import FREE_SHARE, peak_bytes
-from realfill.errors import BaseModelError
+from realfill.errors import BaseModelError, RealFillWarning
 from realfill.io.images import fit_within, resize
 from realfill.models.matcher import LoftrMatcher, SiftMatcher, load_matcher
 
@@ -229,6 +229,37 @@ def test_loftr_matches_no_more_pairs_at_a_time_than_memory_holds(make_loftr, lof
     monkeypatch.setattr(realfill.models.matcher, "free_bytes", lambda _: 2.5 * taken / FREE_SHARE)
     matcher.match_pairs([(features, features)] * 6)
     assert sizes == [1, 2, 2, 1]
+
+
+def test_loftr_matches_fewer_pairs_at_a_time_where_memory_runs_out_all_the_same(make_loftr, loftr, monkeypatch):
+    matcher = make_loftr()
+    features = matcher.extract(make_photo(64, 80))
+    wanted = make_loftr().match(features, features)
+    sizes, run = [], loftr.forward
+
+    def forward(data):
+        sizes.append(len(data["features0"]["coarse"]))
+        if sizes[-1] > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return run(data)
+
+    monkeypatch.setattr(loftr, "forward", forward)
+    monkeypatch.setattr(realfill.models.matcher, "free_bytes", lambda _: 1e12)
+    with pytest.warns(RealFillWarning, match="out of memory"):
+        found = matcher.match_pairs([(features, features)] * 8)
+    assert sizes == [1, 7, 3, 1, 1, 1, 1, 1, 1, 1]
+    for one in found:
+        same(one, wanted)
+
+
+def test_a_cpu_matches_sixteen_pairs_at_a_time_at_most(make_loftr, loftr, monkeypatch):
+    matcher = make_loftr()
+    features = matcher.extract(make_photo(64, 80))
+    sizes, run = [], loftr.forward
+    monkeypatch.setattr(loftr, "forward", lambda data: sizes.append(len(data["features0"]["coarse"])) or run(data))
+    monkeypatch.setattr(realfill.models.matcher, "free_bytes", lambda _: 1e12)
+    matcher.match_pairs([(features, features)] * 20)
+    assert sizes == [1, 16, 3]
 
 
 def test_loftr_shrinks_large_photos_and_maps_back(make_loftr):

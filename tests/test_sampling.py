@@ -319,7 +319,7 @@ def test_what_lies_under_the_hole_has_no_influence_on_a_refined_sample(inpainter
 def test_the_largest_batch_is_what_free_memory_holds(inpainter, draw, monkeypatch, options):
     size = (4 * inpainter.latent_px, 6 * inpainter.latent_px)
     assert largest_batch(inpainter, size) <= 16  # on a CPU
-    monkeypatch.setattr(realfill.filling.sampling, "_MAX_BATCH_ON_CPU", 10**6)
+    monkeypatch.setattr(realfill.filling.sampling, "MAX_BATCH_ON_CPU", 10**6)
 
     def fit_into(free):
         monkeypatch.setattr(realfill.filling.sampling, "free_bytes", lambda _: free)

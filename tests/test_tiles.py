@@ -54,6 +54,19 @@ def test_without_overlap_each_place_is_one_tiles():
     assert tiles.corners == ((0, 0), (0, 16), (0, 32))
 
 
+@pytest.mark.parametrize("canvas", [(16, 40), (20, 25), (33, 90)])
+def test_without_overlap_nothing_is_averaged_where_tiles_overlap_all_the_same(canvas):
+    tiles = Tiles.cover(canvas, 16, 0)
+    whose = tiles.merge([torch.full((1, 1, *tiles.size), float(i)) for i in range(1, len(tiles) + 1)])[0, 0]
+    assert set(whose.unique().tolist()) == set(range(1, len(tiles) + 1))
+    for (y, x), number in zip(tiles.corners, range(1, len(tiles) + 1), strict=True):
+        own = (whose == number).nonzero()
+        assert (own >= torch.tensor([y, x])).all() and (
+            own < torch.tensor([y + tiles.size[0], x + tiles.size[1]])
+        ).all()
+    assert tiles.times(8).averaged is False and tiles.meeting(torch.ones(canvas)).averaged is False
+
+
 def test_tiles_of_latents_are_tiles_of_pixels():
     latents = Tiles.cover((20, 40), 16, 0.25)
     pixels = latents.times(8)

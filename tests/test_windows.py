@@ -264,3 +264,14 @@ def test_a_sample_is_seen_by_a_finer_window_as_if_it_had_been_restored():
         assert seen.shape == (*inner.size, 2)
         inside = np.s_[4:-4, 4:-4]  # beyond the sample's edge there is nothing to go by
         assert np.abs(seen - inner.crop(place))[inside].max() < 0.1 * outer.scale
+
+
+def test_the_aspect_is_kept_to_eight_percent_where_the_models_sizes_are_coarse():
+    rng = np.random.default_rng(0)
+    stretched = []
+    for _ in range(300):
+        shape = (int(rng.integers(150, 900)), int(rng.integers(150, 2400)))
+        (top, bottom), (left, right) = (np.sort(rng.choice(n + 1, 2, replace=False)) for n in shape)
+        window = choose_window(box_of(shape, (top, left, bottom, right)), resolution=128, multiple=16, context=1.05)
+        stretched.append(abs(np.log(window.box_size[0] / window.size[0] / (window.box_size[1] / window.size[1]))))
+    assert max(stretched) <= 0.085

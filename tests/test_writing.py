@@ -178,6 +178,7 @@ def test_files_of_others_tell_no_provenance(tmp_path):
     assert [read_provenance(tmp_path / n) for n in ("a.png", "b.png", "c.tif", "none.png")] == [{}] * 4
 
 
+@pytest.mark.filterwarnings("ignore:a JPEG can.t be transparent:realfill.errors.RealFillWarning")
 @pytest.mark.parametrize("photo", [make(np.uint16, 3, True), make(np.uint8, 1, False)])
 def test_jpeg_comes_close(photo, tmp_path):
     smooth = Photo(pixels=cv2.GaussianBlur(photo.pixels, (0, 0), 4).reshape(photo.pixels.shape), alpha=photo.alpha)

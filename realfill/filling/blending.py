@@ -35,15 +35,15 @@ def blend(
     """Fill the hole with a sample.
 
     Args:
-        known: (H, W, 3) uint8, the window's box of the target; not read under the mask.
+        known: (H, W, C) uint8, the window's box of the target; not read under the mask.
         mask: (H, W) bool, True = fill.
-        patch: (H, W, 3) float32 in [0, 255], the sample at the same size.
+        patch: (H, W, C) float32 in [0, 255], the sample at the same size and in the same colours.
         method: ``membrane``, ``poisson`` or ``cut``.
         scale: the target's pixels to one of the model's: how blurred the sample is, and so the correction.
         dtype: of the result: uint8, or uint16 for a target of 16 bits, where 255 becomes 65535.
 
     Returns:
-        (H, W, 3): ``known`` outside the mask, exactly.
+        (H, W, C): ``known`` outside the mask, exactly.
     """
     if method == "membrane" and not mask.all():
         patch = patch + _membrane(known, mask, patch, scale)
@@ -59,8 +59,8 @@ def _membrane(known: ImageArray, mask: MaskArray, patch: NDArray[np.float32], sc
     outside = (~mask).astype(np.float32)
     residual = (known.astype(np.float32) - patch) * outside[:, :, None]
     sigma = max(1.0, 2 * scale)
-    weight = cv2.GaussianBlur(outside, (0, 0), sigma)
-    smooth = cv2.GaussianBlur(residual, (0, 0), sigma) / np.maximum(weight, 1e-6)[:, :, None]
+    weight = np.maximum(cv2.GaussianBlur(outside, (0, 0), sigma), 1e-6)[:, :, None]
+    smooth = cv2.GaussianBlur(residual, (0, 0), sigma).reshape(residual.shape) / weight
     hole = torch.from_numpy(mask)[None, None]
     spread = fill_smooth(torch.from_numpy(smooth).permute(2, 0, 1)[None], hole, empty=0.0)
     distance = cv2.distanceTransform(np.pad(mask, 1, mode="edge").astype(np.uint8), cv2.DIST_L2, 5)[1:-1, 1:-1]

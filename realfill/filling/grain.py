@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from realfill.io.images import MaskArray
+from realfill.masks import bounding_box
 
 _KERNEL = np.outer([1, -2, 1], [1, -2, 1]).astype(np.float32) / 6  # Immerkaer 1996: unit white noise stays unit
 _LUMINANCE = np.array([0.299, 0.587, 0.114], np.float32)
@@ -17,6 +18,7 @@ _BLOCK_PX = 16
 _MIN_BLOCKS = 12  # for each level of luminance
 _MAX_LEVELS = 4
 _FLATTEST = 0.25  # share of the blocks that show noise rather than texture
+_AROUND_PX = 3 * _BLOCK_PX  # of a small hole, where a sample's own noise is measured too
 _LEAST = 0.5  # standard deviation that isn't told from rounding, of 255 levels
 _BLURS = (0.0, 0.4, 0.5, 0.6, 0.8, 1.0)  # sigmas in pixels that grain may have
 
@@ -101,6 +103,11 @@ def match_grain(
     if grain is None or grain.variance.max() < _LEAST**2:
         return patch
     own = measure_grain(patch, mask)
+    if own is None:  # too small a hole: around it, too, the sample is the model's
+        top, left, bottom, right = bounding_box(mask)
+        near = np.zeros_like(mask)
+        near[max(0, top - _AROUND_PX) : bottom + _AROUND_PX, max(0, left - _AROUND_PX) : right + _AROUND_PX] = True
+        own = measure_grain(patch, near)
     luminance = patch @ _LUMINANCE
     wanted = grain.at(luminance)
     lacking = np.where(wanted < _LEAST**2, 0, wanted - (0 if own is None else own.at(luminance)))

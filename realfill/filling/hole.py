@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from realfill.capacity import is_out_of_memory
+from realfill.capacity import free_bytes, is_out_of_memory
 from realfill.config import SampleConfig
 from realfill.errors import RealFillWarning
 from realfill.filling.blending import blend
@@ -23,16 +23,36 @@ from realfill.filling.sampling import largest_batch, sample
 from realfill.filling.sharpness import Sharpness, match_sharpness, measure_sharpness
 from realfill.filling.windows import Part, Window, choose_windows
 from realfill.io.images import ImageArray, to_tensor
+from realfill.io.profiles import to_depth
 from realfill.models.inpainter import Inpainter
 from realfill.scene import Scene
 
 
 def choose_parts(inpainter: Inpainter, scene: Scene, config: SampleConfig) -> tuple[Part, ...]:
-    """Choose the windows in which a scene's hole is filled with a base; ``config`` is resolved."""
-    return choose_windows(
-        scene.mask, resolution=inpainter.resolution, multiple=inpainter.latent_px, context=config.context,
+    """Choose the windows in which a scene's hole is filled with a base; ``config`` is resolved.
+
+    Those of its whole hole, as far as the mask reaches into them.
+    """
+    parts = choose_windows(
+        scene.whole_hole, resolution=inpainter.resolution, multiple=inpainter.latent_px, context=config.context,
         max_growth=config.join_windows, num_stages=config.num_stages,
     )  # fmt: skip
+    return tuple(part for part in parts if part.of(scene.mask).any())
+
+
+def require_room(scene: Scene, config: SampleConfig) -> None:
+    """Make sure that memory holds what all seeds are going to fill in; ``config`` is resolved.
+
+    Raises:
+        ValueError: it doesn't.
+    """
+    pixels = scene.original.pixels
+    each, free = int(scene.mask.sum()) * pixels.shape[2] * pixels.itemsize, free_bytes(torch.device("cpu"))
+    if each * config.num_samples > free:
+        raise ValueError(
+            f"num_samples is {config.num_samples}, and what is filled in takes {each / 1e9:.2f} GB for each, more than "
+            f"the {free / 1e9:.1f} GB that are free; legal: up to {free // each}. Go on with other seeds in another run"
+        )
 
 
 def fill_hole(inpainter: Inpainter, scene: Scene, config: SampleConfig, *, progress: bool) -> dict[int, NDArray]:
@@ -49,7 +69,11 @@ def fill_hole(inpainter: Inpainter, scene: Scene, config: SampleConfig, *, progr
 
     Returns:
         Seed to (K, C), the hole's pixels row by row, in the colours and the depth of the target's file.
+
+    Raises:
+        ValueError: memory doesn't hold them.
     """
+    require_room(scene, config)
     original, mask = scene.original, scene.mask
     shape, dtype = (int(mask.sum()), original.pixels.shape[2]), original.pixels.dtype
     filled = {config.seed + i: np.empty(shape, dtype) for i in range(config.num_samples)}
@@ -64,7 +88,7 @@ def fill_hole(inpainter: Inpainter, scene: Scene, config: SampleConfig, *, progr
             own = part.of(mask)
             place, inside = own[mask], own[part.windows[-1].slices]
             for seed, image in painter.paint(part):
-                filled[seed][place] = original.encode(image[inside])
+                filled[seed][place] = image[inside]
     return filled
 
 
@@ -91,10 +115,14 @@ class _Painter:
     sharpness: dict[Window, Sharpness | None] = field(default_factory=dict)
 
     def paint(self, part: Part) -> Iterator[tuple[int, NDArray]]:
-        """Yield, seed by seed, what the part's last window shows when filled, at the target's size and depth."""
+        """Yield, seed by seed, what the part's last window shows when filled, in the colours of the target's file.
+
+        At its size and depth, (H, W, C). Blended in these colours, not all of which sRGB has.
+        """
         self.sharpness.clear()
         first, last = part.windows[0], part.windows[-1]
-        known, hole, dtype = self.known[last.slices], self.scene.mask[last.slices], self.scene.original.pixels.dtype
+        original, hole = self.scene.original, self.scene.mask[last.slices]
+        known = np.where(hole[:, :, None], np.uint8(0), to_depth(original.pixels[last.slices], np.uint8))
         around = self.known[first.slices], ~self.scene.mask[first.slices]
         grain = measure_grain(*around) if self.config.match_grain else None
         seeds = range(self.config.seed, self.config.seed + self.config.num_samples)
@@ -103,8 +131,11 @@ class _Painter:
             for seed, patch in zip(seeds, patches, strict=False):
                 finest = last.restore(self._refine(part, seed, patch))
                 rng = np.random.default_rng([seed, *last.box])
-                finest = match_grain(finest, hole, grain, rng)
-                yield seed, blend(known, hole, finest, method=self.config.blend, scale=last.scale, dtype=dtype)
+                finest = original.encode_smooth(match_grain(finest, hole, grain, rng))
+                yield (
+                    seed,
+                    blend(known, hole, finest, method=self.config.blend, scale=last.scale, dtype=original.pixels.dtype),
+                )
             seeds = seeds[len(patches) :]
 
     def _refine(self, part: Part, seed: int, patch: NDArray[np.float32]) -> NDArray[np.float32]:

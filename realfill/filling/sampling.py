@@ -12,13 +12,12 @@ from dataclasses import dataclass
 
 import torch
 
-from realfill.capacity import FREE_SHARE, free_bytes, is_out_of_memory, peak_bytes
+from realfill.capacity import FREE_SHARE, MAX_BATCH_ON_CPU, free_bytes, is_out_of_memory, peak_bytes
 from realfill.config import SampleConfig
+from realfill.devices import send
 from realfill.filling.tiles import Tiles
 from realfill.models.inpainter import Inpainter
 from realfill.models.schedules import add_noise
-
-_MAX_BATCH_ON_CPU = 16  # more isn't faster there
 
 
 @torch.no_grad()
@@ -92,8 +91,9 @@ def sample(
             [tiles.merge(inpainter.posterior(piece)[0] for piece in pixels.cut(one[None])) for one in start]
         )
         latents = add_noise(steps, origin, noise, timesteps[0])
-    for timestep, following in zip(timesteps, [*timesteps[1:], None], strict=True):
-        guess = model(steps.scale_model_input(latents, timestep), timestep)
+    placed = send(timesteps, inpainter.device)
+    for timestep, there, following in zip(timesteps, placed, [*timesteps[1:], None], strict=True):
+        guess = model(steps.scale_model_input(latents, timestep), there)
         latents = steps.step(guess, timestep, latents, **stochastic).prev_sample
         if known is not None and origin is not None:
             latents = torch.where(known, add_noise(steps, origin, noise, following), latents)
@@ -183,4 +183,4 @@ def largest_batch(inpainter: Inpainter, size: tuple[int, int]) -> int:
             raise
         return 1
     found = max(1, int(FREE_SHARE * free / taken))
-    return min(found, _MAX_BATCH_ON_CPU) if inpainter.device.type == "cpu" else found
+    return min(found, MAX_BATCH_ON_CPU) if inpainter.device.type == "cpu" else found

@@ -17,11 +17,13 @@ class Tiles:
         canvas: (height, width).
         size: (height, width) of each tile, no larger than the canvas.
         corners: (top, left) of each.
+        averaged: where tiles overlap, both count; else only the one whose edges are further away.
     """
 
     canvas: tuple[int, int]
     size: tuple[int, int]
     corners: tuple[tuple[int, int], ...]
+    averaged: bool = True
 
     @classmethod
     def cover(cls, canvas: tuple[int, int], side: int, overlap: float) -> Tiles:
@@ -30,11 +32,13 @@ class Tiles:
         Args:
             canvas: (height, width).
             side: of a tile.
-            overlap: least share of its side that a tile has in common with the next, in [0, 1).
+            overlap: least share of its side that a tile has in common with the next, in [0, 1). With 0 tiles aren't
+                averaged where they overlap all the same, as they do unless the canvas is a multiple of their side.
         """
         size = (min(side, canvas[0]), min(side, canvas[1]))
         rows, columns = (_starts(n, s, max(1, s - math.ceil(s * overlap))) for n, s in zip(canvas, size, strict=True))
-        return cls(canvas=canvas, size=size, corners=tuple((y, x) for y in rows for x in columns))
+        corners = tuple((y, x) for y in rows for x in columns)
+        return cls(canvas=canvas, size=size, corners=corners, averaged=overlap > 0)
 
     def meeting(self, mask: torch.Tensor) -> Tiles:
         """Those of the tiles that hold any True of (H, W) bool; one if none does."""
@@ -51,7 +55,8 @@ class Tiles:
     def times(self, factor: int) -> Tiles:
         """The same tiles where each unit has ``factor`` of another."""
         grow = lambda pair: (pair[0] * factor, pair[1] * factor)  # noqa: E731
-        return Tiles(canvas=grow(self.canvas), size=grow(self.size), corners=tuple(map(grow, self.corners)))
+        corners = tuple(map(grow, self.corners))
+        return replace(self, canvas=grow(self.canvas), size=grow(self.size), corners=corners)
 
     def __len__(self) -> int:
         return len(self.corners)
@@ -80,10 +85,15 @@ class Tiles:
                 return piece
             if total is None:
                 total = piece.new_zeros(*piece.shape[:-2], *self.canvas)
-            total[..., y : y + height, x : x + width] += piece * weight.to(piece)
-            weights[y : y + height, x : x + width] += weight
+            place, there = total[..., y : y + height, x : x + width], weights[y : y + height, x : x + width]
+            if self.averaged:
+                place += piece * weight.to(piece)
+                there += weight
+            else:
+                place.copy_(torch.where((weight > there).to(piece.device), piece, place))
+                torch.maximum(weight, there, out=there)
         assert total is not None
-        return total / weights.clamp(min=weights[weights > 0].min()).to(total)
+        return total / weights.clamp(min=weights[weights > 0].min()).to(total) if self.averaged else total
 
 
 def _starts(length: int, side: int, step: int) -> list[int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, product
 
 import cv2
 import numpy as np
@@ -14,6 +14,7 @@ from realfill.io.images import MaskArray, resize
 from realfill.masks import Box, bounding_box, join_overlapping, resize_mask, separate_holes, union
 
 _CELLS = 16  # to the base's resolution: how far holes have to lie apart for that
+_STRETCH = 0.08  # of one side against the other, up to which the nearest size is taken
 _FINER = 1.25  # the target's pixels to one of the model's, up to which a finer window isn't worth its time
 
 
@@ -156,17 +157,29 @@ def _around(hole: Box, shape: tuple[int, ...], resolution: int, multiple: int, c
     extent = (bottom - top, right - left)
     side = max(context * max(extent), resolution)
     box = [min(n, math.ceil(side)) for n in shape]
-    shrink = resolution / math.sqrt(math.prod(box))
-    size = tuple(max(multiple, round(n * shrink / multiple) * multiple) for n in box)
+    wanted = [n * resolution / math.sqrt(math.prod(box)) / multiple for n in box]
+    sizes = [tuple(max(1, round(x)) * multiple for x in wanted)]
+    sizes += product(*({max(1, math.floor(x)) * multiple, math.ceil(x) * multiple} for x in wanted))
+    fitting = [(_of_aspect(box, size, extent, shape), size) for size in sizes]
+    box, size = min(fitting, key=lambda found: max(_stretch(*found), _STRETCH))  # of equals the first
+    centre = ((top + bottom) / 2, (left + right) / 2)
+    start = [int(np.clip(round(c - b / 2), 0, n - b)) for c, b, n in zip(centre, box, shape, strict=True)]
+    return Window(box=(start[0], start[1], start[0] + box[0], start[1] + box[1]), size=(size[0], size[1]))
+
+
+def _of_aspect(box: list[int], size: tuple[int, ...], extent: tuple[int, int], shape: tuple[int, ...]) -> list[int]:
+    """Give a box the aspect of a size, if one so large that it holds the hole fits into the target."""
     scales = [n / s for n, s in zip(box, size, strict=True)]
     for scale in (max(scales), min(n / s for n, s in zip(shape, size, strict=True)), min(scales)):
         exact = [round(s * scale) for s in size]
         if all(h <= e <= n for h, e, n in zip(extent, exact, shape, strict=True)):
-            box = exact
-            break
-    centre = ((top + bottom) / 2, (left + right) / 2)
-    start = [int(np.clip(round(c - b / 2), 0, n - b)) for c, b, n in zip(centre, box, shape, strict=True)]
-    return Window(box=(start[0], start[1], start[0] + box[0], start[1] + box[1]), size=(size[0], size[1]))
+            return exact
+    return box
+
+
+def _stretch(box: list[int], size: tuple[int, ...]) -> float:
+    """Tell by how much one side is stretched against the other, as a logarithm."""
+    return abs(math.log(box[0] / size[0] / (box[1] / size[1])))
 
 
 def _stages(hole: Box, first: Window, resolution: int, multiple: int, num_stages: int) -> tuple[Window, ...]:

@@ -15,8 +15,9 @@ import torch
 
 from realfill.config import FitConfig
 from realfill.devices import send
-from realfill.fitting.batches import TrainingImage, draw_crops
+from realfill.fitting.batches import Crops, TrainingImage, draw_crops
 from realfill.fitting.denoising import Latents, encode_crops
+from realfill.fitting.loading import Loader, threads_for
 from realfill.models.inpainter import Inpainter
 
 if TYPE_CHECKING:
@@ -42,6 +43,9 @@ class Bank:
         """
         self._inpainter, self._config, self._accelerator = inpainter, config, accelerator
         self._num_groups = math.ceil(config.bank_size / config.batch_size)
+        cycles, rest = divmod(config.num_steps, self._num_groups * config.bank_uses)
+        count = cycles * self._num_groups + min(rest, self._num_groups)
+        self._loader = Loader(self._draw, count, num_threads=threads_for(inpainter.device))
         self._content: Latents | None = None
         self._cycle = -1
         self._encoded: set[int] = set()
@@ -69,13 +73,11 @@ class Bank:
         return self._content[send(torch.from_numpy(rows), self._inpainter.device)]
 
     def _encode(self, photos: Sequence[TrainingImage], group: int, num_at_a_time: int) -> Latents:
-        """Draw and encode a batch; each process does its share."""
-        config, inpainter, accelerator = self._config, self._inpainter, self._accelerator
-        processes = accelerator.num_processes
-        rng = np.random.default_rng([config.seed, self._cycle, group, _CROPS])
-        crops = draw_crops(photos, config, inpainter.resolution, config.batch_size, rng)
+        """Encode a group, drawn ahead; each process does its share."""
+        inpainter, accelerator, processes = self._inpainter, self._accelerator, self._accelerator.num_processes
+        crops = self._loader.take(photos, self._cycle * self._num_groups + group)
         own = encode_crops(
-            inpainter, crops[accelerator.process_index :: processes], config.visible_weight, num_at_a_time
+            inpainter, crops[accelerator.process_index :: processes], self._config.visible_weight, num_at_a_time
         )
         if processes == 1:
             return own
@@ -85,6 +87,12 @@ class Bank:
             return gathered.unflatten(0, (processes, len(tensor))).transpose(0, 1).flatten(0, 1)
 
         return Latents(**{name: everyones(getattr(own, name)) for name in Latents.__slots__})
+
+    def _draw(self, photos: Sequence[TrainingImage], number: int) -> Crops:
+        """Draw a group of crops; ``number`` counts the groups of all cycles."""
+        cycle, group = divmod(number, self._num_groups)
+        rng = np.random.default_rng([self._config.seed, cycle, group, _CROPS])
+        return draw_crops(photos, self._config, self._inpainter.resolution, self._config.batch_size, rng)
 
     def _store(self, latents: Latents, group: int) -> None:
         if self._content is None:

@@ -1,64 +1,50 @@
-"""Loading: each step's crops, drawn ahead in threads where a GPU would wait for them."""
+"""Loading: crops that are drawn ahead in threads, where a GPU would wait for them."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from typing import Generic, TypeVar
 
-import numpy as np
 import torch
 
-from realfill.config import FitConfig
-from realfill.fitting.batches import Crops, TrainingImage, draw_crops, step_rng
+from realfill.fitting.batches import TrainingImage
 
-_MOST_THREADS = 4  # each holds a batch of crops in memory
+T = TypeVar("T")
 
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Drawn:
-    """A step's crops, and the generators that they left behind, for what else the step draws."""
-
-    crops: Crops
-    rng: np.random.Generator
-    generator: torch.Generator
+_MOST_THREADS = 8  # each holds a batch of crops in memory
 
 
-class Loader:
-    """Draws the crops of a fit's steps. What a step gets follows from the seed and the step alone."""
+class Loader(Generic[T]):
+    """Draws batch after batch, some ahead of when they are asked for."""
 
-    def __init__(self, config: FitConfig, resolution: int, *, num_threads: int) -> None:
+    def __init__(self, draw: Callable[[Sequence[TrainingImage], int], T], count: int, *, num_threads: int) -> None:
         """Set up.
 
         Args:
-            config: resolved.
-            resolution: side in pixels of the crops.
-            num_threads: that draw the next steps' crops meanwhile; 0: each step's are drawn when they are asked for.
+            draw: makes a batch of photos and the batch's number; what it gives follows from these alone.
+            count: batches that there are; numbers are below it.
+            num_threads: that draw the next batches meanwhile; 0: each is drawn when it is asked for.
         """
-        self._config, self._resolution, self._num_threads = config, resolution, num_threads
+        self._draw, self._count, self._num_threads = draw, count, num_threads
         self._threads = ThreadPoolExecutor(num_threads, thread_name_prefix="crops") if num_threads else None
-        self._coming: dict[int, Future[Drawn]] = {}
+        self._coming: dict[int, Future[T]] = {}
 
-    def take(self, photos: Sequence[TrainingImage], step: int) -> Drawn:
-        """Give a step's crops, and start on the next ones.
+    def take(self, photos: Sequence[TrainingImage], number: int) -> T:
+        """Give a batch, and start on the next ones.
 
         Args:
             photos: what to crop from; the same at each call.
-            step: counted from 0.
+            number: of the batch, counted from 0.
         """
         if self._threads is None:
-            return self._draw(photos, step)
-        self._coming = {later: crops for later, crops in self._coming.items() if later >= step}
-        for later in range(step, min(step + 1 + self._num_threads, self._config.num_steps)):
+            return self._draw(photos, number)
+        self._coming = {later: batch for later, batch in self._coming.items() if later >= number}
+        for later in range(number, min(number + 1 + self._num_threads, self._count)):
             if later not in self._coming:
                 self._coming[later] = self._threads.submit(self._draw, photos, later)
-        return self._coming.pop(step).result()
-
-    def _draw(self, photos: Sequence[TrainingImage], step: int) -> Drawn:
-        rng, generator = step_rng(self._config.seed, step)
-        crops = draw_crops(photos, self._config, self._resolution, self._config.batch_size, rng)
-        return Drawn(crops=crops, rng=rng, generator=generator)
+        return self._coming.pop(number).result()
 
 
 def threads_for(device: torch.device) -> int:

@@ -18,7 +18,7 @@ from realfill.config import FitConfig
 from realfill.devices import send
 from realfill.errors import AdapterError, TrainingError
 from realfill.fitting.bank import Bank
-from realfill.fitting.batches import TrainingImage, draw_noising, step_rng
+from realfill.fitting.batches import Crops, TrainingImage, draw_crops, draw_noising, step_rng
 from realfill.fitting.denoising import Denoiser, Latents, denoising_loss, encode_crops
 from realfill.fitting.footprint import legal_pieces
 from realfill.fitting.loading import Loader, threads_for
@@ -68,7 +68,7 @@ class Trainer:
             for group, named in self.trainable.groups.items()
         ]
         self._prepare()
-        for layer in trainable.lora_layers:  # autocast has the last word; peft would go over single precision
+        for layer in trainable.lora_layers:  # autocast has the last word; peft's convolutions would go over single
             layer.cast_input_dtype_enabled = config.mixed_precision == "no"
         fused = inpainter.device.type in ("cpu", "cuda")
         optimizer = torch.optim.AdamW(
@@ -80,7 +80,7 @@ class Trainer:
             self.denoiser = accelerator.prepare_model(self.denoiser, device_placement=False)
         self.average = {n: p.detach().clone() for n, p in self.trainable.parameters()} if config.ema_decay else {}
         self._scales = torch.ones(len(trainable.lora_layers), device=inpainter.device)
-        self.loader = Loader(config, inpainter.resolution, num_threads=threads_for(inpainter.device))
+        self.loader = Loader(self._draw, config.num_steps, num_threads=threads_for(inpainter.device))
         self.bank = Bank(inpainter, config, accelerator) if config.bank_size else None
         self.step = 0
         self.time_s = 0.0
@@ -249,9 +249,15 @@ class Trainer:
             if self.bank is not None:
                 kept = self.bank.take(photos, self.step, self._piece)[self._mine]
                 return kept, *step_rng(self.config.seed, self.step)
-            drawn = self.loader.take(photos, self.step)
-            own = encode_crops(self.inpainter, drawn.crops[self._mine], self.config.visible_weight, self._piece)
-            return own, drawn.rng, drawn.generator
+            crops, rng, generator = self.loader.take(photos, self.step)
+            own = encode_crops(self.inpainter, crops[self._mine], self.config.visible_weight, self._piece)
+            return own, rng, generator
+
+    def _draw(self, photos: Sequence[TrainingImage], step: int) -> tuple[Crops, np.random.Generator, torch.Generator]:
+        """Draw a step's crops; with the generators that they left behind, for what else the step draws."""
+        rng, generator = step_rng(self.config.seed, step)
+        crops = draw_crops(photos, self.config, self.inpainter.resolution, self.config.batch_size, rng)
+        return crops, rng, generator
 
     def _prepare(self) -> None:
         self.inpainter.prepare_training(

@@ -24,7 +24,7 @@ _KEPT = (  # what describes the photo; the rest describes how a file stores it
 )  # fmt: skip
 _DROPPED = (_BASE.MakerNote, _BASE.ExifImageWidth, _BASE.ExifImageHeight, _BASE.ExifInteroperabilityOffset)
 _MALFORMED = (struct.error, ValueError, TypeError, KeyError, AttributeError, OverflowError, SyntaxError, OSError)
-_DIGITAL_SOURCE = "http://cv.iptc.org/newscodes/digitalsourcetype/compositeWithTrainedAlgorithmicMedia"
+_DIGITAL_SOURCES = "http://cv.iptc.org/newscodes/digitalsourcetype/"
 _XMP = """<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>
 <x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">
 <rdf:Description rdf:about="" xmlns:Iptc4xmpExt="http://iptc.org/std/Iptc4xmpExt/2008-02-29/"
@@ -44,20 +44,25 @@ class Credit:
         software: the program.
         description: a sentence that says that a model completed a part.
         provenance: what it was made with; plain JSON values.
+        whole: all of the picture is the model's, not a part.
     """
 
     software: str
     description: str
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    whole: bool = False
 
     def json(self) -> str:
         """Write the provenance as JSON."""
         return json.dumps(dict(self.provenance))
 
     def xmp(self) -> str:
-        """Write an XMP packet with IPTC's digital source type for a part completed by a trained model."""
+        """Write an XMP packet with IPTC's digital source type for what a trained model made, or completed a part of."""
         values = {"software": self.software, "description": self.description, "provenance": self.json()}
-        return _XMP.format(source=_DIGITAL_SOURCE, **{k: escape(v, {'"': "&quot;"}) for k, v in values.items()})
+        source = "trainedAlgorithmicMedia" if self.whole else "compositeWithTrainedAlgorithmicMedia"
+        return _XMP.format(
+            source=_DIGITAL_SOURCES + source, **{k: escape(v, {'"': "&quot;"}) for k, v in values.items()}
+        )
 
 
 def read_provenance(path: str | PathLike[str]) -> dict[str, Any]:

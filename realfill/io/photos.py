@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from realfill.io.profiles import from_srgb, to_depth, to_srgb
+from realfill.io.profiles import from_srgb, is_srgb, to_depth, to_srgb
 
 _BAND_ROWS = 256
 
@@ -44,6 +44,14 @@ class Photo:
     def encode(self, values: NDArray) -> NDArray:
         """Convert sRGB values, (K, 3) uint8 or uint16, to this photo's kind: (K, C) of its type."""
         return from_srgb(values, self.icc_profile, self.pixels.shape[2], self.pixels.dtype)
+
+    def encode_smooth(self, image: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Convert an sRGB image, (H, W, 3) in [0, 255], to this photo's colours, unrounded: (H, W, C) in [0, 255]."""
+        if is_srgb(self.icc_profile) and self.pixels.shape[2] == 3:
+            return image
+        wide = (image.reshape(-1, 3) * np.float32(257)).round().clip(0, 65535).astype(np.uint16)
+        own = from_srgb(wide, self.icc_profile, self.pixels.shape[2], np.dtype(np.uint16))
+        return (own.astype(np.float32) / np.float32(257)).reshape(*image.shape[:2], -1)
 
     def decode(self, values: NDArray) -> NDArray[np.uint8]:
         """Convert values of this photo's kind, (K, C), to 8-bit sRGB, (K, 3)."""

@@ -43,7 +43,7 @@ def is_readable(profile: bytes | None, num_channels: int) -> bool:
 def is_writable(profile: bytes | None, num_channels: int) -> bool:
     """Tell whether there is a way into a readable profile; those of some scanners have none."""
     try:
-        if not _is_srgb(profile):
+        if not is_srgb(profile):
             _encoder(profile or b"", num_channels)
     except (ImageCms.PyCMSError, struct.error, np.linalg.LinAlgError):
         return False
@@ -61,7 +61,7 @@ def to_srgb(pixels: NDArray, profile: bytes | None) -> NDArray[np.uint8]:
         (..., 3) uint8; ``pixels`` itself where nothing is to be done.
     """
     channels = pixels.shape[-1]
-    if _is_srgb(profile):
+    if is_srgb(profile):
         if pixels.dtype == np.uint8:
             return pixels if channels == 3 else np.repeat(pixels, 3, axis=-1)
         transform = None
@@ -87,7 +87,7 @@ def from_srgb(values: NDArray, profile: bytes | None, num_channels: int, dtype: 
     Returns:
         (K, num_channels) of ``dtype``. What the file's space can't hold is clipped.
     """
-    encode = None if _is_srgb(profile) else _encoder(profile or b"", num_channels)
+    encode = None if is_srgb(profile) else _encoder(profile or b"", num_channels)
     converted = np.empty((len(values), num_channels), dtype)
     peak = np.iinfo(dtype).max
     for part in _chunks(len(values)):
@@ -116,7 +116,7 @@ def to_depth(values: NDArray, dtype: type | np.dtype) -> NDArray:
 
 
 @functools.lru_cache(maxsize=16)
-def _is_srgb(profile: bytes | None) -> bool:
+def is_srgb(profile: bytes | None) -> bool:
     """Tell whether values stay as they are: linear profiles are called sRGB too, and others differ in name only."""
     if profile is None:
         return True

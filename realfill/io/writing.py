@@ -177,6 +177,11 @@ def _encode_jpeg(stream: BinaryIO, photo: Photo, credit: Credit | None, quality:
     """Write a JPEG of full colour resolution."""
     if max(photo.pixels.shape[:2]) > _JPEG_SIDE_PX:
         raise ValueError(f"a JPEG holds at most {_JPEG_SIDE_PX} pixels a side; save a PNG or TIFF")
+    if photo.transparent is not None:
+        warnings.warn(
+            "a JPEG can't be transparent: what the target's transparent pixels hold is shown; a PNG or TIFF keeps them "
+            "so", RealFillWarning, stacklevel=3,
+        )  # fmt: skip
     pixels = to_depth(photo.pixels, np.uint8)
     image = Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
     exif = exif_of_size(photo.exif, photo.pixels.shape[:2])

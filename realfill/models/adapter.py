@@ -160,12 +160,16 @@ class LoraLinear(PeftLinear):
     """peft's LoRA of a linear layer, computed in fewer passes over the layer's output, forth and back.
 
     The scale is applied between the two matrices, where there are only ``lora_rank`` channels, and their product is
-    added by the matrix product itself. For training: there is one adapter, active and not merged.
+    added by the matrix product itself. Where the layer and its LoRA are computed in different precisions, and where
+    the LoRA is switched off or merged, it is left to peft.
     """
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Compute the layer and its LoRA: (..., in) to (..., out)."""
         (name,) = self.active_adapters
+        alike = torch.is_autocast_enabled(x.device.type) or x.dtype == self.lora_A[name].weight.dtype
+        if self.disable_adapters or self.merged or not alike:
+            return super().forward(x)
         own = self.base_layer(x)
         low = self.lora_A[name](x) * self.scaling[name]
         up: torch.Tensor = self.lora_B[name].weight  # type: ignore[assignment]

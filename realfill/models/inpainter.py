@@ -294,7 +294,7 @@ class Inpainter:
     def make_scheduler(
         self, name: Scheduler, num_inference_steps: int, *, temperature: float = 1.0, strength: float = 1.0
     ) -> Any:
-        """Build a sampler by name for the base's own noise schedule, its timesteps set.
+        """Build a sampler by name for the base's own noise schedule, its timesteps set; they stay on the CPU.
 
         Args:
             name: of the sampler.
@@ -304,7 +304,7 @@ class Inpainter:
         """
         return make_scheduler(
             self.pipeline.scheduler, name, num_inference_steps,
-            temperature=temperature, strength=strength, device=self.device,
+            temperature=temperature, strength=strength,
         )  # fmt: skip
 
     def _too_large_to_decode(self, latents: torch.Tensor) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -14,9 +16,9 @@ import torch.nn.functional as F
 from kornia.feature import LoFTR
 from numpy.typing import NDArray
 
-from realfill.capacity import FREE_SHARE, free_bytes, peak_bytes
+from realfill.capacity import FREE_SHARE, MAX_BATCH_ON_CPU, free_bytes, is_out_of_memory, peak_bytes
 from realfill.config import RankConfig
-from realfill.errors import BaseModelError
+from realfill.errors import BaseModelError, RealFillWarning
 from realfill.io.images import ImageArray, fit_within, resize
 
 Features: TypeAlias = Any  # what a matcher's own match() takes
@@ -138,6 +140,7 @@ class LoftrMatcher(Matcher):
         self._model = model.to(device).eval()  # LoFTR(None) starts in training mode
         self._device, self._max_size_px, self._min_confidence = device, config.max_size_px, config.min_confidence
         self._taken_bytes: dict[tuple[torch.Size, ...], int] = {}  # by one pair, by the shapes of its coarse maps
+        self._most_pairs = MAX_BATCH_ON_CPU if device.type == "cpu" else sys.maxsize
 
     @torch.no_grad()
     def extract(self, image: ImageArray) -> _LoftrFeatures:
@@ -167,20 +170,39 @@ class LoftrMatcher(Matcher):
         for shapes, places in alike.items():
             rest = places
             while rest:
-                number = self._batch_size(shapes)
-                batch, rest = rest[:number], rest[number:]
-                work = partial(self._match_batch, [pairs[i] for i in batch])
-                if shapes in self._taken_bytes:
-                    matches = work()
-                else:
-                    matches, self._taken_bytes[shapes] = peak_bytes(work, self._device)
-                found.update(zip(batch, matches, strict=True))
+                batch = rest[: self._batch_size(shapes)]
+                matches = self._match_if_it_fits([pairs[i] for i in batch], shapes)
+                found.update(zip(batch, matches, strict=False))
+                rest = rest[len(matches) :]
         return [found[i] for i in range(len(pairs))]
+
+    def _match_if_it_fits(
+        self, pairs: Sequence[tuple[_LoftrFeatures, _LoftrFeatures]], shapes: tuple[torch.Size, ...]
+    ) -> list[Matches]:
+        """Match the first of pairs with maps of these shapes: all of them, or none where memory runs out.
+
+        Later batches are half as large then: how much a pair takes goes by its matches too.
+        """
+        work = partial(self._match_batch, pairs)
+        try:
+            if shapes in self._taken_bytes:
+                return work()
+            matches, self._taken_bytes[shapes] = peak_bytes(work, self._device)
+        except RuntimeError as error:
+            if len(pairs) == 1 or not is_out_of_memory(error):
+                raise
+            self._most_pairs = len(pairs) // 2
+            warnings.warn(
+                f"out of memory while matching {len(pairs)} pairs of images at a time; going on with "
+                f"{self._most_pairs}", RealFillWarning, stacklevel=4,
+            )  # fmt: skip
+            return []
+        return matches
 
     def _batch_size(self, shapes: tuple[torch.Size, ...]) -> int:
         """Tell how many pairs of such maps free memory holds; the first goes alone, to be measured."""
         taken = self._taken_bytes.get(shapes)
-        return max(1, int(FREE_SHARE * free_bytes(self._device) / taken)) if taken else 1
+        return min(self._most_pairs, max(1, int(FREE_SHARE * free_bytes(self._device) / taken))) if taken else 1
 
     @torch.no_grad()
     def _match_batch(self, pairs: Sequence[tuple[_LoftrFeatures, _LoftrFeatures]]) -> list[Matches]:

@@ -62,7 +62,6 @@ def make_scheduler(
     *,
     temperature: float,
     strength: float,
-    device: torch.device,
 ) -> Any:
     """Build a sampler for a base's noise schedule; the others as for ``Inpainter.make_scheduler``."""
     kind, options = _SCHEDULERS[name]
@@ -75,7 +74,7 @@ def make_scheduler(
     if name == "ddpm":
         scheduler.temperature = temperature
     total = round(num_inference_steps / strength)
-    scheduler.set_timesteps(total, device=device)
+    scheduler.set_timesteps(total)  # on the CPU: samplers look them up, and a GPU would be waited for
     if total > num_inference_steps and hasattr(scheduler, "set_begin_index"):
         scheduler.set_begin_index(total - num_inference_steps)  # as diffusers' image-to-image pipelines do
     return scheduler

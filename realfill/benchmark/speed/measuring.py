@@ -65,7 +65,7 @@ class Figures:
         peak_gflops: 10^9 such operations a second of the machine's fastest large matrix product in this ``dtype``.
         roofline_share: operations a second of the work over those of that product.
         peak_mb: the most memory in tensors at a time, 10^6 bytes, of one run on its own.
-        set_up_s: what is done once before.
+        set_up_s: what is done once before, in the first run of all: what is compiled is compiled in it.
         rounds_s: seconds of each round.
     """
 
@@ -124,7 +124,7 @@ def measure(variants: Sequence[Variant], device: torch.device, rounds: int) -> l
 
     The run that measures memory warms up what is kept between runs.
     """
-    peaks_mb = [peak_bytes(v.run, device)[1] / 1e6 for v in variants]
+    first = [peak_bytes(v.run, device) for v in variants]
     flops = [count_flops(v.run) if v.flops is None else v.flops() for v in variants]
     timings: list[list[Timing]] = [[] for _ in variants]
     best: dict[torch.dtype, float] = {}
@@ -133,10 +133,15 @@ def measure(variants: Sequence[Variant], device: torch.device, rounds: int) -> l
             best[dtype] = max(best.get(dtype, 0.0), matmul_flops(device, dtype))
         for variant, found in zip(variants, timings, strict=True):
             found.append(variant.run())
-    return [_figures(v, t, f, p, best[v.dtype]) for v, t, f, p in zip(variants, timings, flops, peaks_mb, strict=True)]
+    return [
+        _figures(v, t, f, best[v.dtype], peak_mb=peak / 1e6, set_up_s=once.set_up_s)
+        for v, t, f, (once, peak) in zip(variants, timings, flops, first, strict=True)
+    ]
 
 
-def _figures(variant: Variant, timings: Sequence[Timing], flops: float, peak_mb: float, best: float) -> Figures:
+def _figures(
+    variant: Variant, timings: Sequence[Timing], flops: float, best: float, *, peak_mb: float, set_up_s: float
+) -> Figures:
     seconds = median(t.seconds for t in timings)
     return Figures(
         part=variant.part,
@@ -148,6 +153,6 @@ def _figures(variant: Variant, timings: Sequence[Timing], flops: float, peak_mb:
         peak_gflops=best / 1e9,
         roofline_share=flops / seconds / best,
         peak_mb=peak_mb,
-        set_up_s=median(t.set_up_s for t in timings),
+        set_up_s=set_up_s,
         rounds_s=tuple(t.seconds for t in timings),
     )

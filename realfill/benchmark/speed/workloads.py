@@ -20,6 +20,7 @@ from realfill.config import FitConfig, RankConfig, SampleConfig
 from realfill.devices import DTYPES, resolve_dtype, resolve_precision
 from realfill.filling.sampling import largest_batch, sample
 from realfill.fitting.batches import TrainingImage
+from realfill.fitting.loading import threads_for
 from realfill.fitting.plans import compiling_pays
 from realfill.fitting.training import Progress
 from realfill.io.images import ImageArray, to_tensor
@@ -31,6 +32,8 @@ from realfill.pipeline import fit
 from realfill.ranking import rank
 from realfill.results import Completion, Completions
 from realfill.scene import Scene
+
+_FLOOR_PAIRS = 16  # matched at a time
 
 
 def make_scene(side: int, num_references: int = 2) -> Scene:
@@ -88,24 +91,23 @@ class Workplace:
 
 def run_fit(place: Workplace, scene: Scene, num_steps: int) -> Timing:
     """Fit through the library's own door; the first step, and what comes before it, is set-up."""
-    marks: list[float] = []
+    marks = [time.perf_counter()]
 
     def mark(progress: Progress) -> None:
         if progress.step in (1, num_steps + 1):
             synchronize(place.device)
             marks.append(time.perf_counter())
-            marks.append(progress.time_s)
 
     config = dataclasses.replace(place.fit, num_steps=num_steps + 1, time_budget_s=None)
     fit(scene, config, device=place.device, on_step=mark, progress=False)
-    return Timing(seconds=marks[-2] - marks[0], set_up_s=marks[1])
+    return Timing(seconds=marks[-1] - marks[1], set_up_s=marks[1] - marks[0])
 
 
 def run_ported_fit(place: Workplace, scene: Scene, num_steps: int) -> Timing:
     """Do the same as a public script does."""
+    start = time.perf_counter()
     inpainter = load_plainly(place.base, place.device)
     make = partial(trainable_lora, linear=PeftLinear) if place.fit.trainable == "lora" else trainable_weights
-    start = time.perf_counter()
     loop = PortedFit(inpainter, make(inpainter, place.fit), place.fit)
     sides = (place.resolution * place.fit.crop_scale[0], place.resolution * place.fit.crop_scale[1])
     photos = [TrainingImage(image=reference, crop_sides_px=sides) for reference in scene.references]
@@ -124,9 +126,10 @@ def fit_variants(place: Workplace, num_steps: int, *, bank_uses: Sequence[int] =
     """Give the ways to fit: as the config says, with banks, and as the port does.
 
     A bank is measured over whole cycles of its content, so that what it takes to fill it is counted with each use. It
-    holds a single batch: a batch is encoded at its first use, so what a step takes doesn't go by the bank's size.
+    holds a single batch: a batch is encoded at its first use, so what a step takes doesn't go by the bank's size. Where
+    crops are drawn ahead, enough steps are made that most are drawn while they are timed.
     """
-    scene = place.scene()
+    scene, num_steps = place.scene(), max(num_steps, 4 * threads_for(place.device))
 
     def variant(name: str, run: Callable[[Workplace, Scene, int], Timing], config: FitConfig, steps: int) -> Variant:
         at = dataclasses.replace(place, fit=config)
@@ -200,20 +203,20 @@ def rank_variants(
     matcher: Matcher = random_loftr(config.resolve({}), device)
     completions = make_completions(side, num_references, num_samples)
     references, images = completions.scene.references, [c.image for c in completions]
+    pairs = num_references * num_samples
 
     def floor() -> Timing:
         features = matcher.extract(images[0])
+        batch = [(features, features)] * min(pairs, _FLOOR_PAIRS)
         extract_s = timed(lambda: matcher.extract(images[0]), device).seconds
-        match_s = timed(lambda: matcher.match(features, features), device).seconds
-        whole = extract_s * (num_references + num_samples) + match_s * num_references * num_samples
-        return Timing(seconds=whole)
+        match_s = timed(lambda: matcher.match_pairs(batch), device).seconds / len(batch)
+        return Timing(seconds=extract_s * (num_references + num_samples) + match_s * pairs)
 
     ways = {
         "realfill": partial(timed, partial(rank, completions, matcher=matcher, config=config, progress=False), device)
     }
     if port:
         ways["port"] = partial(timed, partial(match_pair_by_pair, matcher, references, images), device)
-    pairs = num_references * num_samples
     shared: dict[str, Any] = {"part": "rank", "steps": pairs, "samples": num_samples, "dtype": torch.float32}
     found = [Variant(name=name, run=run, **shared) for name, run in ways.items()]
     return [*found, Variant(name="floor", run=floor, flops=partial(count_flops, ways["realfill"]), **shared)]
