@@ -327,3 +327,17 @@ def test_a_fit_that_is_too_much_for_a_processor_is_warned_about(scene, tiny_fit,
     monkeypatch.setattr("realfill.pipeline._LARGE_PX", 32)
     with pytest.warns(RealFillWarning, match="takes days on a processor"):
         fit(scene, tiny_fit, device="cpu", on_step=lambda _: False, progress=False)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("changes", [{}, {"bank_size": 4}, {"compile": True}, {"trainable": "all"}], ids=str)
+@pytest.mark.parametrize("precision", ["no", "fp16", "bf16"])
+def test_a_gpu_fits_and_completes(scene, tiny_sd, precision, changes):
+    options = {**TINY_FIT, "mixed_precision": precision, "num_steps": 4, **changes}
+    adapter = fit(scene, FitConfig(base=tiny_sd, **options), device="cuda", progress=False)
+    assert np.isfinite(adapter.losses).all() and len(adapter.losses) == 4
+    completions = complete(scene, adapter, FAST, ranking=SIFT, device="cuda", progress=False)
+    assert len(completions) == 2
+    for completion in completions:
+        assert (completion.image == scene.target)[~scene.mask].all()
