@@ -119,7 +119,7 @@ class Completion:
 
         Returns:
             A scene whose target is this completion and whose mask is the part. It is filled in the windows of the whole
-            hole, at the scale that the adapter was fitted for.
+            hole, at the scale that the adapter was fitted for. Sample it with other seeds: a seed has the same noise there.
 
         Raises:
             SceneError: the mask has another size, or lies outside the hole.
@@ -207,11 +207,16 @@ def read_filled(path: Path, photo: Photo, scene: Scene) -> NDArray:
 
 def _coarse_difference(one: ImageArray, other: ImageArray, known: MaskArray) -> float:
     """Compare known pixels, averaged over blocks of those that a JPEG is coded in, which keep their mean: in levels."""
+    if not known.any():
+        return 0.0
     size = tuple(max(1, n // _JPEG_BLOCK_PX) for n in known.shape[::-1])
-    first, second = (cv2.resize(image, size, interpolation=cv2.INTER_AREA).astype(np.int16) for image in (one, other))
-    share = cv2.resize(known.astype(np.float32), size, interpolation=cv2.INTER_AREA)
-    whole = share >= min(share.max(), 1 - 1e-6)
-    return float(np.abs(first - second).mean(where=whole[:, :, None]))
+    share = cv2.resize(known.astype(np.float32), size, interpolation=cv2.INTER_AREA)[:, :, None]
+    first, second = (
+        cv2.resize(np.where(known[:, :, None], image, np.uint8(0)), size, interpolation=cv2.INTER_AREA)
+        for image in (one, other)
+    )
+    different = cv2.absdiff(first, second).astype(np.float32)  # of means over blocks, their unknown pixels 0
+    return float(different.sum() / (3 * share.sum()))
 
 
 def stack_of(completions: Sequence[Completion]) -> Iterator[Layer]:

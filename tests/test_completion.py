@@ -281,6 +281,19 @@ def test_a_noisy_targets_jpeg_of_any_quality_is_read_back(quality, tmp_path):
         Completion.load(tmp_path / "made.jpg", Scene([], make_photo(*SIZE, seed=8), HOLE))
 
 
+def test_a_jpeg_of_a_target_with_few_known_pixels_or_none_is_read_back(tmp_path):
+    inside = np.zeros(SIZE, bool)
+    inside[4:-4, 4:-4] = True
+    photo = np.where(inside[:, :, None], np.uint8(0), make_photo(*SIZE))
+    for name, scene in (("none", Scene.canvas(SIZE)), ("frame", Scene([], photo, inside))):
+        Completion.from_image(np.full((*SIZE, 3), 255, np.uint8), scene, 3).save(tmp_path / f"{name}.jpg")
+        assert Completion.load(tmp_path / f"{name}.jpg", scene).seed == 3
+    with pytest.raises(SceneError, match="another target"):
+        Completion.load(
+            tmp_path / "frame.jpg", Scene([], np.where(inside[:, :, None], 0, 255 - photo).astype(np.uint8), inside)
+        )
+
+
 @pytest.mark.filterwarnings("ignore:.* transparent outside of the mask:realfill.errors.RealFillWarning")
 def test_a_jpeg_that_can_not_be_transparent_says_so(tmp_path):
     stored = np.dstack([make_photo(*SIZE), np.full(SIZE, 255, np.uint8)])

@@ -197,15 +197,20 @@ def _stages(hole: Box, first: Window, resolution: int, multiple: int, num_stages
 def _span(
     hole: tuple[int, int], outer: tuple[int, int], margin: float, multiple: int, scale: float
 ) -> tuple[int, int, int]:
-    """Find, along one axis, start and end of a window at a scale, and its size for the model."""
+    """Find, along one axis, start and end of a window at a scale, and its size for the model.
+
+    Known pixels beside the hole are in it, as far as there are any: those of one of the model's latents at least.
+    """
     low, high = max(outer[0], hole[0] - margin * scale), min(outer[1], hole[1] + margin * scale)
-    size, room, extent = math.ceil((high - low) / scale / multiple) * multiple, outer[1] - outer[0], hole[1] - hole[0]
+    near, room = math.ceil(multiple * scale), outer[1] - outer[0]
+    seen = max(outer[0], hole[0] - near), min(outer[1], hole[1] + near)
+    size = math.ceil((high - low) / scale / multiple) * multiple
     length = round(size * scale)
     if length > room:
         size = max(multiple, math.floor(room / scale / multiple) * multiple)
         length = round(size * scale)
-        if not extent <= length <= room:  # then the aspect gives way, by half of ``multiple`` at most
+        if not seen[1] - seen[0] <= length <= room:  # then the aspect gives way, by half of ``multiple`` at most
             length, size = room, max(multiple, round(room / scale / multiple) * multiple)
-    first, last = max(outer[0], hole[1] - length), min(outer[1] - length, hole[0])
+    first, last = max(outer[0], seen[1] - length), min(outer[1] - length, seen[0])
     start = int(np.clip(round((low + high - length) / 2), first, last))
     return start, start + length, size
