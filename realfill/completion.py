@@ -119,7 +119,8 @@ class Completion:
 
         Returns:
             A scene whose target is this completion and whose mask is the part. It is filled in the windows of the whole
-            hole, at the scale that the adapter was fitted for. Sample it with other seeds: a seed has the same noise there.
+            hole, at the scale that the adapter was fitted for. Sample it with other seeds: there a seed has the same
+            noise as before.
 
         Raises:
             SceneError: the mask has another size, or lies outside the hole.
