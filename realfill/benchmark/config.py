@@ -61,7 +61,8 @@ class SpeedConfig(Config):
     """Times that each variant is measured; they take turns, and medians are told."""
     fit_steps: int = 4
     """Optimizer steps of a round, after one that isn't counted. With a bank: rounded up until each crop in it was used
-    as often as it shall be, so that every use bears its share of the encoding."""
+    as often as it shall be, so that every use bears its share of the encoding. On a GPU at least four for each thread
+    that draws crops ahead."""
     banks: tuple[int, ...] = (16,)
     """Also fit with a bank whose crops are used so often, once for each number; none: only as the fit's own config
     says."""

@@ -97,8 +97,8 @@ def choose_window(mask: MaskArray, *, resolution: int, multiple: int, context: f
     """Choose the window in which a hole is filled.
 
     A square around the hole, ``context`` times its longer side, but no smaller than the model's resolution; cut where
-    the target ends. For the model it has as many pixels as a square of the base's resolution, at the same aspect (to
-    half of ``multiple``).
+    the target ends. For the model it has about as many pixels as a square of the base's resolution, at the same aspect
+    to 8 %, or as near as ``multiple`` allows.
 
     Args:
         mask: (H, W) bool, True = fill.

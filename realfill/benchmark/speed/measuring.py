@@ -65,7 +65,8 @@ class Figures:
         peak_gflops: 10^9 such operations a second of the machine's fastest large matrix product in this ``dtype``.
         roofline_share: operations a second of the work over those of that product.
         peak_mb: the most memory in tensors at a time, 10^6 bytes, of one run on its own.
-        set_up_s: what is done once before, in the first run of all: what is compiled is compiled in it.
+        set_up_s: what is done once before, in the first run of all. On CUDA what is compiled is compiled in it;
+            elsewhere that run counts tensors, which is slower, and compiles nothing.
         rounds_s: seconds of each round.
     """
 
