@@ -49,6 +49,20 @@ def test_holes_far_apart_are_filled_each_in_its_windows(tiny_sd):
     assert (completions[0].image != completions[1].image)[mask].mean() > 0.5
 
 
+@pytest.mark.parametrize(("shape", "box"), [((97, 583), (0, 200, 97, 331)), ((583, 97), (301, 5, 583, 96))])
+def test_a_panorama_stays_exact_in_all_stages_and_keeps_its_aspect(shape, box, tiny_sd):
+    target, mask = make_photo(*shape), np.zeros(shape, bool)
+    mask[box[0] : box[2], box[1] : box[3]] = True
+    inpainter = Inpainter.load(tiny_sd)
+    (part,) = choose_parts(inpainter, Scene([], target, mask), STAGED.resolve(inpainter.card.sample))
+    assert len(part.windows) > 1
+    for window in part.windows:
+        down, across = (b / s for b, s in zip(window.box_size, window.size, strict=True))
+        assert 1 / 1.1 < down / across < 1.1
+    image = paint(target, mask, tiny_sd)[0].image
+    assert (image == target)[~mask].all() and (image != target)[mask].any(axis=-1).mean() > 0.9
+
+
 def test_a_hole_is_filled_alike_whether_another_is_far_away_or_not(tiny_sd):
     target, both = make_photo(150, 170), two_holes()
     one = both.copy()

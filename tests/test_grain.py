@@ -79,6 +79,16 @@ def test_what_the_sample_has_in_a_small_hole_is_not_added_again(side):
     assert bare[hole].std() == pytest.approx(6.0, rel=0.2)
 
 
+def test_the_grain_of_a_photo_that_was_put_back_around_a_small_hole_is_not_the_samples():
+    hole = np.zeros(SIZE, bool)
+    hole[100:140, 120:160] = True
+    photo = grainy(6.0)
+    patch = np.where(hole[:, :, None], SMOOTH, photo).astype(np.float32)
+    rng = np.random.default_rng(7)
+    made = match_grain(patch, hole, measure_grain(photo, ~hole), rng, whole=False) - patch
+    assert made[hole].std() == pytest.approx(6.0, rel=0.2)
+
+
 def test_only_the_hole_gets_grain_the_same_for_a_seed_whatever_lay_under_it():
     photo = grainy(6.0)
     made = added(photo)

@@ -85,7 +85,7 @@ def measure_grain(image: NDArray, where: MaskArray) -> Grain | None:
 
 
 def match_grain(
-    patch: NDArray[np.float32], mask: MaskArray, grain: Grain | None, rng: np.random.Generator
+    patch: NDArray[np.float32], mask: MaskArray, grain: Grain | None, rng: np.random.Generator, *, whole: bool = True
 ) -> NDArray[np.float32]:
     """Give a sample the noise that the photo around it has and it lacks.
 
@@ -96,6 +96,8 @@ def match_grain(
         mask: (H, W) bool, True = the hole.
         grain: of the photo's known pixels; ``None``: it can't be measured.
         rng: where the noise comes from.
+        whole: around the hole, too, the patch is the model's, and not the photo put back: the noise of what was made is
+            measured there where the hole is too small for that. Without it such a hole counts as free of noise.
 
     Returns:
         (H, W, 3): the patch, with noise in the hole. The patch as it is where the photo has none.
@@ -103,7 +105,7 @@ def match_grain(
     if grain is None or grain.variance.max() < _LEAST**2:
         return patch
     own = measure_grain(patch, mask)
-    if own is None:  # too small a hole: around it, too, the sample is the model's
+    if own is None and whole:
         top, left, bottom, right = bounding_box(mask)
         near = np.zeros_like(mask)
         near[max(0, top - _AROUND_PX) : bottom + _AROUND_PX, max(0, left - _AROUND_PX) : right + _AROUND_PX] = True

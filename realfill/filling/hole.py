@@ -131,7 +131,8 @@ class _Painter:
             for seed, patch in zip(seeds, patches, strict=False):
                 finest = last.restore(self._refine(part, seed, patch))
                 rng = np.random.default_rng([seed, *last.box])
-                finest = original.encode_smooth(match_grain(finest, hole, grain, rng))
+                finest = match_grain(finest, hole, grain, rng, whole=last is first)
+                finest = original.encode_smooth(finest)
                 yield (
                     seed,
                     blend(known, hole, finest, method=self.config.blend, scale=last.scale, dtype=original.pixels.dtype),
