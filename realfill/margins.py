@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from numbers import Integral, Real
 from typing import TypeAlias
 
 from realfill.errors import SceneError
@@ -93,13 +94,13 @@ def _checked(margins: Margins, size: tuple[int, int]) -> Margins:
 
 
 def _pixels(name: str, value: Reach, length: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
+    if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value) or value < 0:
         raise SceneError(f"{name} is {value!r}; legal: pixels as a whole number, or a share as a float; 0 or more")
-    return value if isinstance(value, int) else round(value * length)
+    return int(value) if isinstance(value, Integral) else round(float(value) * length)
 
 
 def _ratio(aspect: float | tuple[float, float]) -> float:
-    sides = aspect if isinstance(aspect, tuple) else (aspect, 1)
-    if len(sides) != 2 or not all(isinstance(n, int | float) and math.isfinite(n) and n > 0 for n in sides):
+    sides = aspect if isinstance(aspect, tuple | list) else (aspect, 1)
+    if len(sides) != 2 or not all(isinstance(n, Real) and math.isfinite(n) and n > 0 for n in sides):
         raise SceneError(f"aspect is {aspect!r}; legal: width over height as a number, or (width, height), above 0")
-    return sides[0] / sides[1]
+    return float(sides[0]) / float(sides[1])

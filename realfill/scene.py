@@ -221,6 +221,8 @@ class Scene:
     def save(self, directory: str | PathLike[str]) -> None:
         """Write the scene in RealBench's layout, losslessly; the target in its own colours and depth.
 
+        Its history isn't kept, nor the whole hole of a part: read back, a scene that redoes a part has only that hole.
+
         Raises:
             OutputError: the folder already holds a scene.
         """

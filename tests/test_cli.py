@@ -211,6 +211,20 @@ def test_outpainting_needs_no_mask_and_goes_through_every_command(tiny_sd, tmp_p
     assert main(["run", scene, "-o", str(tmp_path / "run"), "--base", tiny_sd, *FIT, *SMALL, *grow]) == 0
     image, _ = read_image(next((tmp_path / "run").glob("00_*.png")))
     assert image.shape == (66, 78, 3) and np.array_equal(image[11:55, 3:63], photo)
+    long = [
+        "run",
+        scene,
+        "-o",
+        str(tmp_path / "long"),
+        "--base",
+        "none",
+        "--format",
+        "jpeg",
+        "--outpaint-left",
+        "65500",
+    ]
+    assert main(long) == 1
+    assert "at most 65500 pixels a side" in capsys.readouterr().err
     wide = ["complete", scene, "--base", tiny_sd, "-o", str(tmp_path / "wide"), *SMALL, "--outpaint-aspect", "16:9"]
     assert main(wide) == 0
     assert read_image(next((tmp_path / "wide").glob("00_*.png")))[0].shape == (44, 78, 3)

@@ -216,6 +216,14 @@ def test_16_bit_grey_is_rounded_to_8(suffix, tmp_path):
     assert np.array_equal(read_image(tmp_path / f"a.{suffix}")[0][:, :, 2], np.round(wide / 257))
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_a_tiff_whose_zero_is_white_is_read_as_it_is_meant(dtype, tmp_path):
+    most = np.iinfo(dtype).max
+    stored = np.linspace(0, most, 600).astype(dtype).reshape(20, 30)
+    tifffile.imwrite(tmp_path / "a.tiff", stored, photometric="miniswhite")
+    assert np.array_equal(read_photo(tmp_path / "a.tiff").pixels[:, :, 0], most - stored)
+
+
 @pytest.mark.parametrize("suffix", ["png", "tiff"])
 def test_16_bit_colour_is_brought_to_8_within_a_level(suffix, tmp_path):
     wide = np.random.default_rng(0).integers(0, 65536, (20, 30, 3)).astype(np.uint16)

@@ -34,6 +34,8 @@ def place_of(scene, top, left):
         ({"aspect": 1, "anchor": 1.0}, (67, 67), (22, 0)),
         ({"aspect": 6.0}, (45, 270), (0, 102)),
         ({"aspect": (1, 6)}, (402, 67), (178, 0)),
+        ({"aspect": [np.int64(1), 6]}, (402, 67), (178, 0)),
+        ({"left": np.int64(3), "top": np.float32(0.2)}, (54, 70), (9, 3)),
     ],
 )
 def test_the_target_lies_exactly_where_it_should_and_all_else_is_hole(sides, size, corner):

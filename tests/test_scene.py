@@ -94,6 +94,19 @@ def test_transparent_pixels_are_the_mask(tmp_path):
         assert np.array_equal(scene.mask, HOLE) and np.array_equal(scene.target, PHOTO)
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_what_a_soft_eraser_touched_is_filled_and_comes_out_opaque(dtype):
+    most = np.iinfo(dtype).max
+    alpha = np.full(HOLE.shape, most, dtype)
+    alpha[HOLE], alpha[:9], alpha[-3:] = 0, most * 0.7, most * 0.99
+    scene = Scene([], np.dstack([(PHOTO / 255 * most).astype(dtype), alpha]))
+    soft = HOLE.copy()
+    soft[:9] = True
+    assert np.array_equal(scene.mask, soft)
+    filled = scene.original.filled(soft, np.zeros((soft.sum(), 3), dtype))
+    assert filled.transparent is None
+
+
 def test_a_given_mask_wins_over_transparency():
     with pytest.warns(RealFillWarning, match="transparent outside of the mask"):
         assert np.array_equal(Scene([], transparent_where(HOLE), HOLE[::-1]).mask, HOLE[::-1])

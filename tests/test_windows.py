@@ -50,7 +50,8 @@ def check(size, hole, resolution, multiple, context):
     assert 1 / (1 + rounding) <= share <= 1 + rounding
     zoom = [a / b for a, b in zip(window.size, window.box_size, strict=True)]
     assert max(zoom) / min(zoom) <= 1 + rounding
-    wanted = max(context * max(hole[2] - hole[0], hole[3] - hole[1]), resolution)
+    least = 1 / (1 - 2 * multiple / resolution)  # a latent on each side
+    wanted = max(max(context, least) * max(hole[2] - hole[0], hole[3] - hole[1]), resolution)
     for n, whole in zip(window.box_size, size, strict=True):
         assert n <= whole and n >= min(whole, wanted) * (1 - rounding) - 1
         assert n <= (wanted + 1) * (1 + rounding) + 1
@@ -257,6 +258,27 @@ def test_known_pixels_beside_a_hole_that_nearly_spans_a_side_are_seen():
         (part,) = parts_of(box_of((501, 1000), (low, 300, high, 600)), num_stages=8)
         for window in part.windows:
             assert window.box[0] == 0 and window.box[2] == 501
+
+
+@pytest.mark.parametrize(
+    ("shape", "hole", "resolution", "context"),
+    [
+        ((1024, 768), (34, 324, 1021, 584), 128, 1.7),
+        ((4000, 3000), (549, 24, 2505, 2997), 512, 1.7),
+        ((3000, 4000), (14, 1300, 2987, 3483), 512, 1.7),
+        ((84, 1123), (1, 19, 84, 993), 128, 1.7),
+        ((352, 374), (13, 18, 326, 369), 128, 1.7),
+        ((900, 1200), (300, 400, 600, 700), 128, 1.0),
+    ],
+)
+def test_no_window_ends_at_a_holes_border_where_known_pixels_go_on(shape, hole, resolution, context):
+    mask = box_of(shape, hole)
+    (part,) = choose_windows(mask, resolution=resolution, multiple=8, context=context, num_stages=9)
+    for window in part.windows:
+        near = math.floor(8 * window.scale)
+        for i in (0, 1):
+            assert window.box[i] <= max(0, hole[i] - near)
+            assert window.box[i + 2] >= min(shape[i], hole[i + 2] + near)
 
 
 def test_a_hole_from_side_to_side_is_resampled_by_little():

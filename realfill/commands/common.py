@@ -123,6 +123,14 @@ class OutputOptions:
         if not 1 <= self.quality <= 100:
             raise ValueError(f"quality is {self.quality}; legal: from 1 to 100")
 
+    def check_output(self, directory: Path, scene: Scene, *, overwrite: bool) -> None:
+        """Make sure, before anything expensive, that a scene's completions can be saved as asked for."""
+        from realfill.io.writing import require_room
+        from realfill.results import check_output
+
+        require_room(scene.original, self.file_format)
+        check_output(directory, overwrite=overwrite)
+
     def write(self, completions: Completions, directory: Path, *, overwrite: bool) -> None:
         """Save completions as asked for."""
         completions.save(

@@ -41,10 +41,9 @@ class Run(WithBase, SceneOptions, OutputOptions):
     def __call__(self) -> None:
         """Do it."""
         from realfill.pipeline import check_ready, complete
-        from realfill.results import check_output
 
         scene = self.load_scene(self.scene)
-        check_output(self.output, overwrite=self.overwrite)
+        self.check_output(self.output, scene, overwrite=self.overwrite)
         checkpoints = self.output / _CHECKPOINTS
         _require_no_adapter(self.output / "adapter", checkpoints, overwrite=self.overwrite)
         check_ready(scene, self.fit, self.sample, ranking=self.rank, progress=not self.quiet, **self.machine)
@@ -110,10 +109,9 @@ class Complete(WithBase, SceneOptions, OutputOptions):
         """Do it."""
         from realfill.models.adapter import Adapter
         from realfill.pipeline import complete
-        from realfill.results import check_output
 
         scene = self._prepared()
-        check_output(self.output, overwrite=self.overwrite)
+        self.check_output(self.output, scene, overwrite=self.overwrite)
         source = Adapter.load(self.adapter) if self.adapter is not None else str(self.base)
         completions = complete(scene, source, self.sample, ranking=self.rank, progress=not self.quiet, **self.machine)
         self.write(completions, self.output, overwrite=self.overwrite)
@@ -143,10 +141,11 @@ class Rank(Common, SceneOptions, OutputOptions):
     def __call__(self) -> None:
         """Do it."""
         from realfill.ranking import rank
-        from realfill.results import Completions, check_output
+        from realfill.results import Completions
 
-        check_output(self.output, overwrite=self.overwrite)
-        completions = Completions.load(self.completions, self.load_scene(self.scene))
+        scene = self.load_scene(self.scene)
+        self.check_output(self.output, scene, overwrite=self.overwrite)
+        completions = Completions.load(self.completions, scene)
         ranked = rank(completions, config=self.rank, device=self.device, progress=not self.quiet)
         self.write(ranked, self.output, overwrite=self.overwrite)
         for place, completion in enumerate(ranked, 1):

@@ -97,7 +97,8 @@ def choose_window(mask: MaskArray, *, resolution: int, multiple: int, context: f
     """Choose the window in which a hole is filled.
 
     A square around the hole, ``context`` times its longer side, but no smaller than the model's resolution; cut where
-    the target ends. For the model it has about as many pixels as a square of the base's resolution, at the same aspect
+    the target ends. Known pixels beside the hole are in it, as far as there are any: those of one of the model's
+    latents at least. For the model it has about as many pixels as a square of the base's resolution, at the same aspect
     to 8 %, or as near as ``multiple`` allows.
 
     Args:
@@ -153,28 +154,49 @@ def choose_windows(
 
 
 def _around(hole: Box, shape: tuple[int, ...], resolution: int, multiple: int, context: float) -> Window:
-    top, left, bottom, right = hole
-    extent = (bottom - top, right - left)
-    side = max(context * max(extent), resolution)
+    extent = [(hole[i], hole[i + 2]) for i in (0, 1)]
+    side = max(max(context, 1 / (1 - 2 * multiple / resolution)) * max(high - low for low, high in extent), resolution)
     box = [min(n, math.ceil(side)) for n in shape]
+    near = math.floor(multiple * math.sqrt(math.prod(box)) / resolution)
+    seen = [_beside(span, (0, n), near) for span, n in zip(extent, shape, strict=True)]
     wanted = [n * resolution / math.sqrt(math.prod(box)) / multiple for n in box]
     sizes = [tuple(max(1, round(x)) * multiple for x in wanted)]
     sizes += product(*({max(1, math.floor(x)) * multiple, math.ceil(x) * multiple} for x in wanted))
-    fitting = [(_of_aspect(box, size, extent, shape), size) for size in sizes]
+    fitting = [(_of_aspect(box, size, seen, shape), size) for size in sizes]
     box, size = min(fitting, key=lambda found: max(_stretch(*found), _STRETCH))  # of equals the first
-    centre = ((top + bottom) / 2, (left + right) / 2)
-    start = [int(np.clip(round(c - b / 2), 0, n - b)) for c, b, n in zip(centre, box, shape, strict=True)]
-    return Window(box=(start[0], start[1], start[0] + box[0], start[1] + box[1]), size=(size[0], size[1]))
+    (top, bottom), (left, right) = (
+        _placed(sum(span) / 2, b, around, (0, n)) for span, b, around, n in zip(extent, box, seen, shape, strict=True)
+    )
+    return Window(box=(top, left, bottom, right), size=(size[0], size[1]))
 
 
-def _of_aspect(box: list[int], size: tuple[int, ...], extent: tuple[int, int], shape: tuple[int, ...]) -> list[int]:
-    """Give a box the aspect of a size, if one so large that it holds the hole fits into the target."""
+def _of_aspect(box: list[int], size: tuple[int, ...], seen: list[tuple[int, int]], shape: tuple[int, ...]) -> list[int]:
+    """Give a box the aspect of a size, if one so large that it holds what shall be seen fits into the target."""
     scales = [n / s for n, s in zip(box, size, strict=True)]
     for scale in (max(scales), min(n / s for n, s in zip(shape, size, strict=True)), min(scales)):
         exact = [round(s * scale) for s in size]
-        if all(h <= e <= n for h, e, n in zip(extent, exact, shape, strict=True)):
+        if all(high - low <= e <= n for (low, high), e, n in zip(seen, exact, shape, strict=True)):
             return exact
     return box
+
+
+def _beside(span: tuple[int, int], outer: tuple[int, int], near: int) -> tuple[int, int]:
+    """Add the known pixels beside a hole, along one axis, as far as there are any."""
+    return max(outer[0], span[0] - near), min(outer[1], span[1] + near)
+
+
+def _placed(middle: float, length: int, seen: tuple[int, int], outer: tuple[int, int]) -> tuple[int, int]:
+    """Place a window, along one axis, inside of another so that it holds what shall be seen.
+
+    Args:
+        middle: where its own would best be.
+        length: of it.
+        seen: start and end of what it shall hold.
+        outer: start and end of the other.
+    """
+    low, high = max(outer[0], seen[1] - length), min(outer[1] - length, seen[0])
+    start = int(np.clip(round(middle - length / 2), low, high))
+    return start, start + length
 
 
 def _stretch(box: list[int], size: tuple[int, ...]) -> float:
@@ -202,8 +224,7 @@ def _span(
     Known pixels beside the hole are in it, as far as there are any: those of one of the model's latents at least.
     """
     low, high = max(outer[0], hole[0] - margin * scale), min(outer[1], hole[1] + margin * scale)
-    near, room = math.ceil(multiple * scale), outer[1] - outer[0]
-    seen = max(outer[0], hole[0] - near), min(outer[1], hole[1] + near)
+    seen, room = _beside(hole, outer, math.ceil(multiple * scale)), outer[1] - outer[0]
     size = math.ceil((high - low) / scale / multiple) * multiple
     length = round(size * scale)
     if length > room:
@@ -211,6 +232,5 @@ def _span(
         length = round(size * scale)
         if not seen[1] - seen[0] <= length <= room:  # then the aspect gives way, by half of ``multiple`` at most
             length, size = room, max(multiple, round(room / scale / multiple) * multiple)
-    first, last = max(outer[0], seen[1] - length), min(outer[1] - length, seen[0])
-    start = int(np.clip(round((low + high - length) / 2), first, last))
-    return start, start + length, size
+    start, end = _placed((low + high) / 2, length, seen, outer)
+    return start, end, size

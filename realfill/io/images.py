@@ -59,7 +59,7 @@ def read_image(source: ImageLike, what: str = "image") -> tuple[ImageArray, Mask
         SceneError: the file is missing, unreadable, truncated or absurdly large; the array has another shape or type.
     """
     photo = read_photo(source, what)
-    return photo.srgb(), photo.transparent
+    return photo.srgb(), photo.fainter_than(0.5)
 
 
 def read_photo(source: ImageLike, what: str = "image") -> Photo:
@@ -145,7 +145,7 @@ def _unreadable(error: Exception, what: str, name: str) -> SceneError:
 
 def _from_pil(image: Image.Image, what: str) -> Photo:
     profile = image.info.get("icc_profile")
-    array = _decode_deep(image)
+    array, negative = _decode_deep(image), _is_negative(image)
     exif = clean_exif(image)
     if array is None:
         image.load()
@@ -156,6 +156,7 @@ def _from_pil(image: Image.Image, what: str) -> Photo:
             image = image.convert("LA" if image.mode == "L" else "RGBA" if clear else "RGB")
         if image.mode in ("I", "F") or image.mode.startswith("I;16"):
             array = _to_levels(_wide_grey(np.asarray(image)), what)
+            array = np.iinfo(array.dtype).max - array if negative else array
     if array is None:
         if image.mode in ("RGBa", "La"):
             image = image.convert("RGBA" if image.mode == "RGBa" else "LA")
@@ -202,6 +203,11 @@ def _decode_deep(image: Image.Image) -> NDArray[np.uint16] | None:
     )  # or undone already
     array = np.ascontiguousarray(_upright(array[:, :, order], orientation))
     return _divided(array) if "RGBa" in stored else array
+
+
+def _is_negative(image: Any) -> bool:
+    """Whether a TIFF's 0 is white; PIL sees to that in 8 bits only."""
+    return image.format == "TIFF" and image.tag_v2.get(ExifTags.Base.PhotometricInterpretation) == 0
 
 
 def _is_deep_and_planar(image: Any) -> bool:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from realfill.io.profiles import from_srgb, is_srgb, to_depth, to_srgb
 
 _BAND_ROWS = 256
+_OPAQUE = 0.98  # a soft eraser leaves less; lossy files may leave that much instead of all
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -31,11 +32,15 @@ class Photo:
 
     @property
     def transparent(self) -> NDArray[np.bool_] | None:
-        """Which pixels are transparent (alpha below a half), (H, W) bool; ``None``: none."""
+        """Which pixels are transparent, be it a little (alpha below 98 %), (H, W) bool; ``None``: none."""
+        return self.fainter_than(_OPAQUE)
+
+    def fainter_than(self, share: float) -> NDArray[np.bool_] | None:
+        """Which pixels have less alpha than a share of the most, (H, W) bool; ``None``: none."""
         if self.alpha is None:
             return None
-        transparent = self.alpha < (np.iinfo(self.alpha.dtype).max + 1) // 2
-        return transparent if transparent.any() else None
+        faint = self.alpha < share * np.iinfo(self.alpha.dtype).max
+        return faint if faint.any() else None
 
     def srgb(self) -> NDArray[np.uint8]:
         """Convert to 8-bit sRGB, (H, W, 3); the pixels themselves where they are that."""

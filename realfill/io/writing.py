@@ -61,6 +61,16 @@ def write_photo(path: str | PathLike[str], photo: Photo, credit: Credit | None =
         partial.unlink(missing_ok=True)
 
 
+def require_room(photo: Photo, file_format: str) -> None:
+    """Make sure that a file of a format, ``png``, ``tiff`` or ``jpeg``, holds so large a photo.
+
+    Raises:
+        ValueError: it doesn't.
+    """
+    if file_format == "jpeg" and max(photo.pixels.shape[:2]) > _JPEG_SIDE_PX:
+        raise ValueError(f"a JPEG holds at most {_JPEG_SIDE_PX} pixels a side; save a PNG or TIFF")
+
+
 def write_png(path: str | PathLike[str], image: ImageArray) -> None:
     """Write a picture losslessly.
 
@@ -175,8 +185,7 @@ def _encode_tiff(stream: BinaryIO, photo: Photo, credit: Credit | None) -> None:
 
 def _encode_jpeg(stream: BinaryIO, photo: Photo, credit: Credit | None, quality: int) -> None:
     """Write a JPEG of full colour resolution."""
-    if max(photo.pixels.shape[:2]) > _JPEG_SIDE_PX:
-        raise ValueError(f"a JPEG holds at most {_JPEG_SIDE_PX} pixels a side; save a PNG or TIFF")
+    require_room(photo, "jpeg")
     if photo.transparent is not None:
         warnings.warn(
             "a JPEG can't be transparent: what the target's transparent pixels hold is shown; a PNG or TIFF keeps them "
