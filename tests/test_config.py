@@ -122,9 +122,10 @@ def test_defaults_are_the_papers(config, values):
 def test_a_field_with_a_paper_value_is_open_until_resolved():
     for config in (FitConfig(), SampleConfig(), RankConfig()):
         for field in dataclasses.fields(config):
-            if "paper" in field.metadata:
+            if "fallback" in field.metadata:
                 assert getattr(config, field.name) is None, field.name
-                assert getattr(config.resolve({}), field.name) == field.metadata["paper"], field.name
+                assert getattr(config.resolve({}), field.name) == field.metadata["fallback"], field.name
+        assert any("fallback" in field.metadata for field in dataclasses.fields(config))
 
 
 def test_card_wins_over_paper_and_explicit_over_card():

@@ -217,7 +217,8 @@ def test_variants_fill_a_whole_canvas(scene, tiny_fit):
     assert wide.ranked
 
 
-def test_memory_running_out_halves_the_batch(scene, tiny_sd, monkeypatch):
+@pytest.mark.parametrize("batch_size", [3, 64])
+def test_memory_running_out_halves_the_batch(batch_size, scene, tiny_sd, monkeypatch):
     sizes, real = [], hole.sample
 
     def scarce(*args, seeds, **options):
@@ -229,7 +230,9 @@ def test_memory_running_out_halves_the_batch(scene, tiny_sd, monkeypatch):
     monkeypatch.setattr(hole, "sample", scarce)
     bare = Scene([], scene.target, scene.mask)
     with pytest.warns(RealFillWarning, match="out of memory"):
-        completions = complete(bare, tiny_sd, dataclasses.replace(FAST, num_samples=3, batch_size=3), progress=False)
+        completions = complete(
+            bare, tiny_sd, dataclasses.replace(FAST, num_samples=3, batch_size=batch_size), progress=False
+        )
     assert sizes == [3, 1, 1, 1]
     assert [c.seed for c in completions] == [0, 1, 2]
 

@@ -167,9 +167,10 @@ class _Painter:
                     batch_size=self.batch_size, on_step=partial(self.bar.update, len(batch)),
                 )  # fmt: skip
             except RuntimeError as error:
-                if self.batch_size == 1 or not is_out_of_memory(error):
+                at_a_time = len(batch) if start is None else self.batch_size
+                if at_a_time == 1 or not is_out_of_memory(error):
                     raise
-                self.batch_size //= 2
+                self.batch_size = at_a_time // 2
                 self.bar.n = done
                 message = f"out of memory; going on with {self.batch_size} at a time"
                 warnings.warn(message, RealFillWarning, stacklevel=2)

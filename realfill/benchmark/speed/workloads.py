@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import product
 from typing import Any
 
 import cv2
@@ -147,8 +148,11 @@ def fit_variants(place: Workplace, num_steps: int, *, bank_uses: Sequence[int] =
         return variant(name, run_fit, config, math.ceil(num_steps / uses) * uses)
 
     own = place.fit
+    uses = own.bank_uses
+    if own.bank_size:  # a short fit ends before its bank's crops were used so often
+        uses = max(1, min(uses, round(own.num_steps / math.ceil(own.bank_size / own.batch_size))))
     found = [
-        with_bank("realfill", own.bank_uses) if own.bank_size else variant("realfill", run_fit, own, num_steps),
+        with_bank("realfill", uses) if own.bank_size else variant("realfill", run_fit, own, num_steps),
         *(with_bank(f"bank, {uses} uses", uses) for uses in bank_uses),
     ]
     return [*found, variant("port", run_ported_fit, own, num_steps)] if port else found
@@ -206,8 +210,8 @@ def rank_variants(
     pairs = num_references * num_samples
 
     def floor() -> Timing:
-        features = matcher.extract(images[0])
-        batch = [(features, features)] * min(pairs, _FLOOR_PAIRS)
+        seen, made = ([matcher.extract(x) for x in some[:_FLOOR_PAIRS]] for some in (references, images))
+        batch = list(product(seen, made))[:_FLOOR_PAIRS]  # as many matches to refine as what is ranked has
         extract_s = timed(lambda: matcher.extract(images[0]), device).seconds
         match_s = timed(lambda: matcher.match_pairs(batch), device).seconds / len(batch)
         return Timing(seconds=extract_s * (num_references + num_samples) + match_s * pairs)
