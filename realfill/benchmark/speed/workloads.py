@@ -164,6 +164,7 @@ def sample_in_batches(
     """Sample as the pipeline does: as many seeds at a time as memory holds."""
     size = (image.shape[-2], image.shape[-1])
     number = config.batch_size or largest_batch(inpainter, size)
+    number = math.ceil(len(seeds) / math.ceil(len(seeds) / number))
     batches = (seeds[i : i + number] for i in range(0, len(seeds), number))
     return torch.cat([sample(inpainter, image, hole, seeds=batch, config=config).cpu() for batch in batches])
 
