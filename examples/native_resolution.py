@@ -1,10 +1,10 @@
 """Compare blends, stages, sharpness and grain on one fit of each scene, at the target's own size.
 
     python examples/native_resolution.py -o OUT                  # the demo's scene
-    python examples/native_resolution.py SCENES/* -o OUT         # cases with ground truth, in RealBench's layout
+    python examples/native_resolution.py SCENES/* -o OUT         # scenes in RealBench's layout
 
 Seam at the hole's border and along the edges of the finest stage's tiles, colour shift, GMSD, detail and PSNR, for each
-scene and on average. Fits are kept in OUT and used again; a picture of each arm's first sample is written beside it.
+scene and on average; the last three where there is a ground truth. Fits are kept in OUT and used again; a picture of each arm's first sample is written beside it.
 """
 
 import argparse
@@ -25,6 +25,7 @@ from realfill.masks import bounding_box
 from realfill.metrics import delta_e, gmsd, native_detail, psnr, seam
 from realfill.models.inpainter import Inpainter
 from realfill.scene import Scene
+from realfill.scene_parts import find_image
 
 ARMS = {
     "cut": {"blend": "cut"},
@@ -43,7 +44,9 @@ ARMS = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("scenes", nargs="*", type=Path, help="folders with target/gt.png; without: the demo's scene")
+    parser.add_argument(
+        "scenes", nargs="*", type=Path, help="folders, best with target/gt.png; without: the demo's scene"
+    )
     parser.add_argument("-o", "--output", type=Path, required=True)
     parser.add_argument("--base", default="mini")
     parser.add_argument("--fit-steps", type=int, help="default: the base's own")
@@ -55,15 +58,25 @@ def main() -> None:
     parser.add_argument("--arms", nargs="+", choices=list(ARMS), default=list(ARMS))
     options = parser.parse_args()
 
-    cases = [Case.load(path) for path in options.scenes]
-    found = [measure(case.name, case.scene, case.truth, options) for case in cases]
+    scenes = [(path.name, *load(path)) for path in options.scenes]
+    found = [measure(*scene, options) for scene in scenes]
     if not found:
         measure("demo", *demo_scene(), options)
     if len(found) > 1:
-        print_table(f"mean of {len(found)} scenes", {k: np.nanmean([f[k] for f in found], axis=0) for k in found[0]})
+        arms = dict.fromkeys(arm for rows in found for arm in rows)
+        means = {arm: np.nanmean([rows[arm] for rows in found if arm in rows], axis=0) for arm in arms}
+        print_table(f"mean of {len(found)} scenes", means)
 
 
-def measure(name: str, scene: Scene, truth: ImageArray, options: argparse.Namespace) -> dict[str, list[float]]:
+def load(path: Path) -> tuple[Scene, ImageArray | None]:
+    """Read a scene, and its ground truth if there is one."""
+    if find_image(path / "target", "gt") is None:
+        return Scene.load(path), None
+    case = Case.load(path)
+    return case.scene, case.truth
+
+
+def measure(name: str, scene: Scene, truth: ImageArray | None, options: argparse.Namespace) -> dict[str, list[float]]:
     """Fit a scene, fill it in all ways, print the table: arm to the mean of its samples' metrics."""
     folder = options.output / name
     folder.mkdir(parents=True, exist_ok=True)
@@ -76,7 +89,7 @@ def measure(name: str, scene: Scene, truth: ImageArray, options: argparse.Namesp
         common = dataclasses.replace(common, stage_strength=tuple(options.strength))
     unranked = scene.with_references(0)
     tiles = finest_tiles(scene, options.base)
-    rows = {"the photo itself": figures(truth, truth, scene, tiles)}
+    rows = {} if truth is None else {"the photo itself": figures(truth, truth, scene, tiles)}
     for arm in options.arms:
         images = [
             c.image for c in complete(unranked, adapter, dataclasses.replace(common, **ARMS[arm]), progress=False)
@@ -109,9 +122,11 @@ def finest_tiles(scene: Scene, base: str) -> tuple[slice, slice, MaskArray]:
     return rows, columns, board[rows, columns]
 
 
-def figures(image: ImageArray, truth: ImageArray, scene: Scene, tiles: tuple[slice, slice, MaskArray]) -> list[float]:
+def figures(
+    image: ImageArray, truth: ImageArray | None, scene: Scene, tiles: tuple[slice, slice, MaskArray]
+) -> list[float]:
     mask, (rows, columns, board) = scene.mask, tiles
-    compared = (metric(image, truth, mask) for metric in (gmsd, native_detail, psnr))
+    compared = (np.nan if truth is None else metric(image, truth, mask) for metric in (gmsd, native_detail, psnr))
     at_tiles = seam(image[rows, columns], board) if board.any() and not board.all() else np.nan
     return [seam(image, mask), at_tiles, delta_e(image, mask), *compared]
 

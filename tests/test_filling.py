@@ -170,7 +170,7 @@ def test_a_large_photo_stays_exact_in_bounded_memory(height, width, box):
     made = subprocess.run([sys.executable, "-c", _LARGE, *words], check=True, capture_output=True, text=True).stdout
     copies = height * width * 3 / 1e6
     print(f"{float(made):.0f} MB, the target {copies:.0f} MB")
-    assert float(made) < 10 * copies
+    assert float(made) < 8 * copies  # three of them are what the script compares
 
 
 def test_a_stage_starts_from_the_photo_outside_the_hole_and_from_the_stage_before_in_it(tiny_sd, monkeypatch):
