@@ -4,7 +4,8 @@
     python examples/native_resolution.py SCENES/* -o OUT         # scenes in RealBench's layout
 
 Seam at the hole's border and along the edges of the finest stage's tiles, colour shift, GMSD, detail and PSNR, for each
-scene and on average; the last three where there is a ground truth. Fits are kept in OUT and used again; a picture of each arm's first sample is written beside it.
+scene and on average; the last three where there is a ground truth. Fits are kept in OUT and used again; a picture of
+each arm's first sample is written beside it.
 """
 
 import argparse
@@ -44,9 +45,7 @@ ARMS = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "scenes", nargs="*", type=Path, help="folders, best with target/gt.png; without: the demo's scene"
-    )
+    parser.add_argument("scenes", nargs="*", type=Path, help="folders, with target/gt.png or not; none: the demo's")
     parser.add_argument("-o", "--output", type=Path, required=True)
     parser.add_argument("--base", default="mini")
     parser.add_argument("--fit-steps", type=int, help="default: the base's own")
