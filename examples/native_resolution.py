@@ -63,7 +63,10 @@ def main() -> None:
         measure("demo", *demo_scene(), options)
     if len(found) > 1:
         arms = dict.fromkeys(arm for rows in found for arm in rows)
-        means = {arm: np.nanmean([rows[arm] for rows in found if arm in rows], axis=0) for arm in arms}
+        means = {
+            arm: np.ma.masked_invalid([rows[arm] for rows in found if arm in rows]).mean(axis=0).filled(np.nan)
+            for arm in arms
+        }
         print_table(f"mean of {len(found)} scenes", means)
 
 

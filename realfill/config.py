@@ -209,7 +209,8 @@ class SampleConfig(Config):
     batch_size: int | None = None
     """Seeds that are sampled at a time. None: as many as free memory holds, by what one is measured to take."""
     context: Auto[float] = auto(1.7)
-    """Side of the window around the hole, as a multiple of the hole's longer side; 1 or more."""
+    """Side of the window around the hole, as a multiple of the hole's longer side; 1 or more. Known pixels beside the
+    hole, of a latent's width, are in it whatever this is."""
     join_windows: float = 1.25
     """Holes that lie apart are filled in one window if it then is at most this many times as coarse as the coarser of
     their own; 1: only where it costs nothing."""

@@ -90,10 +90,9 @@ def read_parts(
     """
     photos = read_references(references, depth=2)
     photo = read_photo(target, "the target")
-    if mask is None and photo.transparent is None:
+    hole = read_mask(mask) if mask is not None else _erased(photo)
+    if hole is None:
         raise SceneError("there is no mask, and the target has no transparent pixels; give a mask, white = fill")
-    hole = read_mask(mask) if mask is not None else photo.transparent
-    assert hole is not None
     check_size(photo.pixels, "the target")
     image = photo.srgb()
     _check_mask(hole, image)
@@ -108,7 +107,7 @@ def lay_out(photo: Photo, mask: ImageLike | MaskArray | None, margins: Margins) 
     hole = np.ones(image.shape[:2], bool)
     height, width = photo.pixels.shape[:2]
     place = slice(margins.top, margins.top + height), slice(margins.left, margins.left + width)
-    inner = photo.transparent if mask is None else read_mask(mask)
+    inner = _erased(photo) if mask is None else read_mask(mask)
     if inner is not None and (inner.any() or inner.shape != (height, width)):
         _check_mask(inner, image[place])
     hole[place] = False if inner is None else inner
@@ -147,6 +146,12 @@ def check_size(image: NDArray, what: str) -> None:
     """
     if min(image.shape[:2]) < MIN_SIDE_PX:
         raise SceneError(f"{what} is {describe_size(image)} pixels; legal: at least {MIN_SIDE_PX} on each side")
+
+
+def _erased(photo: Photo) -> MaskArray | None:
+    """Take as the hole what isn't opaque; in a photo that is nowhere, what is less than half so."""
+    hole = photo.transparent
+    return photo.fainter_than(0.5) if hole is not None and hole.all() else hole
 
 
 def _check_mask(mask: MaskArray, target: ImageArray) -> None:

@@ -216,12 +216,31 @@ def test_16_bit_grey_is_rounded_to_8(suffix, tmp_path):
     assert np.array_equal(read_image(tmp_path / f"a.{suffix}")[0][:, :, 2], np.round(wide / 257))
 
 
+@pytest.mark.parametrize("alpha", [False, True])
+@pytest.mark.parametrize("order", "<>")
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
-def test_a_tiff_whose_zero_is_white_is_read_as_it_is_meant(dtype, tmp_path):
+def test_a_tiff_whose_zero_is_white_is_read_as_it_is_meant(dtype, order, alpha, tmp_path):
     most = np.iinfo(dtype).max
-    stored = np.linspace(0, most, 600).astype(dtype).reshape(20, 30)
-    tifffile.imwrite(tmp_path / "a.tiff", stored, photometric="miniswhite")
-    assert np.array_equal(read_photo(tmp_path / "a.tiff").pixels[:, :, 0], most - stored)
+    grey = np.linspace(0, most, 600).astype(dtype).reshape(20, 30)
+    stored = np.dstack([grey, grey[::-1]]) if alpha else grey
+    extra = {"extrasamples": ["unassalpha"]} if alpha else {}
+    tifffile.imwrite(tmp_path / "a.tiff", stored, photometric="miniswhite", byteorder=order, **extra)
+    photo = read_photo(tmp_path / "a.tiff")
+    assert photo.pixels.dtype == dtype
+    assert np.array_equal(photo.pixels[:, :, 0], most - grey)
+    assert np.array_equal(photo.alpha, grey[::-1]) if alpha else photo.alpha is None
+
+
+@pytest.mark.parametrize("orientation", ORIENTATIONS)
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_turned_grey_tiffs_without_compression_are_read_upright(dtype, orientation, tmp_path):
+    grey = np.random.default_rng(0).integers(0, np.iinfo(dtype).max, (20, 30)).astype(dtype)
+    tag = [(274, "H", 1, orientation, True)]
+    tifffile.imwrite(tmp_path / "a.tiff", grey, photometric="minisblack", metadata=None, extratags=tag)
+    tifffile.imwrite(tmp_path / "b.tiff", grey, photometric="minisblack", metadata=None, extratags=tag, compression=8)
+    plain, packed = (read_photo(tmp_path / name).pixels for name in ("a.tiff", "b.tiff"))
+    assert plain.shape == ((30, 20, 1) if orientation > 4 else (20, 30, 1))
+    assert np.array_equal(plain, packed)
 
 
 @pytest.mark.parametrize("suffix", ["png", "tiff"])

@@ -107,6 +107,14 @@ def test_what_a_soft_eraser_touched_is_filled_and_comes_out_opaque(dtype):
     assert filled.transparent is None
 
 
+def test_in_a_target_that_is_nowhere_opaque_what_is_mostly_clear_is_filled():
+    faint = np.dstack([PHOTO, np.where(HOLE, 0, 200).astype(np.uint8)])
+    with pytest.warns(RealFillWarning, match="transparent outside of the mask"):
+        assert np.array_equal(Scene([], faint).mask, HOLE)
+    with pytest.raises(SceneError, match="there is no mask"):
+        Scene([], np.dstack([PHOTO, np.full(HOLE.shape, 200, np.uint8)]))
+
+
 def test_a_given_mask_wins_over_transparency():
     with pytest.warns(RealFillWarning, match="transparent outside of the mask"):
         assert np.array_equal(Scene([], transparent_where(HOLE), HOLE[::-1]).mask, HOLE[::-1])

@@ -125,10 +125,10 @@ class OutputOptions:
 
     def check_output(self, directory: Path, scene: Scene, *, overwrite: bool) -> None:
         """Make sure, before anything expensive, that a scene's completions can be saved as asked for."""
-        from realfill.io.writing import require_room
+        from realfill.io.writing import require_size
         from realfill.results import check_output
 
-        require_room(scene.original, self.file_format)
+        require_size(scene.original, self.file_format)
         check_output(directory, overwrite=overwrite)
 
     def write(self, completions: Completions, directory: Path, *, overwrite: bool) -> None:

@@ -97,9 +97,9 @@ def choose_window(mask: MaskArray, *, resolution: int, multiple: int, context: f
     """Choose the window in which a hole is filled.
 
     A square around the hole, ``context`` times its longer side, but no smaller than the model's resolution; cut where
-    the target ends. Known pixels beside the hole are in it, as far as there are any: those of one of the model's
-    latents at least. For the model it has about as many pixels as a square of the base's resolution, at the same aspect
-    to 8 %, or as near as ``multiple`` allows.
+    the target ends. Known pixels beside the hole, of about a latent's width, are in it whatever ``context`` is. For the
+    model it has about as many pixels as a square of the base's resolution, at the same aspect to 8 %, or as near as
+    ``multiple`` allows.
 
     Args:
         mask: (H, W) bool, True = fill.
@@ -155,7 +155,8 @@ def choose_windows(
 
 def _around(hole: Box, shape: tuple[int, ...], resolution: int, multiple: int, context: float) -> Window:
     extent = [(hole[i], hole[i + 2]) for i in (0, 1)]
-    side = max(max(context, 1 / (1 - 2 * multiple / resolution)) * max(high - low for low, high in extent), resolution)
+    context = max(context, 1 / max(0.5, 1 - 2 * multiple / resolution))  # a latent on each side
+    side = max(context * max(high - low for low, high in extent), resolution)
     box = [min(n, math.ceil(side)) for n in shape]
     near = math.floor(multiple * math.sqrt(math.prod(box)) / resolution)
     seen = [_beside(span, (0, n), near) for span, n in zip(extent, shape, strict=True)]
@@ -221,7 +222,7 @@ def _span(
 ) -> tuple[int, int, int]:
     """Find, along one axis, start and end of a window at a scale, and its size for the model.
 
-    Known pixels beside the hole are in it, as far as there are any: those of one of the model's latents at least.
+    Known pixels beside the hole are in it, as far as there are any: of about a latent's width at least.
     """
     low, high = max(outer[0], hole[0] - margin * scale), min(outer[1], hole[1] + margin * scale)
     seen, room = _beside(hole, outer, math.ceil(multiple * scale)), outer[1] - outer[0]

@@ -92,7 +92,7 @@ def read_photo(source: ImageLike, what: str = "image") -> Photo:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(path) as image:
+            with path.open("rb") as stream, Image.open(stream) as image:  # given a path, Pillow scrambles turned TIFFs
                 return _from_pil(image, what)
     except UnidentifiedImageError:
         return _read_with_opencv(path, what)
@@ -206,7 +206,7 @@ def _decode_deep(image: Image.Image) -> NDArray[np.uint16] | None:
 
 
 def _is_negative(image: Any) -> bool:
-    """Whether a TIFF's 0 is white; PIL sees to that in 8 bits only."""
+    """Whether a TIFF's 0 is white; PIL sees to that up to 8 bits only."""
     return image.format == "TIFF" and image.tag_v2.get(ExifTags.Base.PhotometricInterpretation) == 0
 
 
@@ -301,7 +301,7 @@ def _to_levels(array: NDArray, what: str) -> NDArray:
 def _read_with_opencv(path: Path, what: str) -> Photo:
     """Read what PIL doesn't know: float colour TIFF and the like."""
     try:
-        grey = _read_deep_grey_with_alpha(path)
+        grey = _read_grey_tiff(path)
     except _UNREADABLE as error:
         raise _unreadable(error, what, f"{str(path)!r} ") from error
     if grey is not None:
@@ -313,23 +313,27 @@ def _read_with_opencv(path: Path, what: str) -> Photo:
     return _from_array(array[:, :, ::-1], what)
 
 
-def _read_deep_grey_with_alpha(path: Path) -> Photo | None:
-    """Read a TIFF of 16-bit grey and alpha, of which OpenCV would leave 8-bit grey; ``None``: it is something else."""
+def _read_grey_tiff(path: Path) -> Photo | None:
+    """Read a grey TIFF, of which OpenCV would leave 8 bits, no alpha, or a negative; ``None``: it is something else."""
     data = path.read_bytes()
     if data[:4] not in _TIFF_MAGIC:
         return None
     with tifffile.TiffFile(io.BytesIO(data)) as file:
         page: Any = file.pages[0]
-        if page.samplesperpixel != 2 or page.dtype != np.uint16 or page.photometric != 1:
+        if page.samplesperpixel > 2 or page.dtype not in (np.uint8, np.uint16) or page.photometric > 1:
             return None
         try:
             array = page.asarray()
         except ValueError as error:
             raise ValueError(f"{error}: save it without compression, or with ZIP's (deflate)") from error
         tags = {tag.code: tag.value for tag in page.tags}
+    if array.ndim == 2:
+        array = array[:, :, None]
     array = array.transpose(1, 2, 0) if array.shape[0] == 2 else array
     array = np.ascontiguousarray(_upright(array, int(tags.get(ExifTags.Base.Orientation, 1))))
     array = _divided(array) if tuple(tags.get(ExifTags.Base.ExtraSamples, ())) == (1,) else array
+    if tags[ExifTags.Base.PhotometricInterpretation] == 0:
+        array[:, :, 0] = np.iinfo(array.dtype).max - array[:, :, 0]
     return _photo(array, tags.get(ExifTags.Base.InterColorProfile), clean_exif(data))
 
 

@@ -61,7 +61,7 @@ def write_photo(path: str | PathLike[str], photo: Photo, credit: Credit | None =
         partial.unlink(missing_ok=True)
 
 
-def require_room(photo: Photo, file_format: str) -> None:
+def require_size(photo: Photo, file_format: str) -> None:
     """Make sure that a file of a format, ``png``, ``tiff`` or ``jpeg``, holds so large a photo.
 
     Raises:
@@ -185,7 +185,7 @@ def _encode_tiff(stream: BinaryIO, photo: Photo, credit: Credit | None) -> None:
 
 def _encode_jpeg(stream: BinaryIO, photo: Photo, credit: Credit | None, quality: int) -> None:
     """Write a JPEG of full colour resolution."""
-    require_room(photo, "jpeg")
+    require_size(photo, "jpeg")
     if photo.transparent is not None:
         warnings.warn(
             "a JPEG can't be transparent: what the target's transparent pixels hold is shown; a PNG or TIFF keeps them "

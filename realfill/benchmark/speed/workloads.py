@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import product
 from typing import Any
 
 import cv2
@@ -150,7 +149,9 @@ def fit_variants(place: Workplace, num_steps: int, *, bank_uses: Sequence[int] =
     own = place.fit
     uses = own.bank_uses
     if own.bank_size:  # a short fit ends before its bank's crops were used so often
-        uses = max(1, min(uses, round(own.num_steps / math.ceil(own.bank_size / own.batch_size))))
+        groups = math.ceil(own.bank_size / own.batch_size)
+        cycles, rest = divmod(own.num_steps, groups * uses)
+        uses = max(1, round(own.num_steps / (cycles * groups + min(rest, groups))))
     found = [
         with_bank("realfill", uses) if own.bank_size else variant("realfill", run_fit, own, num_steps),
         *(with_bank(f"bank, {uses} uses", uses) for uses in bank_uses),
@@ -212,7 +213,7 @@ def rank_variants(
 
     def floor() -> Timing:
         seen, made = ([matcher.extract(x) for x in some[:_FLOOR_PAIRS]] for some in (references, images))
-        batch = list(product(seen, made))[:_FLOOR_PAIRS]  # as many matches to refine as what is ranked has
+        batch = [(one, other) for other in made for one in seen][:_FLOOR_PAIRS]  # one with itself has more matches
         extract_s = timed(lambda: matcher.extract(images[0]), device).seconds
         match_s = timed(lambda: matcher.match_pairs(batch), device).seconds / len(batch)
         return Timing(seconds=extract_s * (num_references + num_samples) + match_s * pairs)
