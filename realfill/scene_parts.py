@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from itertools import pairwise
 from os import PathLike
 from pathlib import Path
 
@@ -16,11 +17,13 @@ from realfill.errors import RealFillWarning, SceneError
 from realfill.io.images import IMAGE_SUFFIXES, ImageArray, ImageLike, MaskArray, natural_key, read_image, read_photo
 from realfill.io.photos import Photo
 from realfill.margins import Margins
+from realfill.masks import dilate
 
 MIN_SIDE_PX = 32
 _OTHER_PHOTOS = frozenset((".arw", ".cr2", ".cr3", ".dng", ".jxl", ".nef", ".orf", ".psd", ".raf", ".rw2"))
 _FEW = 0.005  # share of a photo below which transparent pixels are passed over
 _SOME = 200_000  # pixels are enough to tell a blank from a photo
+_MIXED, _MIN_BORDER_PX = 0.07, 100  # share of their distance from the hole's colour that border pixels lack, of so many
 
 
 def find_parts(directory: str | PathLike[str]) -> tuple[list[Path], Path, Path | None]:
@@ -168,6 +171,13 @@ def _check_mask(mask: MaskArray, target: ImageArray) -> None:
             "the mask covers the whole target: no known pixel is left; leave some black, or take variants() for that"
         )
     blank_outside, blank_inside = _is_uniform(target, ~mask), _is_uniform(target, mask)
+    if blank_inside and _is_mixed_at_the_border(target, mask):
+        warnings.warn(
+            "the target's pixels right beside the hole look mixed with the blank under it, as resizing leaves them; "
+            "they would stay, and colour what is filled. Grow the mask: scene.dilated(2), --dilation-px 2",
+            RealFillWarning,
+            stacklevel=4,
+        )
     if not blank_inside and (blank_outside or mask.mean() > 0.5):
         warnings.warn(
             f"the mask hides {mask.mean():.0%} of the target, and what it hides looks like a photo"
@@ -192,6 +202,17 @@ def _is_uniform(image: ImageArray, where: MaskArray) -> bool:
     step = 1 + int(where.sum()) // _SOME
     pixels = image.reshape(-1, 3)[::step][where.reshape(-1)[::step]]
     return float(np.abs(pixels.astype(np.int16) - np.median(pixels, axis=0)).mean()) < 1
+
+
+def _is_mixed_at_the_border(target: ImageArray, mask: MaskArray) -> bool:
+    """Whether the first known pixel is nearer to the hole's one colour than the second, by more than photos vary."""
+    colour = target[mask][:_SOME].astype(np.int16).mean(axis=0)
+    grown = [mask, *(dilate(mask, radius) for radius in (1, 2, 3, 4))]
+    rings = [outer & ~inner for inner, outer in pairwise(grown)]
+    if min(ring.sum() for ring in rings) < _MIN_BORDER_PX:
+        return False
+    first, second, _, fourth = (float(np.abs(target[ring] - colour).mean()) for ring in rings)
+    return second - first > max(_MIXED * second, 1.5 * abs(fourth - second))
 
 
 def describe_size(image: NDArray) -> str:

@@ -115,6 +115,26 @@ def test_in_a_target_that_is_nowhere_opaque_what_is_mostly_clear_is_filled():
         Scene([], np.dstack([PHOTO, np.full(HOLE.shape, 200, np.uint8)]))
 
 
+@pytest.mark.parametrize("blank", [0, 255])
+def test_a_border_that_was_mixed_with_the_blank_under_the_hole_is_warned_about(blank):
+    photo = make_photo(256, 320)
+    hole = np.zeros((256, 320), bool)
+    hole[80:160, 120:240] = True
+    clean = np.where(hole[:, :, None], np.uint8(blank), photo)
+    size = (120, 90)  # both are resized together, the mask sharply
+    small = np.array(Image.fromarray(clean).resize(size, Image.Resampling.BICUBIC))
+    sharp = np.array(Image.fromarray(hole).resize(size, Image.Resampling.NEAREST))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        Scene([], clean, hole)
+        Scene([], photo, hole)
+    with pytest.warns(RealFillWarning, match="mixed with the blank under it"):
+        scene = Scene([], np.where(sharp[:, :, None], np.uint8(blank), small), sharp)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        Scene([], scene.target, scene.dilated(2).mask)
+
+
 def test_a_given_mask_wins_over_transparency():
     with pytest.warns(RealFillWarning, match="transparent outside of the mask"):
         assert np.array_equal(Scene([], transparent_where(HOLE), HOLE[::-1]).mask, HOLE[::-1])
