@@ -3,6 +3,7 @@
 import dataclasses
 import subprocess
 import sys
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from conftest import make_photo, make_profile
 from PIL import Image
 
 from realfill import Completion, FitConfig, RankConfig, SampleConfig, Scene, complete
+from realfill.errors import RealFillWarning
 from realfill.filling import hole as filling
 from realfill.filling.hole import choose_parts
 from realfill.io.photos import Photo
@@ -184,6 +186,24 @@ def test_a_stage_starts_from_the_photo_outside_the_hole_and_from_the_stage_befor
         outside = ~hole.expand_as(start)
         assert torch.equal(start[outside], image[outside])
         assert (start != image)[~outside].any()
+
+
+def test_memory_running_out_halves_the_tiles_of_a_stage(tiny_sd, monkeypatch):
+    tried, real = [], filling.sample
+
+    def scarce(*args, start, batch_size, **options):
+        if start is not None:
+            tried.append(batch_size)
+            if batch_size > 1:
+                raise torch.OutOfMemoryError
+        return real(*args, start=start, batch_size=batch_size, **options)
+
+    monkeypatch.setattr(filling, "sample", scarce)
+    target, mask = make_photo(150, 170), two_holes()
+    with pytest.warns(RealFillWarning, match="out of memory"):
+        paint(target, mask, tiny_sd, dataclasses.replace(STAGED, num_samples=1, batch_size=64, scheduler="ddpm"))
+    assert tried[0] == 64 and tried[1] <= 20 and tried[-1] == 1
+    assert all(later == max(1, earlier // 2) for earlier, later in pairwise(tried[1:]) if earlier > 1)
 
 
 def test_a_part_that_is_redone_is_seen_at_the_scale_of_the_whole_hole(tiny_sd):

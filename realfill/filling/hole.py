@@ -19,7 +19,7 @@ from realfill.config import SampleConfig
 from realfill.errors import RealFillWarning
 from realfill.filling.blending import blend
 from realfill.filling.grain import match_grain, measure_grain
-from realfill.filling.sampling import largest_batch, sample
+from realfill.filling.sampling import largest_batch, lay_tiles, sample
 from realfill.filling.sharpness import Sharpness, match_sharpness, measure_sharpness
 from realfill.filling.windows import Part, Window, choose_windows
 from realfill.io.images import ImageArray, to_tensor
@@ -157,17 +157,18 @@ class _Painter:
         """
         start = to_tensor(begin) if begin is not None else None
         known, mask = window.crop(self.known), window.crop_mask(self.scene.mask)
-        image, hole = to_tensor(known), torch.from_numpy(mask)
+        image, hole = to_tensor(known), torch.from_numpy(mask)[None, None]
         done = self.bar.n
         while True:
             batch = seeds[: math.ceil(len(seeds) / math.ceil(len(seeds) / self.batch_size))]  # no small rest
             try:
                 patches = sample(
-                    self.inpainter, image, hole[None, None], seeds=batch, config=self.config, stage=stage, start=start,
+                    self.inpainter, image, hole, seeds=batch, config=self.config, stage=stage, start=start,
                     batch_size=self.batch_size, on_step=partial(self.bar.update, len(batch)),
                 )  # fmt: skip
             except RuntimeError as error:
-                at_a_time = len(batch) if start is None else self.batch_size
+                at_a_time = len(batch) if start is None else len(lay_tiles(self.inpainter, hole, self.config))
+                at_a_time = min(at_a_time, self.batch_size)
                 if at_a_time == 1 or not is_out_of_memory(error):
                     raise
                 self.batch_size = at_a_time // 2

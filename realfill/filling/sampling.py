@@ -68,8 +68,7 @@ def sample(
         tiles = Tiles.cover(canvas, max(canvas), 0)
     else:
         known = inpainter.known_latents(~hole.to(inpainter.device))
-        side = inpainter.resolution // inpainter.latent_px
-        tiles = Tiles.cover(canvas, side, config.tile_overlap).meeting(~known[0, 0])
+        tiles = lay_tiles(inpainter, hole, config)
     pixels = tiles.times(inpainter.latent_px)
     condition = torch.cat([inpainter.condition(i, h) for i, h in zip(pixels.cut(image), pixels.cut(hole), strict=True)])
     prompts = [config.prompt or ""]
@@ -101,6 +100,19 @@ def sample(
             on_step()
     made = torch.cat([pixels.merge(map(inpainter.decode, tiles.cut(latent[None]))) for latent in latents])
     return torch.where(pixels.covered().to(made.device), made, image.to(made))
+
+
+def lay_tiles(inpainter: Inpainter, hole: torch.Tensor, config: SampleConfig) -> Tiles:
+    """Lay the tiles of a later stage, of the base's resolution, over a window wherever it has a hole: in latents.
+
+    Args:
+        inpainter: the base model.
+        hole: (1, 1, H, W) bool, True = fill.
+        config: resolved.
+    """
+    unknown = ~inpainter.known_latents(~hole)[0, 0]
+    side = inpainter.resolution // inpainter.latent_px
+    return Tiles.cover((unknown.shape[0], unknown.shape[1]), side, config.tile_overlap).meeting(unknown)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
