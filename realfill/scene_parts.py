@@ -17,13 +17,14 @@ from realfill.errors import RealFillWarning, SceneError
 from realfill.io.images import IMAGE_SUFFIXES, ImageArray, ImageLike, MaskArray, natural_key, read_image, read_photo
 from realfill.io.photos import Photo
 from realfill.margins import Margins
-from realfill.masks import dilate
+from realfill.masks import bounding_box, dilate
 
 MIN_SIDE_PX = 32
 _OTHER_PHOTOS = frozenset((".arw", ".cr2", ".cr3", ".dng", ".jxl", ".nef", ".orf", ".psd", ".raf", ".rw2"))
 _FEW = 0.005  # share of a photo below which transparent pixels are passed over
 _SOME = 200_000  # pixels are enough to tell a blank from a photo
-_MIXED, _MIN_BORDER_PX = 0.07, 100  # share of their distance from the hole's colour that border pixels lack, of so many
+_MIXED, _MIXED_LEVELS = 0.07, 2  # of their distance from the hole's colour border pixels lack such a share, and so much
+_MIN_BORDER_PX = 100
 
 
 def find_parts(directory: str | PathLike[str]) -> tuple[list[Path], Path, Path | None]:
@@ -206,13 +207,17 @@ def _is_uniform(image: ImageArray, where: MaskArray) -> bool:
 
 def _is_mixed_at_the_border(target: ImageArray, mask: MaskArray) -> bool:
     """Whether the first known pixel is nearer to the hole's one colour than the second, by more than photos vary."""
-    colour = target[mask][:_SOME].astype(np.int16).mean(axis=0)
+    top, left, bottom, right = bounding_box(mask)
+    near = slice(max(0, top - 4), bottom + 4), slice(max(0, left - 4), right + 4)
+    target, mask = target[near], mask[near]
+    step = 1 + int(mask.sum()) // _SOME
+    colour = target.reshape(-1, 3)[::step][mask.reshape(-1)[::step]].mean(axis=0)
     grown = [mask, *(dilate(mask, radius) for radius in (1, 2, 3, 4))]
     rings = [outer & ~inner for inner, outer in pairwise(grown)]
     if min(ring.sum() for ring in rings) < _MIN_BORDER_PX:
         return False
     first, second, _, fourth = (float(np.abs(target[ring] - colour).mean()) for ring in rings)
-    return second - first > max(_MIXED * second, 1.5 * abs(fourth - second))
+    return second - first > max(_MIXED_LEVELS, _MIXED * second, 1.5 * abs(fourth - second))
 
 
 def describe_size(image: NDArray) -> str:

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,8 @@ from PIL import Image
 
 from realfill import Scene
 from realfill.cli import main
+from realfill.commands.common import SceneOptions
+from realfill.errors import RealFillWarning
 from realfill.fitting.trainer import Trainer
 from realfill.io.images import read_image
 
@@ -273,6 +276,23 @@ def test_a_part_is_redone_and_the_rest_stays_exact(folder, tiny_sd, tmp_path, ca
     assert main(["rank", str(folder), str(again), "-o", str(tmp_path / "r"), "--rank.matcher", "sift"]) == 0
     assert _status([*words, "--redo", str(kept), "-o", str(tmp_path / "x")]) == 2
     assert "--redo-mask" in "".join(capsys.readouterr())
+
+
+def test_a_border_that_was_mixed_is_warned_about_unless_the_mask_is_grown(tmp_path):
+    hole = np.zeros((90, 120), bool)
+    hole[30:60, 40:80] = True
+    edge = hole.copy()
+    edge[29:61, 39:81] = True
+    target = np.where(hole[:, :, None], 255, make_photo(90, 120)).astype(np.uint8)
+    target[edge & ~hole] = target[edge & ~hole] // 2 + 128
+    scene = Scene([make_photo(90, 120)], target, edge)
+    scene.save(tmp_path / "scene")
+    Image.fromarray(hole).save(tmp_path / "scene" / "target" / "mask.png")
+    with pytest.warns(RealFillWarning, match="mixed with the blank"):
+        SceneOptions().load_scene(tmp_path / "scene")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        SceneOptions(dilation_px=2).load_scene(tmp_path / "scene")
 
 
 @pytest.mark.parametrize("command", ["run", "complete", "rank"])

@@ -129,10 +129,20 @@ def test_a_border_that_was_mixed_with_the_blank_under_the_hole_is_warned_about(b
         Scene([], clean, hole)
         Scene([], photo, hole)
     with pytest.warns(RealFillWarning, match="mixed with the blank under it"):
-        scene = Scene([], np.where(sharp[:, :, None], np.uint8(blank), small), sharp)
+        Scene([], np.where(sharp[:, :, None], np.uint8(blank), small), sharp)
+
+
+@pytest.mark.parametrize("slope", [0.0, 5.0])
+def test_a_hole_in_a_clear_sky_is_not_taken_for_a_blank_that_was_mixed(slope):
+    rng, rows = np.random.default_rng(0), np.arange(512)[:, None, None]
+    hole = np.zeros((512, 512), bool)
+    hole[200:230, 220:250] = True
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        Scene([], scene.target, scene.dilated(2).mask)
+        for _ in range(20):
+            away = slope * np.maximum(0, np.abs(rows - 215) - 15)  # the sky darkens away from the hole
+            sky = np.array([120, 160, 220]) - away + rng.normal(0, 0.3, (512, 512, 3))
+            Scene([], sky.round().clip(0, 255).astype(np.uint8), hole)
 
 
 def test_a_given_mask_wins_over_transparency():

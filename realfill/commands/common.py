@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 import tyro
 
 from realfill.config import FileFormat, FitConfig
-from realfill.errors import SceneError
+from realfill.errors import RealFillWarning, SceneError
 
 if TYPE_CHECKING:
     from realfill.results import Completions
@@ -84,7 +85,10 @@ class SceneOptions:
         Raises:
             SceneError: the scene can't be used, or the canvas can't be made.
         """
-        return self._read(directory).dilated(self.dilation_px)
+        with warnings.catch_warnings():
+            if self.dilation_px:
+                warnings.filterwarnings("ignore", ".* look mixed with the blank", RealFillWarning)  # it is mended here
+            return self._read(directory).dilated(self.dilation_px)
 
     def _read(self, directory: Path) -> Scene:
         from realfill.scene import Scene
