@@ -63,6 +63,8 @@ def resize_mask(mask: MaskArray, size: tuple[int, int]) -> MaskArray:
         mask: (H, W) bool.
         size: (height, width).
     """
+    if mask.shape == tuple(size):
+        return mask
     return np.abs(resize(mask.astype(np.float32), size)) > 1e-6  # cubic weights can be negative
 
 

@@ -5,7 +5,9 @@ import numpy as np
 import pytest
 from conftest import make_photo
 
+import realfill.io.bands
 from realfill.filling.grain import match_grain, measure_grain
+from realfill.io.bands import bands
 
 SIZE = (220, 260)
 SMOOTH = cv2.GaussianBlur(make_photo(*SIZE), (0, 0), 8).astype(np.float32) * 0.5 + 60
@@ -102,3 +104,17 @@ def test_too_little_to_measure_is_left_alone():
     assert measure_grain(make_photo(40, 40), np.ones((40, 40), bool)) is None
     assert measure_grain(grainy(6.0), np.zeros(SIZE, bool)) is None
     assert np.array_equal(match_grain(SMOOTH, HOLE, None, np.random.default_rng(0)), SMOOTH)
+
+
+def test_bands_measure_the_same_and_leave_no_line(monkeypatch):
+    photo = grainy(6.0, blur=0.8)
+    whole = measure_grain(photo, ~HOLE)
+    monkeypatch.setattr(realfill.io.bands, "_BAND_PX", 32 * SIZE[1])
+    assert len(bands(SIZE)) == 7
+    banded = measure_grain(photo, ~HOLE)
+    assert np.array_equal(banded.luminance, whole.luminance)
+    for name in ("variance", "coarse", "correlation"):
+        assert getattr(banded, name) == pytest.approx(getattr(whole, name), rel=1e-4)
+    noise = np.where(HOLE[:, :, None], added(photo), np.nan)[:, 60:200]
+    at_seams = np.sqrt(np.nanmean(noise[[31, 32, 63, 64, 95, 96, 127, 128]] ** 2))
+    assert at_seams == pytest.approx(np.sqrt(np.nanmean(noise**2)), rel=0.1)

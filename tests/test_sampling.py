@@ -11,7 +11,7 @@ from realfill.capacity import FREE_SHARE, peak_bytes
 from realfill.config import SampleConfig
 from realfill.filling.sampling import largest_batch, sample
 from realfill.filling.tiles import Tiles
-from realfill.io.images import to_tensor
+from realfill.io.images import to_bytes, to_tensor
 from realfill.models.inpainter import Inpainter
 
 CPU = torch.device("cpu")
@@ -290,7 +290,7 @@ def test_what_a_refined_sample_takes_grows_by_its_images_alone(tiny_sd):
     inpainter = Inpainter.load(tiny_sd)
 
     def taken(side, *, tiled):
-        image = to_tensor(make_photo(side, side))
+        image = to_bytes(make_photo(side, side))
         hole = torch.zeros_like(image[:, :1], dtype=torch.bool)
         hole[..., side // 4 : -side // 4, side // 4 : -side // 4] = True
         options = {"num_inference_steps": 1, "batch_size": 1, "tile_overlap": 0.25, "start": image if tiled else None}
@@ -299,8 +299,8 @@ def test_what_a_refined_sample_takes_grows_by_its_images_alone(tiny_sd):
     sides = (64, 128, 256)
     small, middle, large = (taken(side, tiled=True) for side in sides)
     an_image = 3 * torch.float32.itemsize
-    assert large - middle < 8 * an_image * (256**2 - 128**2)
-    assert large - small < 8 * an_image * (256**2 - 64**2)
+    assert large - middle < 5 * an_image * (256**2 - 128**2)  # the result, its weights and latents
+    assert large - small < 5 * an_image * (256**2 - 64**2)
     assert large < 0.2 * taken(256, tiled=False)
 
 

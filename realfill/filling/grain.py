@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from realfill.io.bands import bands
 from realfill.io.images import MaskArray
 from realfill.masks import bounding_box
 
@@ -21,6 +22,7 @@ _FLATTEST = 0.25  # share of the blocks that show noise rather than texture
 _AROUND_PX = 3 * _BLOCK_PX  # of a small hole, where a sample's own noise is measured too
 _LEAST = 0.5  # standard deviation that isn't told from rounding, of 255 levels
 _BLURS = (0.0, 0.4, 0.5, 0.6, 0.8, 1.0)  # sigmas in pixels that grain may have
+_MARGIN = 4  # pixels that these reach
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -58,19 +60,12 @@ def measure_grain(image: NDArray, where: MaskArray) -> Grain | None:
     Returns:
         ``None``: there are too few blocks.
     """
-    values = np.where(where[:, :, None], image, 0).astype(np.float32)
-    inside = cv2.erode(np.pad(where, 3).astype(np.uint8), np.ones((7, 7), np.uint8))[3:-3, 3:-3]
-    height, width = (n // _BLOCK_PX for n in where.shape)
-    if not height or not width:
+    if min(where.shape) < _BLOCK_PX:
         return None
-    usable = _blocks(inside[:, :, None].astype(np.float32), height, width).min(axis=1)[:, 0] > 0
-    if usable.sum() < _MIN_BLOCKS:
+    found = [_measure_blocks(image, where, rows) for rows in bands(where.shape) if len(where[rows]) >= _BLOCK_PX]
+    bright, fine, rough, mixed = (np.concatenate(x) for x in zip(*found, strict=True))
+    if len(bright) < _MIN_BLOCKS:
         return None
-    noise, coarse = _differences(values)
-    bright = _blocks((values @ _LUMINANCE)[:, :, None], height, width).mean(axis=1)[:, 0][usable]
-    fine, rough, mixed = (
-        _blocks(x, height, width).mean(axis=1)[usable] for x in (noise**2, coarse**2, noise * np.roll(noise, 1, axis=2))
-    )
     levels = np.array_split(np.argsort(bright, kind="stable"), min(_MAX_LEVELS, len(bright) // _MIN_BLOCKS))
     flat = [g[np.argsort(fine[g].sum(axis=1), kind="stable")[: max(1, round(len(g) * _FLATTEST))]] for g in levels]
     variance = np.stack([fine[f].mean(axis=0) for f in flat])
@@ -110,12 +105,31 @@ def match_grain(
         near = np.zeros_like(mask)
         near[max(0, top - _AROUND_PX) : bottom + _AROUND_PX, max(0, left - _AROUND_PX) : right + _AROUND_PX] = True
         own = measure_grain(patch, near)
-    luminance = patch @ _LUMINANCE
-    wanted = grain.at(luminance)
-    lacking = np.where(wanted < _LEAST**2, 0, wanted - (0 if own is None else own.at(luminance)))
-    noise = _noise(mask.shape, grain, rng)
-    grainy = patch + noise * np.sqrt(lacking.clip(0))
-    return np.where(mask[:, :, None], grainy, patch).astype(np.float32, copy=False)
+    grainy = np.array(patch, np.float32)
+    for rows in bands(mask.shape):
+        luminance = patch[rows] @ _LUMINANCE
+        wanted = grain.at(luminance)
+        lacking = np.where(wanted < _LEAST**2, 0, wanted - (0 if own is None else own.at(luminance)))
+        noise = _noise(luminance.shape, grain, rng) * np.sqrt(lacking.clip(0))
+        np.add(grainy[rows], noise, out=grainy[rows], where=mask[rows][:, :, None])
+    return grainy
+
+
+def _measure_blocks(image: NDArray, where: MaskArray, rows: slice) -> tuple[NDArray[np.float32], ...]:
+    """Measure the whole blocks in a band of rows that lie inside of ``where``, by 3 pixels at least.
+
+    Returns:
+        Luminance (K,); variance of pixels, of pixels averaged two by two, and of each channel with the next, (K, 3).
+    """
+    near = slice(max(0, rows.start - _BLOCK_PX), rows.stop + _BLOCK_PX)
+    inner = slice(rows.start - near.start, rows.stop - near.start)
+    inside = cv2.erode(np.pad(where[near], 3).astype(np.uint8), np.ones((7, 7), np.uint8))[3:-3, 3:-3]
+    values = np.where(where[near, :, None], image[near], 0).astype(np.float32)
+    noise, coarse = (x[inner] for x in _differences(values))
+    usable = _blocks(inside[inner, :, None].astype(np.float32)).min(axis=1)[:, 0] > 0
+    bright = _blocks((values[inner] @ _LUMINANCE)[:, :, None]).mean(axis=1)[:, 0][usable]
+    squares = noise**2, coarse**2, noise * np.roll(noise, 1, axis=2)
+    return bright, *(_blocks(x).mean(axis=1)[usable] for x in squares)
 
 
 def _noise(shape: tuple[int, ...], grain: Grain, rng: np.random.Generator) -> NDArray[np.float32]:
@@ -125,9 +139,11 @@ def _noise(shape: tuple[int, ...], grain: Grain, rng: np.random.Generator) -> ND
     measured = [[x.std() for x in _differences(_blurred(field, blur))] for blur in _BLURS]
     blur = float(np.interp(fineness, [coarse / fine for fine, coarse in measured], _BLURS))
     gain = float(_differences(_blurred(field, blur))[0].std())
-    common, own = rng.standard_normal((*shape, 1), np.float32), rng.standard_normal((*shape, 3), np.float32)
+    height, width = (n + 2 * _MARGIN for n in shape)  # where a blur ends it isn't even
+    common, own = (rng.standard_normal((height, width, n), np.float32) for n in (1, 3))
     mixed = math.sqrt(grain.correlation) * common + math.sqrt(1 - grain.correlation) * own
-    return _blurred(np.asarray(mixed, np.float32), blur) / np.float32(gain)
+    even = _blurred(np.asarray(mixed, np.float32), blur)[_MARGIN:-_MARGIN, _MARGIN:-_MARGIN]
+    return even / np.float32(gain)
 
 
 def _differences(image: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -142,8 +158,9 @@ def _blurred(field: NDArray[np.float32], sigma: float) -> NDArray[np.float32]:
     return np.asarray(cv2.GaussianBlur(field, (0, 0), sigma), np.float32) if sigma > 0.2 else field
 
 
-def _blocks(image: NDArray[np.float32], height: int, width: int) -> NDArray[np.float32]:
-    """Cut (H, W, C) into whole blocks: (height * width, pixels, C)."""
+def _blocks(image: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Cut (H, W, C) into whole blocks, row by row: (K, pixels, C)."""
+    height, width = (n // _BLOCK_PX for n in image.shape[:2])
     cut = image[: height * _BLOCK_PX, : width * _BLOCK_PX]
     blocks = cut.reshape(height, _BLOCK_PX, width, _BLOCK_PX, -1).transpose(0, 2, 1, 3, 4)
     return blocks.reshape(height * width, _BLOCK_PX**2, -1)

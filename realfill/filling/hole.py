@@ -22,7 +22,8 @@ from realfill.filling.grain import match_grain, measure_grain
 from realfill.filling.sampling import largest_batch, lay_tiles, sample
 from realfill.filling.sharpness import Sharpness, match_sharpness, measure_sharpness
 from realfill.filling.windows import Part, Window, choose_windows
-from realfill.io.images import ImageArray, to_tensor
+from realfill.io.bands import bands
+from realfill.io.images import ImageArray, MaskArray, to_bytes
 from realfill.io.profiles import to_depth
 from realfill.models.inpainter import Inpainter
 from realfill.scene import Scene
@@ -85,11 +86,22 @@ def fill_hole(inpainter: Inpainter, scene: Scene, config: SampleConfig, *, progr
             batch_size=config.batch_size or largest_batch(inpainter, (inpainter.resolution, inpainter.resolution)),
         )  # fmt: skip
         for part in parts:
-            own = part.of(mask)
-            place, inside = own[mask], own[part.windows[-1].slices]
+            own, window = part.of(mask), part.windows[-1]
             for seed, image in painter.paint(part):
-                filled[seed][place] = image[inside]
+                _keep(filled[seed], mask, own, image, window)
     return filled
+
+
+def _keep(values: NDArray, mask: MaskArray, own: MaskArray, image: NDArray, window: Window) -> None:
+    """Store what a window's image (h, w, C) shows of one part of the hole among the hole's values (K, C)."""
+    done, (within, columns) = 0, window.slices
+    for rows in bands(mask.shape):
+        place = own[rows][mask[rows]]
+        band = slice(max(rows.start, within.start), min(rows.stop, within.stop))
+        if place.any():
+            shown = image[band.start - within.start : band.stop - within.start]
+            values[done : done + len(place)][place] = shown[own[band, columns]]
+        done += len(place)
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -155,9 +167,9 @@ class _Painter:
 
         A batch that doesn't fit into memory is halved.
         """
-        start = to_tensor(begin) if begin is not None else None
+        start = to_bytes(begin) if begin is not None else None
         known, mask = window.crop(self.known), window.crop_mask(self.scene.mask)
-        image, hole = to_tensor(known), torch.from_numpy(mask)[None, None]
+        image, hole = to_bytes(known), torch.from_numpy(mask)[None, None]
         done = self.bar.n
         while True:
             batch = seeds[: math.ceil(len(seeds) / math.ceil(len(seeds) / self.batch_size))]  # no small rest
@@ -176,7 +188,7 @@ class _Painter:
                 message = f"out of memory; going on with {self.batch_size} at a time"
                 warnings.warn(message, RealFillWarning, stacklevel=2)
                 continue
-            found = [patch.permute(1, 2, 0).cpu().numpy() * 255 for patch in patches]
+            found = [patch.permute(1, 2, 0).cpu().numpy() for patch in patches.mul_(255)]
             if not self.config.match_sharpness:
                 return found
             if window not in self.sharpness:

@@ -16,6 +16,8 @@ from realfill.capacity import FREE_SHARE, MAX_BATCH_ON_CPU, free_bytes, is_out_o
 from realfill.config import SampleConfig
 from realfill.devices import send
 from realfill.filling.tiles import Tiles
+from realfill.io.bands import bands
+from realfill.io.images import to_shares
 from realfill.models.inpainter import Inpainter
 from realfill.models.schedules import add_noise
 
@@ -39,15 +41,15 @@ def sample(
 
     Args:
         inpainter: the base model, with the adapter in it.
-        image: (1, 3, H, W) in [0, 1]; H and W multiples of ``inpainter.latent_px``. Not read under the hole.
+        image: (1, 3, H, W), uint8 or in [0, 1]; H and W multiples of ``inpainter.latent_px``. Not read under the hole.
         hole: (1, 1, H, W) bool, True = fill.
         seeds: N of them.
         config: resolved. What guidance leads away from by ``guidance_from="base"`` is what ``inpainter.unfitted``
             predicts; without that it is nothing.
         stage: whose steps, guidance and strength are taken.
-        start: (N, 3, H, W) in [0, 1], in the hole too: what a later stage refines, its ``strength`` up the noise
-            schedule (SDEdit, Meng et al. 2022), in tiles of the base's resolution. Known latents follow it at every
-            noise level, and tiles without a hole are left out. ``None``: from noise, the window at once.
+        start: (N, 3, H, W), uint8 or in [0, 1], in the hole too: what a later stage refines, its ``strength`` up the
+            noise schedule (SDEdit, Meng et al. 2022), in tiles of the base's resolution. Known latents follow it at
+            every noise level, and tiles without a hole are left out. ``None``: from noise, the window at once.
         batch_size: windows or tiles that the U-Net sees at a time; ``None``: all.
         on_step: called after each denoising step.
 
@@ -86,9 +88,7 @@ def sample(
         origin = None
         latents = noise * steps.init_noise_sigma
     else:
-        origin = torch.cat(
-            [tiles.merge(inpainter.posterior(piece)[0] for piece in pixels.cut(one[None])) for one in start]
-        )
+        origin = tiles.merge(inpainter.posterior(piece)[0] for piece in pixels.cut(start))
         latents = add_noise(steps, origin, noise, timesteps[0])
     placed = send(timesteps, inpainter.device)
     for timestep, there, following in zip(timesteps, placed, [*timesteps[1:], None], strict=True):
@@ -98,8 +98,14 @@ def sample(
             latents = torch.where(known, add_noise(steps, origin, noise, following), latents)
         if on_step is not None:
             on_step()
-    made = torch.cat([pixels.merge(map(inpainter.decode, tiles.cut(latent[None]))) for latent in latents])
-    return torch.where(pixels.covered().to(made.device), made, image.to(made))
+    made = pixels.merge(inpainter.decode(piece) for piece in tiles.cut(latents))
+    covered = pixels.covered()
+    for rows in bands(pixels.canvas):
+        torch.where(
+            covered[rows].to(made.device), made[..., rows, :], to_shares(image[..., rows, :]).to(made),
+            out=made[..., rows, :],
+        )  # fmt: skip
+    return made
 
 
 def lay_tiles(inpainter: Inpainter, hole: torch.Tensor, config: SampleConfig) -> Tiles:

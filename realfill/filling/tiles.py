@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 
 import torch
 
+_LEAST = 1e-6  # weight, less than any tile has anywhere
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tiles:
@@ -93,7 +95,7 @@ class Tiles:
                 place.copy_(torch.where((weight > there).to(piece.device), piece, place))
                 torch.maximum(weight, there, out=there)
         assert total is not None
-        return total / weights.clamp(min=weights[weights > 0].min()).to(total) if self.averaged else total
+        return total.div_(weights.clamp_(min=_LEAST).to(total)) if self.averaged else total
 
 
 def _starts(length: int, side: int, step: int) -> list[int]:

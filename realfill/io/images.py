@@ -126,10 +126,20 @@ def fit_within(size: tuple[int, int], max_size_px: int) -> tuple[int, int]:
     return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
 
 
+def to_bytes(images: NDArray) -> torch.Tensor:
+    """Bring (H, W, 3) or (B, H, W, 3) uint8 into torch's order: (B, 3, H, W) uint8."""
+    batch = images if images.ndim == 4 else images[None]
+    return torch.from_numpy(np.ascontiguousarray(batch.transpose(0, 3, 1, 2)))
+
+
+def to_shares(images: torch.Tensor) -> torch.Tensor:
+    """Bring uint8 to float32 in [0, 1]; what is floating is that already."""
+    return images if images.is_floating_point() else images.float() / 255
+
+
 def to_tensor(images: NDArray) -> torch.Tensor:
     """Convert (H, W, 3) or (B, H, W, 3) uint8 to (B, 3, H, W) float32 in [0, 1]."""
-    batch = images if images.ndim == 4 else images[None]
-    return torch.from_numpy(np.ascontiguousarray(batch.transpose(0, 3, 1, 2))).float() / 255
+    return to_shares(to_bytes(images))
 
 
 def to_array(tensor: torch.Tensor) -> ImageArray:

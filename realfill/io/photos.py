@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from realfill.io.bands import bands
 from realfill.io.profiles import from_srgb, is_srgb, to_depth, to_srgb
 
-_BAND_ROWS = 256
 _OPAQUE = 0.98  # a soft eraser leaves less; lossy files may leave that much instead of all
 
 
@@ -54,9 +54,12 @@ class Photo:
         """Convert an sRGB image, (H, W, 3) in [0, 255], to this photo's colours, unrounded: (H, W, C) in [0, 255]."""
         if is_srgb(self.icc_profile) and self.pixels.shape[2] == 3:
             return image
-        wide = (image.reshape(-1, 3) * np.float32(257)).round().clip(0, 65535).astype(np.uint16)
-        own = from_srgb(wide, self.icc_profile, self.pixels.shape[2], np.dtype(np.uint16))
-        return (own.astype(np.float32) / np.float32(257)).reshape(*image.shape[:2], -1)
+        converted = np.empty((*image.shape[:2], self.pixels.shape[2]), np.float32)
+        for rows in bands(image.shape):
+            wide = (image[rows].reshape(-1, 3) * np.float32(257)).round().clip(0, 65535).astype(np.uint16)
+            own = from_srgb(wide, self.icc_profile, self.pixels.shape[2], np.dtype(np.uint16))
+            converted[rows] = own.reshape(converted[rows].shape) / np.float32(257)
+        return converted
 
     def decode(self, values: NDArray) -> NDArray[np.uint8]:
         """Convert values of this photo's kind, (K, C), to 8-bit sRGB, (K, 3)."""
@@ -102,8 +105,8 @@ class Photo:
 def put(pixels: NDArray, mask: NDArray[np.bool_], values: NDArray) -> None:
     """Set ``pixels[mask] = values`` band by band: numpy would need 16 bytes of indices for each pixel."""
     done = 0
-    for top in range(0, len(mask), _BAND_ROWS):
-        band = mask[top : top + _BAND_ROWS]
+    for rows in bands(mask.shape):
+        band = mask[rows]
         count = int(np.count_nonzero(band))
-        pixels[top : top + _BAND_ROWS][band] = values[done : done + count]
+        pixels[rows][band] = values[done : done + count]
         done += count

@@ -24,6 +24,7 @@ from realfill.capacity import FREE_SHARE, free_bytes
 from realfill.config import Scheduler
 from realfill.devices import send
 from realfill.errors import BaseModelError, RealFillWarning
+from realfill.io.images import to_shares
 from realfill.masks import fill_smooth
 from realfill.models._quiet import quiet
 from realfill.models.bases import BASES, Card, locate
@@ -210,14 +211,14 @@ class Inpainter:
         """Encode images to the VAE's distribution over latents.
 
         Args:
-            images: (B, 3, H, W) in [0, 1].
+            images: (B, 3, H, W), uint8 or in [0, 1].
 
         Returns:
             Its mean, which is its mode, and its standard deviation: (B, C, h, w), scaled for the U-Net, float32.
         """
         vae = self.pipeline.vae
         with torch.no_grad():
-            posterior = vae.encode((images * 2 - 1).to(self.device, self.dtype)).latent_dist
+            posterior = vae.encode((to_shares(images) * 2 - 1).to(self.device, self.dtype)).latent_dist
         shift, scale = getattr(vae.config, "shift_factor", None) or 0, vae.config.scaling_factor
         return (posterior.mode().float() - shift) * scale, posterior.std.float() * scale
 
@@ -239,19 +240,20 @@ class Inpainter:
         What lies under the hole is blanked before anything sees it.
 
         Args:
-            images: (B, 3, H, W) in [0, 1].
+            images: (B, 3, H, W), uint8 or in [0, 1].
             hole: (B, 1, H, W) bool, True = hidden.
 
         Returns:
             (B, C + 1, h, w) float32.
         """
-        images, hole = images.to(self.device), hole.to(self.device)
+        images, hole = to_shares(images.to(self.device)), hole.to(self.device)
         masked = fill_smooth(images, hole) if self.card.masked_image == "smooth" else images.masked_fill(hole, 0.5)
         return torch.cat([self._mask_channel(hole), self.posterior(masked)[0]], dim=1)
 
     def known_latents(self, known: torch.Tensor) -> torch.Tensor:
         """Tell which latents hold known pixels only: (B, 1, H, W) bool to (B, 1, h, w) bool."""
-        return F.max_pool2d((~known).float(), self.latent_px) == 0
+        rows = known.unflatten(-1, (-1, self.latent_px)).all(dim=-1)
+        return rows.unflatten(-2, (-1, self.latent_px)).all(dim=-2)
 
     def embed(self, prompts: Sequence[str]) -> torch.Tensor:
         """Encode prompts to (B, L, D)."""
