@@ -16,7 +16,7 @@ from typing import ClassVar, Literal
 from realfill.fields import Auto, Config, Presets, auto
 
 Preset = Literal["paper", "fast", "draft"]
-Trainable = Literal["lora", "all"]
+TrainableName = Literal["lora", "all"]
 Schedule = Literal["constant", "linear", "cosine"]
 Precision = Literal["no", "fp16", "bf16"]
 Scheduler = Literal["ddpm", "ddim", "dpm++", "unipc", "euler"]
@@ -86,7 +86,7 @@ class FitConfig(Config):
 
     prompt: Auto[str] = auto("a photo of sks")
     """The fixed sentence with a rare token. Paper: "a photo of [V]"."""
-    trainable: Auto[Trainable] = auto("lora")
+    trainable: Auto[TrainableName] = auto("lora")
     """``lora``: train low-rank layers (paper). ``all``: train the U-Net's own weights and store their change as
     low-rank layers, cut by singular value decomposition; for small bases, whose LoRA has too little room."""
     learning_rate: Auto[float] = auto(2e-4)

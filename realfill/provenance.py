@@ -36,7 +36,8 @@ def hash_array(array: NDArray) -> str:
 def hash_scene(scene: Scene) -> dict[str, str]:
     """Hash what a fit sees of a scene, picture by picture."""
     references = {f"reference {i}": hash_array(r) for i, r in enumerate(scene.references)}
-    return {**references, "target": hash_array(scene.known), "mask": hash_array(scene.mask)}
+    masks = {"mask": hash_array(scene.mask), "whole hole": hash_array(scene.whole_hole)}
+    return {**references, "target": hash_array(scene.known), **masks}
 
 
 def fit_identity(inputs: dict[str, str], config: FitConfig, sampling: SampleConfig, inpainter: Inpainter) -> str:

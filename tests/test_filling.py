@@ -18,6 +18,7 @@ from realfill.filling.hole import choose_parts
 from realfill.io.photos import Photo
 from realfill.models.inpainter import Inpainter
 from realfill.pipeline import check_ready
+from realfill.provenance import hash_scene
 
 STAGED = SampleConfig(
     num_samples=2, scheduler="dpm++", num_inference_steps=2, num_stages=4, stage_steps=(2, 1), stage_strength=(0.6, 0.4)
@@ -216,6 +217,7 @@ def test_a_part_that_is_redone_is_seen_at_the_scale_of_the_whole_hole(tiny_sd):
     assert choose_parts(inpainter, again, config) == whole[:1]
     bare = choose_parts(inpainter, Scene([], target, piece), config)
     assert bare[0].windows[0].scale < whole[0].windows[0].scale
+    assert hash_scene(again) != hash_scene(Scene([], target, piece))  # a fit for it isn't one for the other
     other = np.zeros_like(mask)
     other[140:145, 145:150] = True
     third = Completion.from_image(target, again, 1).redo(other, scene)
