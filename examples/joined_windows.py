@@ -50,6 +50,8 @@ def main():
             print(path.name, growth, np.round(row, 3).tolist(), flush=True)
     print(HEADER)
     for growth, rows in found.items():
+        if not rows:  # no photo had room
+            continue
         values = np.array(rows)  # pairs, ways, metrics
         apart, joined = values.mean(axis=0)
         better = f"{(values[:, 1, 0] > values[:, 0, 0]).sum()} of {len(values)}"

@@ -75,9 +75,7 @@ def measure(scene, truth, adapter, **config):
     started = time.perf_counter()
     images = [c.image for c in complete(unranked, adapter, SampleConfig(**config), progress=False)]
     seconds = (time.perf_counter() - started) / len(images)
-    quality = np.mean(
-        [[metric(i, truth, scene.mask) for metric in (psnr, ssim, gmsd, native_detail)] for i in images], axis=0
-    )
+    quality = np.mean([[metric(image, truth, scene.mask) for metric in METRICS] for image in images], axis=0)
     filled = [image[scene.mask].astype(np.int16) for image in images]
     return [*quality, np.mean([np.abs(a - b).mean() for a, b in combinations(filled, 2)]), seconds]
 

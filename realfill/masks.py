@@ -64,7 +64,7 @@ def resize_mask(mask: MaskArray, size: tuple[int, int]) -> MaskArray:
         size: (height, width).
     """
     if mask.shape == tuple(size):
-        return mask
+        return np.array(mask, bool, order="C")
     return np.abs(resize(mask.astype(np.float32), size)) > 1e-6  # cubic weights can be negative
 
 

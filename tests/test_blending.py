@@ -180,7 +180,7 @@ def test_bands_make_no_difference(method, dtype, monkeypatch):
     assert len(bands(hole.shape)) == 19
     banded = blend(photo, hole, patch, method=method, scale=1.0, dtype=dtype)
     assert np.array_equal(banded[~hole], whole[~hole])
-    assert np.abs(banded.astype(int) - whole).max() <= 1 if dtype == np.uint8 else 128  # half a level of 255
+    assert np.abs(banded.astype(int) - whole).max() <= (1 if dtype == np.uint8 else 128)  # half a level of 255
 
 
 def test_poisson_takes_memory_by_its_result_and_some_levels_of_half_the_size():

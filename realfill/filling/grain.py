@@ -107,6 +107,8 @@ def match_grain(
         own = measure_grain(patch, near)
     grainy = np.array(patch, np.float32)
     for rows in bands(mask.shape):
+        if not mask[rows].any():
+            continue
         luminance = patch[rows] @ _LUMINANCE
         wanted = grain.at(luminance)
         lacking = np.where(wanted < _LEAST**2, 0, wanted - (0 if own is None else own.at(luminance)))

@@ -102,7 +102,7 @@ def sample(
     covered = pixels.covered()
     for rows in bands(pixels.canvas):
         torch.where(
-            covered[rows].to(made.device), made[..., rows, :], to_shares(image[..., rows, :]).to(made),
+            covered[rows].to(made.device), made[..., rows, :], to_shares(image[..., rows, :].to(made.device)),
             out=made[..., rows, :],
         )  # fmt: skip
     return made

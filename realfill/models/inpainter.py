@@ -251,7 +251,7 @@ class Inpainter:
         return torch.cat([self._mask_channel(hole), self.posterior(masked)[0]], dim=1)
 
     def known_latents(self, known: torch.Tensor) -> torch.Tensor:
-        """Tell which latents hold known pixels only: (B, 1, H, W) bool to (B, 1, h, w) bool."""
+        """Tell which latents hold known pixels only: (B, 1, H, W) bool, of whole latents, to (B, 1, h, w) bool."""
         rows = known.unflatten(-1, (-1, self.latent_px)).all(dim=-1)
         return rows.unflatten(-2, (-1, self.latent_px)).all(dim=-2)
 
