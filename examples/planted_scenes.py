@@ -1,12 +1,12 @@
-"""Plant scenes with a known truth in single photos, to choose settings on without touching real scenes.
+"""Make scenes with ground truth from single photos, to choose settings without real scenes.
 
-The photo's middle is the target, with a box or a strip to fill; the references are views of the photo by a similarity,
-a perspective, a smooth random displacement and a change of colours. Photos that pre-training keeps out are used.
+The target is the photo's centre, with a box or a strip to fill. Each reference is a view of the photo by a similarity,
+a perspective, a smooth random displacement and a change of colours. Only photos that pre-training keeps out are used.
 
     python examples/planted_scenes.py PHOTOS planted
     realfill bench planted -o out --base mini --methods realfill base stitching
 
-Without references, for what an unfitted base does by itself:
+Without references, to measure a base model without a fit:
 
     python examples/planted_scenes.py PHOTOS bare --num-scenes 100 --num-references 0 --least-structure 0
     realfill bench bare -o out --base mini --methods base smooth
@@ -17,18 +17,18 @@ from pathlib import Path
 import cv2
 import numpy as np
 import tyro
+from holdout import load_held_out
 from numpy.typing import NDArray
 
 from realfill import Scene
 from realfill.io.images import ImageArray
 from realfill.io.writing import write_png
-from realfill.pretraining import load_photos
 
-SHARE = 0.85  # of the photo's sides that the target shows
+SHARE = 0.85  # share of the photo's sides that the target shows
 
 
 def view(photo: ImageArray, rng: np.random.Generator, size: tuple[int, int]) -> ImageArray:
-    """Look at a photo from elsewhere: (h, w, 3) of another size, zoom, angle, perspective, place and colour."""
+    """Draw a view of a photo, (h, w, 3), with another size, zoom, angle, perspective, position and colour."""
     height, width = size
     zoom = float(np.exp(rng.uniform(np.log(0.6), np.log(1.5))))
     angle = np.deg2rad(rng.uniform(-10, 10))
@@ -39,22 +39,22 @@ def view(photo: ImageArray, rng: np.random.Generator, size: tuple[int, int]) -> 
     lean = np.array([[1, 0, 0], [0, 1, 0], [*tilt, 1]])
     back = np.array([[1, 0, photo.shape[1] / 2 + shift[0]], [0, 1, photo.shape[0] / 2 + shift[1]], [0, 0, 1]])
     x, y = np.meshgrid(np.arange(width), np.arange(height))
-    there = np.stack([x, y, np.ones_like(x)], axis=-1) @ (back @ lean @ turn @ centre).T
-    places = there[..., :2] / there[..., 2:] + displacement(rng, size)
+    points = np.stack([x, y, np.ones_like(x)], axis=-1) @ (back @ lean @ turn @ centre).T
+    positions = points[..., :2] / points[..., 2:] + displacement(rng, size)
     blurred = photo if zoom >= 1 else cv2.GaussianBlur(photo, (0, 0), 0.5 * (1 / zoom - 1) + 0.01)
-    seen = cv2.remap(blurred, places.astype(np.float32), None, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT)
+    warped = cv2.remap(blurred, positions.astype(np.float32), None, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT)
     gain = rng.uniform(0.75, 1.3) * rng.uniform(0.93, 1.07, 3)
-    return ((seen / 255.0) ** rng.uniform(0.8, 1.25) * gain * 255).clip(0, 255).round().astype(np.uint8)
+    return ((warped / 255.0) ** rng.uniform(0.8, 1.25) * gain * 255).clip(0, 255).round().astype(np.uint8)
 
 
 def displacement(rng: np.random.Generator, size: tuple[int, int], deviation_px: float = 3.0) -> NDArray[np.float32]:
-    """Draw a smooth random displacement (h, w, 2), as parallax gives one."""
+    """Draw a smooth random displacement field (h, w, 2), similar to parallax."""
     coarse = rng.normal(scale=deviation_px, size=(4, 5, 2)).astype(np.float32)
     return cv2.resize(coarse, size[::-1], interpolation=cv2.INTER_CUBIC)
 
 
 def plant(photo: ImageArray, rng: np.random.Generator, num_references: int) -> tuple[Scene, ImageArray]:
-    """Make a scene of a photo: views of it, and its middle with a box or a strip to fill; and what was there."""
+    """Make a scene from a photo, and its ground truth."""
     height, width = (round(n * SHARE) for n in photo.shape[:2])
     top, left = (photo.shape[0] - height) // 2, (photo.shape[1] - width) // 2
     truth = photo[top : top + height, left : left + width]
@@ -69,7 +69,7 @@ def plant(photo: ImageArray, rng: np.random.Generator, num_references: int) -> t
 
 
 def structure(photo: ImageArray) -> float:
-    """Standard deviation of the Laplacian of the brightness."""
+    """Compute the standard deviation of the Laplacian of the brightness."""
     return float(cv2.Laplacian(cv2.cvtColor(photo, cv2.COLOR_RGB2GRAY), cv2.CV_64F).std())
 
 
@@ -81,9 +81,8 @@ def main(
     num_references: int = 3,
     least_structure: float = 12.0,
 ) -> None:
-    _, held_out = load_photos(photos, 100)
-    rich = [photo for photo in held_out if structure(photo) >= least_structure]
-    for i, photo in enumerate(rich[:num_scenes]):
+    structured = [photo for photo in load_held_out(photos) if structure(photo) >= least_structure]
+    for i, photo in enumerate(structured[:num_scenes]):
         scene, truth = plant(photo, np.random.default_rng(i), num_references)
         scene.save(output / f"{i:02}")
         write_png(output / f"{i:02}" / "target" / "gt.png", truth)

@@ -1,12 +1,12 @@
-"""Pre-train small bases from scratch in different ways for the same time, and judge each by what fits on it fill.
+"""Pre-train small base models from scratch in different ways for the same time, and compare them by fitting scenes.
 
     python examples/planted_scenes.py PHOTOS planted
     python examples/pretraining_study.py PHOTOS planted/* -o OUT --minutes 10 --fit-steps 120
 
-Each arm differs in one thing from the way the packaged base is pre-trained. It trains for so many minutes, its learning
-rate falling over them; then the scenes are fitted on it with the packaged base's own recipe, in so many steps. Prints
-the loss on 512 crops of photos kept out, the same for all (it can be compared between arms with the same latents and
-schedule), and the figures of the scenes. What is there already in OUT isn't done again.
+Each arm differs in one thing from the recipe of the packaged base model. It is trained for the given minutes, with a
+falling learning rate, and then fitted to the scenes with the packaged model's own recipe. Prints the loss on the same
+512 crops of held-out photos (comparable between arms with the same latents and schedule), and the metrics of the
+scenes. Finished parts in OUT are not repeated.
 """
 
 import argparse
@@ -20,26 +20,28 @@ from typing import Any
 import numpy as np
 import torch
 from diffusers import DDPMScheduler, UNet2DConditionModel
+from holdout import HOLDOUT, load_held_out
 
 from realfill import FitConfig, complete, fit
-from realfill.cases import Case
-from realfill.filling.windows import choose_window
-from realfill.fitting.batches import TrainingImage, draw_crops, draw_noising, step_rng
-from realfill.fitting.denoising import Denoiser, denoising_loss, encode_crops
-from realfill.metrics import detail, gmsd, psnr, ssim
-from realfill.models.bases import MINI_DIRECTORY, Card
-from realfill.models.inpainter import Inpainter
+from realfill.benchmark.cases import Case
+from realfill.benchmark.metrics import detail, gmsd, psnr, ssim
+from realfill.config import FitSettings
+from realfill.models.diffusion.hub import MINI_DIRECTORY, Card
+from realfill.models.diffusion.stable_diffusion import StableDiffusionInpainter
 from realfill.models.mini.building import build_pipeline, principal_components
-from realfill.pretraining import PretrainConfig, load_photos, pretrain
+from realfill.scene.windows import choose_window
+from realfill.training.crops import TrainingImage, draw_crops, draw_noising, step_rng
+from realfill.training.objective import Denoiser, encode_crops
+from realfill.training.pretraining import PretrainConfig, load_photos, pretrain
 
 PACKAGED = Card.load(MINI_DIRECTORY)
-SHORT = {"num_warmup_steps": 50, "num_patches": 100_000}  # what would take too much of a short run
+SHORT = {"num_warmup_steps": 50, "num_patches": 100_000}  # the defaults take too large a part of a short run
 PLAIN, CROSS = ("DownBlock2D", "UpBlock2D"), ("CrossAttnDownBlock2D", "CrossAttnUpBlock2D")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Arm:
-    """What is different: in ``PretrainConfig``, in its ``FitConfig``, in U-Net, schedule and card; and before it."""
+    """Changes to ``PretrainConfig``, its ``FitConfig``, the U-Net, the noise schedule and the card."""
 
     config: Mapping[str, Any] = field(default_factory=dict)
     recipe: Mapping[str, Any] = field(default_factory=dict)
@@ -47,7 +49,7 @@ class Arm:
     schedule: Mapping[str, Any] = field(default_factory=dict)
     card: Mapping[str, Any] = field(default_factory=dict)
     first_px: int | None = None
-    """Resolution in the first half of the time, if it is another."""
+    """Resolution in the first half of the time; ``None``: the same."""
 
 
 ARMS = {
@@ -59,7 +61,7 @@ ARMS = {
     "64 channels": Arm(config={"latent_channels": 64}),
     "first level 64 wide": Arm(config={"widths": (64, 128, 192)}),
     "first level 128 wide": Arm(config={"widths": (128, 128, 192)}),
-    "no attention but in the middle": Arm(attention=(False, False, False)),
+    "attention only in the middle": Arm(attention=(False, False, False)),
     "attention on the deepest level": Arm(attention=(False, False, True)),
     "attention on all levels": Arm(attention=(True, True, True)),
     "velocity predicted": Arm(schedule={"prediction_type": "v_prediction"}),
@@ -67,15 +69,15 @@ ARMS = {
     "Stable Diffusion's betas": Arm(
         schedule={"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}
     ),
-    "no bias to noise": Arm(recipe={"noise_bias": 1.0}),
-    "bias to noise of 2.5": Arm(recipe={"noise_bias": 2.5}),
+    "no noise bias": Arm(recipe={"noise_bias": 1.0}),
+    "noise bias of 2.5": Arm(recipe={"noise_bias": 2.5}),
     "half the learning rate": Arm(config={"learning_rate": 2.5e-4}),
     "twice the learning rate": Arm(config={"learning_rate": 1e-3}),
     "batches of 16": Arm(config={"batch_size": 16}),
     "batches of 64": Arm(config={"batch_size": 64}),
     "no running average": Arm(recipe={"ema_decay": 0.0}),
     "visible latents count in full": Arm(recipe={"visible_weight": 1.0}),
-    "visible latents don't count": Arm(recipe={"visible_weight": 0.0}),
+    "visible latents do not count": Arm(recipe={"visible_weight": 0.0}),
     "one rectangle": Arm(recipe={"num_rectangles": (1, 1)}),
     "small rectangles": Arm(recipe={"rectangle_size": (0.1, 0.4)}),
     "crops as large as the photo": Arm(config={"min_crop_share": 1.0}),
@@ -88,12 +90,12 @@ ARMS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Config(PretrainConfig):
-    """Pre-training with changes to what it makes of itself in training's terms."""
+    """Pre-training with changes to its ``FitConfig``."""
 
     recipe: Mapping[str, Any] = field(default_factory=dict)
 
-    def fit_config(self) -> FitConfig:
-        return dataclasses.replace(super().fit_config(), **self.recipe)
+    def fit_settings(self) -> FitSettings:
+        return dataclasses.replace(super().fit_settings(), **self.recipe)
 
 
 def main() -> None:
@@ -111,23 +113,24 @@ def main() -> None:
     for name in options.arms:
         folder = options.output / f"{options.minutes:g}" / name.replace(" ", "_").replace("'", "").replace(",", "")
         base = pretrained(ARMS[name], folder, options)
-        found = np.array([judged(case, base, folder, options) for case in cases])
+        scores = np.array([evaluated(case, base, folder, options) for case in cases])
         trained = [Card.load(path) for path in (base.parent / "first", base) if path.exists()]
         samples = sum(card.about["pretraining"]["samples"] for card in trained)
-        figures = [loss_kept_out(base, folder, options), *found.mean(axis=0)]
-        scenes = " ".join(f"{x:.2f}" for x in found[:, 0])
+        figures = [held_out_loss(base, folder, options), *scores.mean(axis=0)]
+        scenes = " ".join(f"{x:.2f}" for x in scores[:, 0])
         print(f"{name:<36}{samples:>9}" + "".join(f"{x:>8.3f}" for x in figures) + f"   {scenes}", flush=True)
 
 
 def pretrained(arm: Arm, folder: Path, options: argparse.Namespace) -> Path:
-    """Pre-train a base, or find it; in one go, or in two of half the time each."""
-    done = folder / "base"
-    if (done / "card.json").exists() and Card.load(done).fit:
-        return done
+    """Pre-train a base model, in one run or in two of half the time each, unless it exists."""
+    base = folder / "base"
+    if (base / "card.json").exists() and Card.load(base).fit:
+        return base
     share = 1.0 if arm.first_px is None else 0.5
     recipe = {**arm.recipe, "time_budget_s": 60 * share * options.minutes}
     common = {
         "photos": options.photos,
+        "holdout": HOLDOUT,
         "num_steps": 10**6,
         "preview_every": 10**6,
         "recipe": recipe,
@@ -137,24 +140,25 @@ def pretrained(arm: Arm, folder: Path, options: argparse.Namespace) -> Path:
     init = folder / "untrained"
     card = Card(**{"resolution": 128, "masked_image": "smooth", "masked_latent": "any", **arm.card})
     if not init.exists():
-        base = untrained(arm, Config(**{"output": init, **common}))
-        base.save(init, card)
+        untrained(arm, Config(**{"output": init, **common})).save(init, card)
     if arm.first_px is not None:
         init = pretrain(Config(**{"output": folder / "first", "init": init, "resolution": arm.first_px, **common}))
-    pretrain(Config(**{"output": done, "init": init, **common}))
-    card = Card.load(done)
-    dataclasses.replace(card, fit=PACKAGED.fit, sample=PACKAGED.sample, rank=PACKAGED.rank).save(done)
-    return done
+    pretrain(Config(**{"output": base, "init": init, **common}))
+    card = Card.load(base)
+    dataclasses.replace(
+        card, fit=PACKAGED.fit, sample=PACKAGED.sample, window=PACKAGED.window, rank=PACKAGED.rank
+    ).save(base)
+    return base
 
 
-def untrained(arm: Arm, config: PretrainConfig) -> Inpainter:
-    """Build what the arm starts with."""
-    photos = load_photos(config.photos, config.num_holdout)[0]
+def untrained(arm: Arm, config: PretrainConfig) -> StableDiffusionInpainter:
+    """Build the arm's untrained model."""
+    photos = load_photos(config.photos, config.num_holdout, config.holdout)[0]
     autoencoder = principal_components(
         photos, config.patch_size, config.latent_channels, seed=config.seed, num_patches=config.num_patches
     )
     pipeline = build_pipeline(autoencoder, resolution=128, widths=config.widths, seed=config.seed)
-    blocks = [CROSS if there else PLAIN for there in arm.attention]
+    blocks = [CROSS if has_attention else PLAIN for has_attention in arm.attention]
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)
         pipeline.unet = UNet2DConditionModel.from_config(
@@ -165,21 +169,21 @@ def untrained(arm: Arm, config: PretrainConfig) -> Inpainter:
             }
         )
     pipeline.scheduler = DDPMScheduler.from_config(pipeline.scheduler.config, **arm.schedule)
-    return Inpainter.from_pipeline(pipeline, base=str(config.output), card=Card())
+    return StableDiffusionInpainter.from_pipeline(pipeline, base=str(config.output), card=Card())
 
 
 @torch.no_grad()
-def loss_kept_out(base: Path, folder: Path, options: argparse.Namespace) -> float:
-    """Compute the mean loss on photos kept out, with the masks, noise and weights of pre-training as it is packaged."""
+def held_out_loss(base: Path, folder: Path, options: argparse.Namespace) -> float:
+    """Compute the mean loss on held-out photos, with the masks, noise and weights of the packaged recipe."""
     path = folder / "loss.json"
     if not path.exists():
         config = Config(photos=options.photos, output=folder)
-        recipe = config.fit_config()
+        recipe = config.fit_settings()
         images = [
             TrainingImage(image=photo, crop_sides_px=(min(128, *photo.shape[:2]), min(photo.shape[:2])), mirror=True)
-            for photo in load_photos(config.photos, config.num_holdout)[1]
+            for photo in load_held_out(options.photos)
         ]
-        inpainter = Inpainter.load(str(base))
+        inpainter = StableDiffusionInpainter.load(str(base))
         predict, shape = Denoiser(inpainter, recipe.prompt), inpainter.latent_shape((128, 128))
         total = counted = 0.0
         for i in range(16):
@@ -187,22 +191,29 @@ def loss_kept_out(base: Path, folder: Path, options: argparse.Namespace) -> floa
             crops = draw_crops(images, recipe, 128, 32, rng)
             latents = encode_crops(inpainter, crops, recipe.visible_weight, 32)
             noising = draw_noising(dataclasses.replace(recipe, batch_size=32), shape, rng, generator)
-            total += denoising_loss(inpainter, latents, latents.weights, noising, predict).item()
+            noisy, timesteps, target, loss_scale = inpainter.diffuse(
+                latents.sample(noising.noise[0]), noising.noise[1], noising.quantiles
+            )
+            model_pred = predict(noisy, timesteps, latents.mask_latents, noising.prompted)
+            total += ((model_pred - target) ** 2 * loss_scale * latents.weights).sum().item()
             counted += latents.weights.sum().item() * shape[0]
         path.write_text(json.dumps(total / counted))
     return json.loads(path.read_text())
 
 
-def judged(case: Case, base: Path, folder: Path, options: argparse.Namespace) -> list[float]:
-    """Fit a scene, fill it, measure: the mean of the samples' figures."""
+def evaluated(case: Case, base: Path, folder: Path, options: argparse.Namespace) -> list[float]:
+    """Fit and complete a scene, and return the mean metrics of the samples."""
     path = folder / f"{case.name}-{options.fit_steps}.json"
     if not path.exists():
         adapter = fit(case.scene, FitConfig(base=str(base), num_steps=options.fit_steps))
         window = choose_window(case.scene.mask, resolution=128, multiple=16, context=1.7)
         inside, truth = ~window.crop_mask(~case.scene.mask), window.crop(case.truth)
         images = [completion.image for completion in complete(case.scene, adapter)]
-        compared = [[metric(x, case.truth, case.scene.mask) for metric in (psnr, ssim, gmsd)] for x in images]
-        figures = [[*row, detail(window.crop(x), truth, inside)] for row, x in zip(compared, images, strict=True)]
+        figures = [
+            [*(metric(x, case.truth, case.scene.mask) for metric in (psnr, ssim, gmsd)),
+             detail(window.crop(x), truth, inside)]
+            for x in images
+        ]  # fmt: skip
         path.write_text(json.dumps(np.mean(figures, axis=0).tolist()))
     return json.loads(path.read_text())
 

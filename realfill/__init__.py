@@ -4,34 +4,34 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from realfill.config import FitConfig, RankConfig, SampleConfig
-    from realfill.models.adapter import Adapter
+    from realfill.config import FitConfig, RankConfig, SampleConfig, WindowConfig
+    from realfill.models.diffusion.adapter import Adapter
     from realfill.pipeline import complete, fit, variants
-    from realfill.ranking import rank
-    from realfill.results import Completion, Completions
-    from realfill.scene import Scene
+    from realfill.ranking.rank import rank
+    from realfill.results.completions import Completion, Completions
+    from realfill.scene.scene import Scene
 
 __version__ = "0.1.0"
 __all__ = [
-    "Adapter", "Completion", "Completions", "FitConfig", "RankConfig", "SampleConfig", "Scene",
+    "Adapter", "Completion", "Completions", "FitConfig", "RankConfig", "SampleConfig", "Scene", "WindowConfig",
     "complete", "fit", "rank", "variants",
 ]  # fmt: skip
 
-_ROOMS = {
-    "realfill.config": ("FitConfig", "RankConfig", "SampleConfig"),
-    "realfill.models.adapter": ("Adapter",),
+_MODULES = {
+    "realfill.config": ("FitConfig", "RankConfig", "SampleConfig", "WindowConfig"),
+    "realfill.models.diffusion.adapter": ("Adapter",),
     "realfill.pipeline": ("complete", "fit", "variants"),
-    "realfill.ranking": ("rank",),
-    "realfill.results": ("Completion", "Completions"),
-    "realfill.scene": ("Scene",),
+    "realfill.ranking.rank": ("rank",),
+    "realfill.results.completions": ("Completion", "Completions"),
+    "realfill.scene.scene": ("Scene",),
 }
 
 
 def __getattr__(name: str) -> Any:
-    """Import an export when it is first asked for: ``import realfill`` itself loads nothing."""
-    for room, names in _ROOMS.items():
+    """Import a name when it is first used, so that ``import realfill`` is fast."""
+    for module, names in _MODULES.items():
         if name in names:
-            return getattr(import_module(room), name)
+            return getattr(import_module(module), name)
     raise AttributeError(f"module 'realfill' has no attribute {name!r}")
 
 

@@ -1,4 +1,4 @@
-"""The package's surface: lazy exports, the version, the error tree."""
+"""The public names of the package: lazy exports, the version, the error classes."""
 
 import inspect
 import json
@@ -15,7 +15,7 @@ import realfill
 from realfill import errors
 
 
-def test_import_loads_nothing_heavy_and_writes_nothing(tmp_path):
+def test_import_loads_no_large_library_and_writes_nothing(tmp_path):
     code = "import json, sys, realfill; print(json.dumps(sorted(sys.modules)))"
     command = [sys.executable, "-P", "-W", "error", "-c", code]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
@@ -45,25 +45,25 @@ def test_version():
     assert "__version__" in dir(realfill)
 
 
-def test_types_are_shipped():
+def test_type_hints_are_shipped():
     assert (files("realfill") / "py.typed").is_file()
 
 
-def test_unknown_attribute():
+def test_an_unknown_name_is_an_attribute_error():
     with pytest.raises(AttributeError, match="'realfill' has no attribute 'realfull'"):
         _ = realfill.realfull
 
 
-def test_error_tree_is_as_its_docstring_draws_it():
+def test_the_error_classes_match_the_tree_in_the_docstring():
     drawn = dict(re.findall(r"[├└]── (\w+)(?: \((\w+)\))?", errors.__doc__))
-    own = {
+    classes = {
         name: cls
         for name, cls in vars(errors).items()
         if inspect.isclass(cls) and issubclass(cls, Exception) and not issubclass(cls, Warning)
     }
-    assert set(own) == {"RealFillError", *drawn}
+    assert set(classes) == {"RealFillError", *drawn}
     for name, builtin in drawn.items():
-        bases = [base.__name__ for base in own[name].__bases__]
+        bases = [base.__name__ for base in classes[name].__bases__]
         assert bases == ["RealFillError", *([builtin] if builtin else [])]
     assert errors.RealFillError.__bases__ == (Exception,)
     assert issubclass(errors.RealFillWarning, UserWarning)

@@ -1,1 +1,1 @@
-"""The benchmark: every method on every case, measured in one way."""
+"""Methods measured on scenes with ground truth: cases, metrics, methods, runner, report. Ground truth stays here."""

@@ -1,25 +1,26 @@
-"""Tables as text in cells, and how figures are written in them."""
+"""A table with text in its cells, and the format of numbers in it."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from realfill.benchmark.bootstrap import Estimate
-from realfill.metrics import METRICS
+from realfill.benchmark.metrics import METRICS
+from realfill.benchmark.statistics import Estimate
 
 NOTHING = "–"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Table:
-    """A table as people read it.
+    """A table with text in its cells.
 
     Attributes:
         title: one line.
-        notes: sentences on how to read it.
+        notes: sentences on how to read the table.
         header: names of the columns.
-        rows: as many cells as there are columns.
+        rows: one cell for each column.
     """
 
     title: str
@@ -29,30 +30,29 @@ class Table:
 
 
 def figure_text(metric: str, value: float, *, sign: bool = False) -> str:
-    """Write a metric's figure: two decimals for decibels, three for the others."""
+    """Format a metric's value: two decimals for decibels, three otherwise."""
     decimals = 2 if metric in METRICS and METRICS[metric].unit == "dB" else 3
-    return f"{value:{'+' if sign else ''}.{decimals}f}"
-
-
-def count(items: Collection, noun: str) -> str:
-    """Say how many there are."""
-    return f"{len(items)} {noun}{'' if len(items) == 1 else 's'}"
+    return NOTHING if math.isnan(value) else f"{value:{'+' if sign else ''}.{decimals}f}"
 
 
 def label(metric: str) -> str:
-    """Name a metric with the way that is better and its unit."""
+    """Format a metric's name with its better direction and its unit."""
     if metric not in METRICS:
         return f"{metric} ↑?"
-    higher, unit = METRICS[metric].higher_is_better, METRICS[metric].unit
-    arrow = "→ 1" if higher is None else "↑" if higher else "↓"
-    return f"{metric} {arrow}" + (f" ({unit})" if unit else "")
+    arrow = {True: "↑", False: "↓", None: "→ 1"}[METRICS[metric].higher_is_better]
+    return f"{metric} {arrow}" + (f" ({METRICS[metric].unit})" if METRICS[metric].unit else "")
 
 
-def cell(metric: str, estimate: Estimate | None, *, sign: bool = False) -> str:
-    """Write an estimate of a metric and its interval."""
-    if estimate is None:
+def count(number: int, noun: str) -> str:
+    """Format a number with its noun, such as ``3 scenes``."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def cell(metric: str, value: Estimate | None, *, sign: bool = False) -> str:
+    """Format an estimate with its interval."""
+    if value is None:
         return NOTHING
-    text = figure_text(metric, estimate.mean, sign=sign)
-    if estimate.low is None or estimate.high is None:
+    text = figure_text(metric, value.mean, sign=sign)
+    if value.low is None or value.high is None:
         return text
-    return f"{text} [{figure_text(metric, estimate.low, sign=sign)}, {figure_text(metric, estimate.high, sign=sign)}]"
+    return f"{text} [{figure_text(metric, value.low, sign=sign)}, {figure_text(metric, value.high, sign=sign)}]"

@@ -1,4 +1,4 @@
-"""The most memory that a piece of work holds."""
+"""The peak memory of a piece of work."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ _INTERVAL_S = 0.02
 
 
 class PeakMemory:
-    """Watch memory within a ``with`` block: the GPU's where the block takes any of it, else the process's.
+    """Measure peak memory in a ``with`` block: GPU memory if the block allocates any, else that of the process.
 
     Attributes:
-        peak_mb: the most, in 10^6 bytes.
+        peak_mb: peak memory in 10^6 bytes.
     """
 
     def __init__(self) -> None:
-        """Set up; nothing is watched yet."""
+        """Prepare the measurement, which starts with the ``with`` block."""
         self.peak_mb = 0.0
-        self._on_gpu_mb = self._before_mb = 0.0
+        self._gpu_mb = self._before_mb = 0.0
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
 
@@ -38,18 +38,18 @@ class PeakMemory:
     ) -> None:
         self._stop.set()
         self._thread.join()
-        self._look_at_gpu()
-        self.peak_mb = self._on_gpu_mb if self._on_gpu_mb > self._before_mb else self.peak_mb
+        self._read_gpu()
+        self.peak_mb = self._gpu_mb if self._gpu_mb > self._before_mb else self.peak_mb
 
     def _watch(self) -> None:
         process = psutil.Process()
         while True:
             self.peak_mb = max(self.peak_mb, process.memory_info().rss / 1e6)
-            self._look_at_gpu()
+            self._read_gpu()
             if self._stop.wait(_INTERVAL_S):
                 return
 
-    def _look_at_gpu(self) -> None:
-        """Note torch's own peak time and again: what is watched may measure a part of itself, and so set it back."""
+    def _read_gpu(self) -> None:
+        """Read torch's peak repeatedly, since the measured work may itself reset the counter."""
         if torch.cuda.is_available():
-            self._on_gpu_mb = max(self._on_gpu_mb, torch.cuda.max_memory_allocated() / 1e6)
+            self._gpu_mb = max(self._gpu_mb, torch.cuda.max_memory_allocated() / 1e6)

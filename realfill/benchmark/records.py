@@ -1,4 +1,4 @@
-"""Records: what a benchmark measured, one for each completion, and what it cost."""
+"""Records: the measurements of each completion, and the cost of each run."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
-    """One completion, measured.
+    """The measurements of one completion.
 
     Attributes:
         case: name of the scene.
         method: name of the method.
-        fit_seed: that the method was prepared with.
-        seed: that the completion was sampled with.
-        score: as ``ranking.rank`` gives it, comparable within a run; higher is better; ``None``: not ranked.
-        metrics: name to value; one that couldn't be had is absent.
+        fit_seed: seed that the method was prepared with.
+        seed: seed that the completion was sampled with.
+        score: the completion's rank score; only comparable within a run; higher is better. ``None``: not ranked.
+        metrics: metric name to value, without the metrics that could not be measured.
         image: path of the picture, relative to the results.
     """
 
@@ -34,19 +34,18 @@ class Record:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """A method on a case with a fit seed: what it took, or why it failed.
+    """The cost of one method on one case with one fit seed, or the reason why it failed.
 
     Attributes:
         case: name of the scene.
         method: name of the method.
-        fit_seed: that it was prepared with.
-        fit_s: seconds to prepare.
+        fit_seed: seed that the method was prepared with.
+        fit_s: seconds to prepare the method.
         sample_s: seconds to sample all seeds.
-        rank_s: seconds to rank them.
-        peak_memory_mb: the most memory held at any time while it ran, in 10^6 bytes: the GPU's where it computed on
-            one, else the process's.
-        error: why there are no records, or ``None``.
-        warnings: what the method had to say.
+        rank_s: seconds to rank the completions.
+        peak_memory_mb: peak memory in 10^6 bytes: GPU memory if the method used a GPU, else that of the process.
+        error: the reason why there are no records, or ``None``.
+        warnings: messages of the warnings that the method issued.
     """
 
     case: str
@@ -59,17 +58,22 @@ class Run:
     error: str | None = None
     warnings: tuple[str, ...] = ()
 
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Run:
+        """Convert the values of ``dataclasses.asdict``, read from JSON, back to a run."""
+        return cls(**{**values, "warnings": tuple(values["warnings"])})
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Results:
-    """All of a benchmark.
+    """The results of a benchmark.
 
     Attributes:
         records: one for each completion.
         runs: one for each method, case and fit seed.
-        skipped: scenes that couldn't be measured, and why.
-        missing_metrics: metrics that couldn't be had, and why.
-        about: versions, machine, configs; plain JSON values.
+        skipped: scene name to the reason why it could not be used.
+        missing_metrics: metric name to the reason why it could not be measured.
+        about: versions, machine and configs as plain JSON values.
     """
 
     records: tuple[Record, ...]
@@ -78,19 +82,25 @@ class Results:
     missing_metrics: Mapping[str, str] = field(default_factory=dict)
     about: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def cases(self) -> list[str]:
+        """Names of all scenes, in the order in which they ran."""
+        return list(dict.fromkeys(item.case for item in (*self.runs, *self.records)))
+
+    @property
+    def methods(self) -> list[str]:
+        """Names of all methods, failed ones included, in the order in which they first ran."""
+        return list(dict.fromkeys(item.method for item in (*self.runs, *self.records)))
+
     def save(self, path: Path) -> None:
-        """Write ``results.json``, whole or not at all."""
+        """Write ``results.json``; an interruption leaves no half-written file."""
         partial = path.with_suffix(".partial")
         partial.write_text(json.dumps(asdict(self), indent=1) + "\n", encoding="utf-8")
         partial.replace(path)
 
     @classmethod
     def load(cls, path: Path) -> Results:
-        """Read what ``save`` wrote."""
+        """Read a file that ``save`` wrote."""
         values = json.loads(path.read_text(encoding="utf-8"))
-        records = tuple(Record(**r) for r in values.pop("records"))
-        return cls(
-            records=records,
-            runs=tuple(Run(**{**r, "warnings": tuple(r["warnings"])}) for r in values.pop("runs")),
-            **values,
-        )
+        records = tuple(Record(**record) for record in values.pop("records"))
+        return cls(records=records, runs=tuple(map(Run.from_dict, values.pop("runs"))), **values)

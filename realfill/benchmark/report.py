@@ -14,11 +14,11 @@ TITLE = "RealFill benchmark"
 
 
 def markdown(results: Results, *, tables: Sequence[Table] | None = None) -> str:
-    """Write all tables, what is missing, and under what conditions it was measured.
+    """Write all tables, the missing measurements, and the conditions of the measurement.
 
     Args:
-        results: of a benchmark.
-        tables: of ``build_tables``, where they are there already.
+        results: results of a benchmark.
+        tables: the result of ``build_tables``. ``None``: they are built here.
     """
     parts = [f"# {TITLE}", *(_escape(line) for line in overview(results))]
     parts += [table_text(table) for table in (build_tables(results) if tables is None else tables)]
@@ -30,12 +30,12 @@ def markdown(results: Results, *, tables: Sequence[Table] | None = None) -> str:
 
 
 def about_text(results: Results) -> str:
-    """Write what was run, with what, on what, as indented JSON."""
+    """Write versions, machine and configs as indented JSON."""
     return json.dumps(dict(results.about), indent=2, ensure_ascii=False, default=str)
 
 
 def table_text(table: Table) -> str:
-    """Write a table with its title and notes."""
+    """Write a table with its title and notes as Markdown."""
     lines = [_row(table.header), "|" + " --- |" * len(table.header), *(_row(row) for row in table.rows)]
     notes = " ".join(_escape(note) for note in table.notes)
     return "\n\n".join(part for part in (f"## {_escape(table.title)}", notes, "\n".join(lines)) if part)
@@ -46,5 +46,5 @@ def _row(cells: Sequence[str]) -> str:
 
 
 def _escape(text: str) -> str:
-    """Make text stay in its cell and mean nothing to Markdown or HTML."""
+    """Escape what Markdown or HTML would interpret, and put the text on one line."""
     return re.sub(r"[\\`*<>|]|(?<!\w)_|_(?!\w)|(?<=\])\(", r"\\\g<0>", " ".join(text.split()))

@@ -1,4 +1,4 @@
-"""Running the benchmark: each method on each case, kept piece by piece, so that a killed run goes on where it stood."""
+"""The run of a benchmark: each method on each case. Each result is saved, so that a killed run can resume."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
-from tqdm import tqdm
 
 from realfill import __version__
-from realfill.baselines.method import Method
+from realfill.benchmark.cases import Case, case_folders
 from realfill.benchmark.memory import PeakMemory
+from realfill.benchmark.methods.method import Method
 from realfill.benchmark.records import Record, Results, Run
-from realfill.cases import Case, case_folders
-from realfill.completion import Completion
-from realfill.config import RankConfig
+from realfill.compute.progress import ProgressBar
+from realfill.config import RankSettings
 from realfill.errors import OutputError, RealFillError, RealFillWarning
+from realfill.geometry.matching import Matcher
 from realfill.io.images import ImageArray, MaskArray, read_image
 from realfill.io.writing import write_png
-from realfill.models.matcher import Matcher
-from realfill.provenance import hash_array, hash_scene, library_versions
-from realfill.ranking import rank
-from realfill.results import Completions
-from realfill.scene import Scene
+from realfill.ranking.rank import rank
+from realfill.results.completion import Completion
+from realfill.results.completions import Completions
+from realfill.results.provenance import hash_array, hash_scene, library_versions
+from realfill.scene.scene import Scene
 
 RESULTS_NAME = "results.json"
 _CONFIG_NAME = "benchmark.json"
@@ -43,11 +43,11 @@ Metric: TypeAlias = Callable[[ImageArray, ImageArray, MaskArray], float]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Arm:
-    """A method as it takes part.
+    """A participant of a benchmark: a method with a number of references.
 
     Attributes:
-        method: what completes.
-        num_references: how many of a case's references it gets; ``None``: all.
+        method: the method.
+        num_references: number of a case's references that it sees; ``None``: all.
     """
 
     method: Method
@@ -55,11 +55,11 @@ class Arm:
 
     @property
     def name(self) -> str:
-        """The method's name, and the number of references where it isn't all of them."""
+        """The method's name, followed by the number of references unless it sees all."""
         return self.method.name if self.num_references is None else f"{self.method.name}-{self.num_references}ref"
 
     def scene(self, case: Case) -> Scene:
-        """What of a case it gets to see.
+        """Return the part of a case that the arm sees.
 
         Raises:
             SceneError: the case has too few references.
@@ -69,19 +69,19 @@ class Arm:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Benchmark:
-    """What is measured and how.
+    """The participants and metrics of a benchmark.
 
     Attributes:
-        arms: the methods.
-        num_samples: completions of each arm, case and fit seed; one where the method knows no seeds.
-        fit_seeds: times that a method is prepared for a case; once where it knows no fit seeds.
+        arms: the participants.
+        num_samples: completions of each arm, case and fit seed; one for methods without seeds.
+        fit_seeds: number of preparations of each method and case; one for methods without fit seeds.
         metrics: name to function of (image, truth, mask).
-        missing_metrics: name to why it can't be had.
-        matcher: what ranks; ``None``: it needs none, or ``missing_metrics`` says why there is no score.
-        ranking: its config, resolved.
-        about: what else tells one benchmark from another; plain JSON values. What ``config`` holds may differ between
-            runs that go on with each other.
-        failed_metrics: filled while it runs: metrics that failed on a picture, and why.
+        missing_metrics: metric name, or ``score``, to the reason why it is not available.
+        matcher: the matcher for ranking by keypoints; ``None`` if ranking needs none or ``score`` is missing.
+        ranking: how completions are scored.
+        about: other values that tell one benchmark from another; plain JSON values. Those under ``config`` may change
+            when a benchmark is resumed.
+        failed_metrics: metrics that failed on a completion, and the reason; filled by ``run``.
     """
 
     arms: Sequence[Arm]
@@ -90,26 +90,26 @@ class Benchmark:
     metrics: Mapping[str, Metric]
     missing_metrics: Mapping[str, str] = field(default_factory=dict)
     matcher: Matcher | None
-    ranking: RankConfig
+    ranking: RankSettings
     about: Mapping[str, Any] = field(default_factory=dict)
     failed_metrics: dict[str, str] = field(default_factory=dict)
 
     def run(self, directory: Path, output: Path, *, progress: bool = True) -> Results:
         """Measure every arm on every case of a folder in RealBench's layout.
 
-        What is done already in the output folder isn't done again; what failed is tried again.
+        Finished runs in the output folder are not repeated; failed ones are tried again.
 
         Args:
             directory: folder of scene folders.
-            output: folder for pictures, ``results.json`` and what is kept between runs.
+            output: folder for pictures, ``results.json`` and the state of the benchmark.
             progress: show a progress bar.
 
         Returns:
-            All results; a method that fails on a case is told there.
+            All results, including the errors of methods that failed on a case.
 
         Raises:
-            SceneError: the folder holds no scenes.
-            OutputError: the output folder is another benchmark's.
+            SceneError: the folder contains no scenes.
+            OutputError: the output folder contains something else, or another benchmark.
         """
         folders = case_folders(directory)
         self._claim(output)
@@ -117,7 +117,7 @@ class Benchmark:
         records: list[Record] = []
         runs: list[Run] = []
         skipped: dict[str, str] = {}
-        with tqdm(total=len(folders) * len(units), desc="bench", unit="run", disable=not progress) as bar:
+        with ProgressBar(total=len(folders) * len(units), desc="bench", unit="run", disable=not progress) as bar:
             for folder in folders:
                 try:
                     case = Case.load(folder)
@@ -132,7 +132,9 @@ class Benchmark:
                     runs.append(run)
                     records += measured
                     bar.update()
-                self._results(records, runs, skipped).save(output / RESULTS_NAME)  # something to look at already
+                self._results(records, runs, skipped).save(
+                    output / RESULTS_NAME
+                )  # so that a person can look at them before the end
         results = self._results(records, runs, skipped)
         results.save(output / RESULTS_NAME)
         return results
@@ -144,17 +146,17 @@ class Benchmark:
         )  # fmt: skip
 
     def _claim(self, output: Path) -> None:
-        """Make sure that the output folder is new or this benchmark's own."""
+        """Check that the output folder is new or contains this benchmark."""
         terms = {"num_samples": self.num_samples, "ranking": self.ranking.to_dict(), **self.about}
-        mine = json.dumps({k: v for k, v in terms.items() if k != "config"}, indent=1)  # more may be added to the rest
+        identity = json.dumps({k: v for k, v in terms.items() if k != "config"}, indent=1)  # "config" may grow
         path = output / _CONFIG_NAME
         if path.exists():
-            if path.read_text(encoding="utf-8") != mine:
-                raise OutputError(f"{str(output)!r} holds a benchmark with another config; choose another folder")
-        elif output.exists() and any(p.name not in _REPORTS for p in output.iterdir()):
-            raise OutputError(f"{str(output)!r} isn't empty and holds no benchmark; choose another folder")
+            if path.read_text(encoding="utf-8") != identity:
+                raise OutputError(f"{str(output)!r} contains a benchmark with another config; choose another folder")
+        elif any(p.name not in _REPORTS for p in output.glob("[!.]*")):  # a lock is hidden
+            raise OutputError(f"{str(output)!r} is not empty and contains no benchmark; choose another folder")
         output.mkdir(parents=True, exist_ok=True)
-        path.write_text(mine, encoding="utf-8")
+        path.write_text(identity, encoding="utf-8")
 
     def _about(self) -> dict[str, Any]:
         return {
@@ -168,7 +170,7 @@ class Benchmark:
         }
 
     def _unit(self, case: Case, arm: Arm, fit_seed: int, output: Path) -> tuple[Run, list[Record]]:
-        """Complete a case with an arm and a fit seed, unless that was done already, and measure what isn't measured."""
+        """Complete a case with an arm and a fit seed, and measure; skip the work of an earlier run."""
         folder = output / "cases" / case.name / arm.name / f"fit{fit_seed}"
         identity = _identify(case)
         seeds = range(self.num_samples if arm.method.uses_seed else 1)
@@ -176,9 +178,11 @@ class Benchmark:
         try:
             if kept is None:
                 kept = self._complete(case, arm, fit_seed, folder), []
-                _save_unit(folder, identity, *kept)  # before anything is measured: nothing is completed twice
+                _save_unit(
+                    folder, identity, *kept
+                )  # saved first, so that completions survive a failure of the measurement
             measured = self._measure(case, arm, *kept, folder)
-        except Exception as error:  # noqa: BLE001 - whatever a method does, the others go on
+        except Exception as error:  # noqa: BLE001 - a failing method must not stop the others
             reason = f"{type(error).__name__}: {error}"
             return Run(case=case.name, method=arm.name, fit_seed=fit_seed, error=reason), []
         if measured != kept:
@@ -186,7 +190,7 @@ class Benchmark:
         return measured
 
     def _complete(self, case: Case, arm: Arm, fit_seed: int, folder: Path) -> Run:
-        """Run a method, and write its pictures, all or none."""
+        """Run a method and write its pictures, all or none."""
         seeds = range(self.num_samples if arm.method.uses_seed else 1)
         with warnings.catch_warnings(record=True) as caught, PeakMemory() as memory:
             warnings.simplefilter("always", RealFillWarning)
@@ -202,16 +206,16 @@ class Benchmark:
             write_png(partial / f"seed{seed}.png", image)
         shutil.rmtree(folder, ignore_errors=True)
         partial.replace(folder)
-        said = dict.fromkeys(str(w.message) for w in caught if issubclass(w.category, RealFillWarning))
+        messages = dict.fromkeys(str(w.message) for w in caught if issubclass(w.category, RealFillWarning))
         return Run(
             case=case.name, method=arm.name, fit_seed=fit_seed, fit_s=fitted - start, sample_s=sampled - fitted,
-            peak_memory_mb=memory.peak_mb, warnings=tuple(said),
+            peak_memory_mb=memory.peak_mb, warnings=tuple(messages),
         )  # fmt: skip
 
     def _measure(
         self, case: Case, arm: Arm, run: Run, records: Sequence[Record], folder: Path
     ) -> tuple[Run, list[Record]]:
-        """Rank and measure pictures that were written, but for what was measured earlier."""
+        """Rank and measure the written pictures, except those that were measured before."""
         seeds = range(self.num_samples if arm.method.uses_seed else 1)
         old = {r.seed: r for r in records}
         scene = arm.scene(case)
@@ -222,20 +226,20 @@ class Benchmark:
             start = time.perf_counter()
             scores = self._scores(scene, {seed: _picture(folder, seed) for seed in seeds})
             order, run = list(scores), dataclasses.replace(run, rank_s=time.perf_counter() - start)
-        place = f"cases/{case.name}/{arm.name}/{folder.name}"
-        found = []
+        path = f"cases/{case.name}/{arm.name}/{folder.name}"
+        measured = []
         for seed in order:
             values = dict(old[seed].metrics) if seed in old else {}
             record = Record(
                 case=case.name, method=arm.name, fit_seed=run.fit_seed, seed=seed, score=scores[seed],
                 metrics={n: v for n, v in self._values(case, values, folder, seed).items() if n in self.metrics},
-                image=f"{place}/seed{seed}.png",
+                image=f"{path}/seed{seed}.png",
             )  # fmt: skip
-            found.append(record)
-        return run, found
+            measured.append(record)
+        return run, measured
 
     def _values(self, case: Case, values: dict[str, float], folder: Path, seed: int) -> dict[str, float]:
-        """Add the metrics that are missing; one that fails on a picture leaves a gap and is told."""
+        """Add the missing metrics; one that fails is left out and noted in ``failed_metrics``."""
         missing = [name for name in self.metrics if name not in values]
         image = _picture(folder, seed) if missing else case.truth
         for name in missing:
@@ -246,17 +250,19 @@ class Benchmark:
         return values
 
     def _scores(self, scene: Scene, images: Mapping[int, ImageArray]) -> dict[int, float | None]:
-        """Rank pictures: seed to score, best first."""
+        """Rank pictures; return seed to score, best first."""
         items = tuple(Completion.from_image(image, scene, seed) for seed, image in images.items())
         completions = Completions(items=items, scene=scene)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", RealFillWarning)  # no match at all is a score like any other here
+            warnings.simplefilter(
+                "ignore", RealFillWarning
+            )  # in a benchmark, a score without matches is a result like any other
             ranked = rank(completions, config=self.ranking, matcher=self.matcher, progress=False)
         return {c.seed: c.score for c in ranked}
 
 
 def discard(output: Path) -> None:
-    """Remove what a benchmark left in a folder; other folders are left alone."""
+    """Delete the files of a benchmark from a folder; a folder without one stays unchanged."""
     if (output / _CONFIG_NAME).exists():
         shutil.rmtree(output / "cases", ignore_errors=True)
         (output / _CONFIG_NAME).unlink()
@@ -275,19 +281,19 @@ def _save_unit(folder: Path, identity: str, run: Run, records: Sequence[Record])
 
 
 def _load_unit(folder: Path, identity: str, seeds: Iterable[int]) -> tuple[Run, list[Record]] | None:
-    """Read what an earlier run measured, if it is the same case, whole, and its pictures are there."""
+    """Read an earlier run, if it was of the same case, is complete, and all its pictures exist."""
     try:
         kept = json.loads((folder / _RUN_NAME).read_text(encoding="utf-8"))
-        run = Run(**{**kept["run"], "warnings": tuple(kept["run"]["warnings"])})
+        run = Run.from_dict(kept["run"])
         records = [Record(**r) for r in kept["records"]]
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    there = all((folder / f"seed{seed}.png").is_file() for seed in seeds)
-    return (run, records) if there and kept["identity"] == identity else None
+    complete = all((folder / f"seed{seed}.png").is_file() for seed in seeds)
+    return (run, records) if complete and kept["identity"] == identity else None
 
 
 def _write_inputs(folder: Path, case: Case) -> None:
-    """Write what the case shows, for the page."""
+    """Write the case's photos for the page."""
     pictures = {f"reference_{i}": r for i, r in enumerate(case.scene.references)}
     mask = np.repeat(case.scene.mask[:, :, None], 3, axis=2).astype(np.uint8) * 255
     pictures |= {"target": case.scene.target, "truth": case.truth, "mask": mask}
@@ -300,6 +306,6 @@ def _write_inputs(folder: Path, case: Case) -> None:
 
 
 def _identify(case: Case) -> str:
-    """Hash a case, its truth included."""
-    whole = [case.prompt, hash_scene(case.scene), hash_array(case.scene.target), hash_array(case.truth)]
-    return hashlib.sha256(json.dumps(whole).encode()).hexdigest()[:32]
+    """Hash a case, including its truth."""
+    parts = [case.prompt, hash_scene(case.scene), hash_array(case.scene.target), hash_array(case.truth)]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]

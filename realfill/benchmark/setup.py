@@ -1,4 +1,4 @@
-"""Setting a benchmark up: methods, metrics and matcher by name, all arms with one sampler."""
+"""Construction of a benchmark: methods, metrics and matcher by name, with one base model and one sampler for all."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ from typing import Any
 
 import numpy as np
 
-from realfill import metrics
-from realfill.baselines.classical import ShiftMap, Smooth, Telea
-from realfill.baselines.diffusion import Base, Prompt, RealFill
-from realfill.baselines.dreambooth import DreamBooth
-from realfill.baselines.klein import Klein
-from realfill.baselines.method import Method
-from realfill.baselines.paint_by_example import PaintByExample
-from realfill.baselines.stitching import Stitching
+from realfill.benchmark import metrics
 from realfill.benchmark.config import BenchConfig, MethodName, MetricName
+from realfill.benchmark.methods.diffusion import Base, Prompt, RealFill
+from realfill.benchmark.methods.dreambooth import DreamBooth
+from realfill.benchmark.methods.engines import ShiftMap, Smooth, Telea
+from realfill.benchmark.methods.klein import Klein
+from realfill.benchmark.methods.method import Method
+from realfill.benchmark.methods.paint_by_example import PaintByExample
+from realfill.benchmark.methods.stitching import Stitching
 from realfill.benchmark.runner import Arm, Benchmark, Metric
-from realfill.config import FitConfig, RankConfig, SampleConfig
-from realfill.devices import resolve_device
+from realfill.compute.devices import resolve_device
+from realfill.config import FitConfig, RankConfig, SampleConfig, SampleSettings, WindowConfig, WindowSettings
 from realfill.errors import BaseModelError, MissingDependencyError
-from realfill.filling.windows import choose_windows
+from realfill.geometry.matching import load_matcher
 from realfill.io.images import ImageArray, MaskArray
-from realfill.models.inpainter import Inpainter
-from realfill.models.matcher import load_matcher
+from realfill.models.diffusion.stable_diffusion import StableDiffusionInpainter
 from realfill.models.perceptual import load_metric
-from realfill.provenance import describe_machine
+from realfill.results.provenance import describe_machine
+from realfill.scene.windows import choose_windows
 
 
 def set_up(
@@ -34,102 +34,119 @@ def set_up(
     *,
     fit: FitConfig,
     sample: SampleConfig,
+    window: WindowConfig,
     ranking: RankConfig,
     device: str | None = None,
+    progress: bool = False,
 ) -> Benchmark:
-    """Load what all arms share, and build the arms.
+    """Load the shared models and build the arms.
 
     Args:
-        config: which methods and metrics, how many fits.
-        fit: base and recipe; open fields are the base's own.
-        sample: sampler, steps, temperature and number of samples, for every arm of Stable Diffusion's kind;
-            Paint by Example and FLUX.2 klein have samplers of their own.
-        ranking: matcher, for every arm.
+        config: methods, metrics, and number of fits.
+        fit: base model and recipe; the base model's defaults fill open fields.
+        sample: sampler, steps and number of samples for every arm of the Stable Diffusion family. Paint by Example
+            and FLUX.2 klein have samplers of their own.
+        window: the windows in which every diffusion arm fills the hole.
+        ranking: how the completions of every arm are scored.
         device: where to compute.
+        progress: show the progress of each fit.
 
     Raises:
-        BaseModelError: the base can't be had. A metric or matcher that can't be had is told in the results.
+        BaseModelError: the base model cannot be loaded. A missing metric or matcher is named in the results instead.
     """
-    where = resolve_device(device)
-    inpainter = Inpainter.load(fit.base)
-    card, resolution, multiple = inpainter.card, inpainter.resolution, inpainter.latent_px
-    sample = sample.following(fit.resolve(card.fit)).resolve(card.sample)
-    ranking = ranking.resolve(card.rank)
+    torch_device = resolve_device(device)
+    inpainter = StableDiffusionInpainter.load(fit.base)
+    card = inpainter.card
+    sample_settings = sample.following(fit.resolve(card.fit)).resolve(card.sample)
+    windows = window.resolve(card.window)
+    rank_settings = ranking.resolve(card.rank)
     missing: dict[str, str] = {}
-    matcher = _or_reason("score", missing, lambda: load_matcher(ranking, where))
-
-    def at_window(metric: Metric) -> Metric:
-        def measure(image: ImageArray, truth: ImageArray, mask: MaskArray) -> float:
-            parts = choose_windows(
-                mask, resolution=resolution, multiple=multiple, context=sample.context, max_growth=sample.join_windows
-            )
-            found, sizes = [], []
-            for part in parts:
-                own, window = part.of(mask), part.windows[0]
-                inside = ~window.crop_mask(~own)  # pixels that average nothing but the hole's
-                inside = inside if inside.any() else window.crop_mask(own)
-                found.append(metric(window.crop(image), window.crop(truth), inside))
-                sizes.append(int(own.sum()))
-            return float(np.average(found, weights=sizes))
-
-        return measure
-
-    found: dict[str, Metric] = {}
+    matcher = None
+    if rank_settings.score_by == "keypoints":
+        matcher = _load_or_note("score", missing, lambda: load_matcher(rank_settings, torch_device))
+    measures: dict[str, Metric] = {}
     for name in config.metrics:
-        if metrics.METRICS[name].needs_weights:
-            loaded = _or_reason(name, missing, lambda name=name: load_metric(name, where))
-            found |= {name: loaded} if loaded is not None else {}
-        else:
-            found[name] = at_window(metrics.detail) if name == "detail" else _plain(name)
+        if not metrics.METRICS[name].needs_weights:
+            measures[name] = _at_window(metrics.detail, inpainter, windows) if name == "detail" else _unweighted(name)
+        elif (measure := _load_or_note(name, missing, lambda name=name: load_metric(name, torch_device))) is not None:
+            measures[name] = measure
     arms = []
     for name in config.methods:
-        method = _method(name, config, fit, sample, device)
-        takes_some = config.num_references if method.uses_references else ()
-        arms += [Arm(method=method, num_references=n) for n in takes_some or (None,)]
+        method = _method(name, config, fit, sample_settings, windows, device, progress=progress)
+        numbers = config.num_references if method.uses_references else ()
+        arms += [Arm(method=method, num_references=number) for number in numbers or (None,)]
     values = config.to_dict()
     about = {
-        "machine": describe_machine(where),
+        "machine": describe_machine(torch_device),
         "config": {name: values.pop(name) for name in ("methods", "metrics", "fit_seeds", "num_references")},
         "weights": values, "base": inpainter.base, "fingerprint": inpainter.fingerprint,
-        "fit": dataclasses.replace(fit.resolve(card.fit), base=inpainter.base).to_dict(), "sample": sample.to_dict(),
+        "fit": dataclasses.replace(fit.resolve(card.fit), base=inpainter.base).to_dict(),
+        "sample": sample_settings.to_dict(), "window": windows.to_dict(),
     }  # fmt: skip
     return Benchmark(
-        arms=arms, num_samples=sample.num_samples, fit_seeds=config.fit_seeds, metrics=found, missing_metrics=missing,
-        matcher=matcher, ranking=ranking, about=about,
+        arms=arms, num_samples=sample_settings.num_samples, fit_seeds=config.fit_seeds, metrics=measures,
+        missing_metrics=missing, matcher=matcher, ranking=rank_settings, about=about,
     )  # fmt: skip
 
 
-def _plain(name: MetricName) -> Metric:
-    """Take a metric without weights as a function of (image, truth, mask)."""
+def _at_window(metric: Metric, inpainter: StableDiffusionInpainter, windows: WindowSettings) -> Metric:
+    """Measure at the resolution at which the model sees each part of the hole; the parts count by their area."""
+
+    def measure(image: ImageArray, truth: ImageArray, mask: MaskArray) -> float:
+        parts = choose_windows(
+            mask, resolution=inpainter.resolution, multiple=inpainter.vae_scale_factor, context=windows.context,
+            max_growth=windows.join_windows,
+        )  # fmt: skip
+        values, areas = [], []
+        for part in parts:
+            hole, window = part.of(mask), part.windows[0]
+            inside = ~window.crop_mask(~hole)  # pixels that average pixels of the hole alone
+            inside = inside if inside.any() else window.crop_mask(hole)
+            values.append(metric(window.crop(image), window.crop(truth), inside))
+            areas.append(int(hole.sum()))
+        return float(np.average(values, weights=areas))
+
+    return measure
+
+
+def _unweighted(name: MetricName) -> Metric:
+    """Return a metric that needs no weights as a function of (image, truth, mask)."""
     metric: Callable[..., float] = getattr(metrics, name)
     return metric if metrics.METRICS[name].needs_truth else lambda image, _, mask: metric(image, mask)
 
 
-def _method(name: MethodName, config: BenchConfig, fit: FitConfig, sample: SampleConfig, device: str | None) -> Method:
-    shared: dict[str, Any] = {"context": sample.context, "blend": sample.blend, "device": device}
-    made: dict[MethodName, Callable[[], Method]] = {
-        "realfill": lambda: RealFill(fit=fit, sample=sample, device=device),
-        "base": lambda: Base(base=fit.base, sample=sample, device=device),
-        "prompt": lambda: Prompt(base=fit.base, sample=sample, device=device),
-        "telea": Telea,
+def _method(
+    name: MethodName,
+    config: BenchConfig,
+    fit: FitConfig,
+    sample: SampleSettings,
+    window: WindowSettings,
+    device: str | None,
+    *,
+    progress: bool,
+) -> Method:
+    ours: dict[str, Any] = {"sample": sample, "window": window, "device": device}
+    stock: dict[str, Any] = {"context": window.context, "blend": sample.blend, "device": device}
+    methods: dict[MethodName, Callable[[], Method]] = {
+        "realfill": lambda: RealFill(fit=fit, progress=progress, **ours),
+        "base": lambda: Base(base=fit.base, **ours),
+        "prompt": lambda: Prompt(base=fit.base, **ours),
         "smooth": Smooth,
+        "telea": Telea,
         "shiftmap": ShiftMap,
         "stitching": Stitching,
-        "paint_by_example": lambda: PaintByExample(base=config.paint_by_example, **shared),
+        "paint_by_example": lambda: PaintByExample(base=config.paint_by_example, **stock),
         "dreambooth": lambda: DreamBooth(
-            base=config.dreambooth,
-            scheduler=sample.scheduler,
-            num_inference_steps=sample.num_inference_steps,
-            temperature=sample.temperature,
-            **shared,
+            base=config.dreambooth, scheduler=sample.scheduler, num_inference_steps=sample.num_inference_steps,
+            progress=progress, **stock,
         ),
-        "klein": lambda: Klein(base=config.klein, **shared),
-    }
-    return made[name]()
+        "klein": lambda: Klein(base=config.klein, **stock),
+    }  # fmt: skip
+    return methods[name]()
 
 
-def _or_reason(name: str, missing: dict[str, str], load: Callable[[], Any]) -> Any:
-    """Load something; where it can't be had, note why."""
+def _load_or_note(name: str, missing: dict[str, str], load: Callable[[], Any]) -> Any:
+    """Load a model; if it is not available, note the reason and return ``None``."""
     try:
         return load()
     except (BaseModelError, MissingDependencyError) as error:

@@ -1,47 +1,57 @@
-"""What a benchmark's figures say: means, paired differences, and the paper's studies of the score.
+"""Statistics of a benchmark: means with bootstrap intervals, paired differences, and the paper's studies of the score.
 
-Every figure is a mean over completions' figures, never the figure of an averaged picture, and each scene counts once.
+Each result is a mean over the values of completions, never the value of an averaged picture. Each scene counts once.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TypeAlias
+from dataclasses import asdict, dataclass
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from realfill.benchmark.bootstrap import Estimate, Nested, case_means, estimate, estimate_difference
-from realfill.benchmark.figures import Runs, figure, methods_of, metrics_of, quality, ranked_runs, runs_of, top_of
-from realfill.benchmark.records import Record, Results
+from realfill.benchmark.extra import DataFrame, Series, pd, stats
+from realfill.benchmark.metrics import METRICS
+from realfill.benchmark.records import Results
 
-FILTER_SHARES = (0.0, 0.25, 0.5, 0.75)
+LEVEL = 0.95
+NUM_DRAWS = 2000
+PSNR_CEILING_DB = 100.0
+"""The value that replaces an infinite PSNR (a hole equal to the truth), so that means and differences stay finite."""
+
+Values: TypeAlias = Mapping[str, Sequence[Sequence[float]]]
+"""Case to its runs, one for each fit seed, and to each run's values, one for each seed. None of them is empty."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Summary:
-    """One metric of one method.
+class Estimate:
+    """A mean and its bootstrap interval.
 
     Attributes:
-        mean: over all completions.
-        top: over each run's completion of the highest score; ``None`` where nothing was ranked.
-        best: over each run's best completion by this very metric, which no method can know.
+        mean: mean over cases of the mean over fit seeds of the mean over seeds.
+        low: lower end of the 95 % interval; ``None`` for a single value.
+        high: upper end of the interval; ``None`` for a single value.
+        num_cases: number of cases. For a single case, the interval covers seeds alone, not other scenes.
+        num_values: number of values.
     """
 
-    mean: Estimate
-    top: Estimate | None
-    best: Estimate
+    mean: float
+    low: float | None
+    high: float | None
+    num_cases: int
+    num_values: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunStudy:
-    """A figure that each run of several ranked completions has.
+    """The mean of a statistic over runs with several ranked completions.
 
     Attributes:
-        estimate: its mean, or ``None`` where no run has it; counts runs.
-        num_excluded: runs in which it isn't defined: all scores, or all of the metric's figures, are equal.
+        estimate: mean over runs, or ``None`` if the statistic is defined in no run.
+        num_excluded: number of runs without the statistic, because all scores or all qualities are equal.
     """
 
     estimate: Estimate | None
@@ -50,208 +60,194 @@ class RunStudy:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Difference:
-    """How much better one method is than another by one metric.
+    """The difference in quality between two methods by one metric; above 0, the first method is better.
 
     Attributes:
-        estimate: mean over shared scenes; above 0: the first is better.
-        num_better: scenes in which the first is better.
+        estimate: mean over the scenes that both methods have.
         per_case: scene to difference.
     """
 
     estimate: Estimate
-    num_better: int
     per_case: Mapping[str, float]
 
+    @property
+    def num_better(self) -> int:
+        """Number of scenes in which the first method is better."""
+        return sum(difference > 0 for difference in self.per_case.values())
 
-def summarize(results: Results, *, seed: int = 0) -> dict[str, dict[str, Summary]]:
-    """Average each metric of each method: over all completions, the top-ranked ones, and the best ones.
 
-    Intervals of the last two draw cases and fit seeds, not seeds: the best of redrawn seeds is biased.
+def metrics_of(results: Results) -> list[str]:
+    """List the metrics that any completion has, in the order of ``METRICS``; unknown ones come last."""
+    names = dict.fromkeys(name for record in results.records for name in record.metrics)
+    return [*(name for name in METRICS if name in names), *(name for name in names if name not in METRICS)]
 
-    Args:
-        results: of a benchmark.
-        seed: of the bootstrap.
 
-    Returns:
-        Method to metric to its summary; a metric that a method has no figures of is absent.
+def completion_frame(results: Results) -> DataFrame:
+    """Build a data frame with one row for each completion, the highest score of each run first.
+
+    Its columns are those of ``Record``; one for each metric, NaN where it is not finite; ``run``, a number for each
+    method, case and fit seed; ``is_ranked``, whether the run has several completions and scores; and ``is_top``,
+    whether the completion has the highest score of its run or is its only one.
     """
-    found: dict[str, dict[str, Summary]] = {}
-    for method in methods_of(results):
-        runs = runs_of(results, method)
-        found[method] = {}
-        for metric in metrics_of(results):
-            mean = estimate(_figures(runs, metric), seed=seed)
-            best = estimate(_figures(runs, metric, _best), seed=seed)
-            if mean is not None and best is not None:
-                top = estimate(_figures(runs, metric, _top), seed=seed)
-                found[method][metric] = Summary(mean=mean, top=top, best=best)
-    return found
+    metrics = metrics_of(results)
+    rows = [{**asdict(record), **record.metrics} for record in results.records]
+    frame = pd.DataFrame(rows, columns=["case", "method", "fit_seed", "seed", "score", "image", *metrics])
+    frame = frame.astype(dict.fromkeys(["score", *metrics], float))
+    if "psnr" in metrics:
+        frame["psnr"] = frame["psnr"].clip(upper=PSNR_CEILING_DB)
+    frame[metrics] = frame[metrics].replace([math.inf, -math.inf], math.nan)
+    frame["run"] = frame.groupby(["method", "case", "fit_seed"], sort=False).ngroup()
+    frame = frame.sort_values(["run", "score"], ascending=[True, False])  # equal scores keep their order
+    scores = frame.groupby("run")["score"]
+    sizes = scores.transform("size")
+    frame["is_ranked"] = (sizes > 1) & (scores.transform("count") > 0)
+    frame["is_top"] = (scores.cumcount() == 0) & (frame["is_ranked"] | (sizes == 1))
+    return frame
 
 
-def ranking_gain(results: Results, *, seed: int = 0) -> dict[str, dict[str, RunStudy]]:
-    """Measure how much of what choosing could gain, choosing by score gains: (top - mean) / (best - mean).
+def quality(values: Series, metric: str) -> Series:
+    """Convert a metric's values to values that rise with quality: themselves, negated, or minus the distance from 1.
 
-    1 where the top-ranked completion of every run is its best, 0 as by chance, negative if worse; by quality, so the
-    same for every metric.
-
-    Args:
-        results: of a benchmark.
-        seed: of the bootstrap.
-
-    Returns:
-        Method to metric to the mean over runs; methods without several ranked completions are absent.
+    An unknown metric counts as better when higher.
     """
-
-    def gain(scores: NDArray, qualities: NDArray) -> float | None:
-        del scores  # the run is in their order
-        if np.ptp(qualities) == 0:
-            return None
-        return float((qualities[0] - qualities.mean()) / (qualities.max() - qualities.mean()))
-
-    return _run_study(results, gain, seed)
+    higher = METRICS[metric].higher_is_better if metric in METRICS else True
+    if higher is None:
+        return -(values - 1).abs()
+    return values if higher else -values
 
 
-def rank_correlation(results: Results, *, seed: int = 0) -> dict[str, dict[str, RunStudy]]:
-    """Compute Spearman's correlation between score and quality within each run.
+def nested(frame: DataFrame, metric: str) -> Values:
+    """Collect a metric of one method's rows by case and fit seed, without missing values."""
+    return {
+        str(case): [run[metric].tolist() for _, run in runs.groupby("fit_seed")]
+        for case, runs in frame.dropna(subset=[metric]).groupby("case", sort=False)
+    }
+
+
+def best_by(frame: DataFrame, metric: str) -> DataFrame:
+    """Select each run's best completion by a metric, which no method can know."""
+    measured = frame.dropna(subset=[metric])
+    return measured.loc[quality(measured[metric], metric).groupby(measured["run"]).idxmax()]
+
+
+def case_means(values: Values) -> dict[str, float]:
+    """Compute each case's mean over fit seeds of the mean over seeds."""
+    return {case: float(np.mean([np.mean(run) for run in runs])) for case, runs in values.items()}
+
+
+def estimate(values: Values, minus: Values | None = None, *, seed: int = 0) -> Estimate | None:
+    """Estimate the mean over cases, or the mean paired difference of two methods, with a bootstrap interval.
+
+    Each draw takes cases with replacement, in each case fit seeds, and in each of these seeds. Intervals are a little
+    too wide where seeds differ much, and too narrow for a handful of cases.
 
     Args:
-        results: of a benchmark.
-        seed: of the bootstrap.
+        values: the values of a method.
+        minus: the values of the method to subtract. Cases that only one method has are ignored. Each draw takes the
+            same cases for both, and then fit seeds and seeds independently.
+        seed: seed of the draws; the global random state is not used.
 
     Returns:
-        Method to metric to the mean over runs, above 0 where completions of a higher score are better, whichever way
-        the metric counts; methods without several ranked completions are absent.
+        The estimate, or ``None`` without any case.
     """
-    return _run_study(results, _spearman, seed)
+    methods = [(1, values)] if minus is None else [(1, values), (-1, minus)]
+    cases = [case for case in values if all(case in of_method for _, of_method in methods)]
+    if not cases:
+        return None
+    rng = np.random.default_rng(seed)
+    picks = rng.integers(len(cases), size=(NUM_DRAWS, len(cases)))
+    draws = np.zeros(picks.shape)
+    for i, case in enumerate(cases):
+        for sign, of_method in methods:
+            draws[picks == i] += sign * _draw_means(of_method[case], int((picks == i).sum()), rng)
+    numbers = [sum(len(run) for case in cases for run in of_method[case]) for _, of_method in methods]
+    low = high = None
+    if max(numbers) > 1:
+        tail = (1 - LEVEL) / 2
+        low, high = (float(q) for q in np.quantile(draws.mean(axis=1), [tail, 1 - tail]))
+    means = [sign * case_means(of_method)[case] for case in cases for sign, of_method in methods]
+    return Estimate(
+        mean=sum(means) / len(cases), low=low, high=high, num_cases=len(cases), num_values=sum(numbers)
+    )  # fmt: skip
 
 
-def scene_means(results: Results, method: str, metric: str) -> dict[str, float]:
-    """Average a metric over a method's completions of each scene: scene to mean, where there is any."""
-    return case_means(_figures(runs_of(results, method), metric))
+def _draw_means(runs: Sequence[Sequence[float]], count: int, rng: np.random.Generator) -> NDArray[np.float64]:
+    """Draw runs with replacement and values within them, and return ``count`` means of the means."""
+    picks = rng.integers(len(runs), size=(count, len(runs)))
+    means = np.empty(picks.shape)
+    for i, run in enumerate(runs):
+        means[picks == i] = rng.choice(run, ((picks == i).sum(), len(run))).mean(axis=1)
+    return means.mean(axis=1)
 
 
-def paired_differences(
-    results: Results, method: str, other: str, *, top_ranked: bool = False, seed: int = 0
-) -> dict[str, Difference]:
-    """Compare two methods scene by scene, in the scenes that both have.
+def compare(first: DataFrame, second: DataFrame, metric: str) -> Difference | None:
+    """Compare two methods scene by scene; ``None`` if they share no scene with this metric.
 
     Args:
-        results: of a benchmark.
-        method: the first.
-        other: what it is compared with.
-        top_ranked: compare the top-ranked completions instead of all of them.
-        seed: of the bootstrap, over scenes, then each method's fit seeds and seeds.
-
-    Returns:
-        Metric to the difference in quality, in the metric's unit: above 0 the first is better, whichever way the metric
-        counts. For a metric whose best is 1, the difference of distances from 1. Without shared figures, absent.
+        first: rows of the first method.
+        second: rows of the second method.
+        metric: name of the metric. Differences are of quality, in the metric's unit.
     """
-    pick = _top if top_ranked else _all
-    runs = [runs_of(results, name) for name in (method, other)]
-    found: dict[str, Difference] = {}
-    for metric in metrics_of(results):
-        a, b = (_figures(of_method, metric, pick, as_quality=True) for of_method in runs)
-        mean = estimate_difference(a, b, seed=seed)
-        if mean is not None:
-            means = case_means(a), case_means(b)
-            per_case = {case: means[0][case] - means[1][case] for case in a if case in b}
-            better = sum(d > 0 for d in per_case.values())
-            found[metric] = Difference(estimate=mean, num_better=better, per_case=per_case)
-    return found
+    a, b = (nested(rows.assign(**{metric: quality(rows[metric], metric)}), metric) for rows in (first, second))
+    difference = estimate(a, b)
+    if difference is None:
+        return None
+    means = case_means(a), case_means(b)
+    return Difference(estimate=difference, per_case={case: means[0][case] - means[1][case] for case in a if case in b})
 
 
-def filter_study(
-    results: Results, shares: Sequence[float] = FILTER_SHARES, *, seed: int = 0
-) -> dict[str, dict[float, dict[str, Estimate]]]:
-    """Drop the worst share of each run's completions by score, and average each metric over those that stay.
-
-    Intervals draw cases and fit seeds.
+def keep_highest_scores(frame: DataFrame, dropped_share: float) -> DataFrame:
+    """Drop the share of each run's completions with the lowest scores, rounded down to whole completions.
 
     Args:
-        results: of a benchmark.
-        shares: what to drop, each in [0, 1); rounded down to whole completions.
-        seed: of the bootstrap.
+        frame: rows of one method. Runs without several ranked completions are left out.
+        dropped_share: from 0, below 1.
 
     Returns:
-        Method to share to metric; methods without several ranked completions are absent.
+        The mean of each metric over the completions that stay, one row for each case and fit seed.
 
     Raises:
-        ValueError: a share isn't legal.
+        ValueError: the share is illegal.
     """
-    if any(not 0 <= share < 1 for share in shares):
-        raise ValueError(f"shares are {tuple(shares)}; legal: each at least 0 and less than 1")
-    found: dict[str, dict[float, dict[str, Estimate]]] = {}
-    for method in methods_of(results):
-        runs = ranked_runs(runs_of(results, method))
-        for share in shares if runs else ():
-            kept = {case: [r[: len(r) - math.floor(share * len(r) + 1e-9)] for r in rs] for case, rs in runs.items()}
-            figures = {metric: _figures(kept, metric, _mean) for metric in metrics_of(results)}
-            estimates = {metric: estimate(values, seed=seed) for metric, values in figures.items()}
-            found.setdefault(method, {})[share] = {m: e for m, e in estimates.items() if e is not None}
-    return found
+    if not 0 <= dropped_share < 1:
+        raise ValueError(f"the share to drop is {dropped_share}; legal: at least 0 and less than 1")
+    ranked = frame[frame["is_ranked"]]
+    runs = ranked.groupby("run")["run"]
+    sizes = runs.transform("size")
+    kept = ranked[runs.cumcount() < sizes - np.floor(dropped_share * sizes + 1e-9)]
+    return kept.groupby(["case", "fit_seed"], sort=False).mean(numeric_only=True).reset_index()
 
 
-_Pick: TypeAlias = Callable[[Sequence[Record], str], list[float]]
+def ranking_gain(scores: Series, qualities: Series) -> float:
+    """Compute (top-ranked - mean) / (best - mean) of one run's qualities, the highest score first.
+
+    1 if the top-ranked completion is the best, 0 for a choice by chance, negative for a worse choice.
+    """
+    del scores
+    return float((qualities.iloc[0] - qualities.mean()) / (qualities.max() - qualities.mean()))
 
 
-def _all(run: Sequence[Record], metric: str) -> list[float]:
-    return [value for record in run if (value := figure(record, metric)) is not None]
+def rank_correlation(scores: Series, qualities: Series) -> float:
+    """Compute Spearman's correlation of one run's scores and qualities."""
+    correlation: Any = stats.spearmanr(scores, qualities)
+    return float(correlation.statistic)
 
 
-def _mean(run: Sequence[Record], metric: str) -> list[float]:
-    values = _all(run, metric)
-    return [float(np.mean(values))] if values else []
+def study_runs(frame: DataFrame, metric: str, figure: Callable[[Series, Series], float]) -> RunStudy:
+    """Average a statistic over one method's runs of several ranked completions.
 
-
-def _top(run: Sequence[Record], metric: str) -> list[float]:
-    top = top_of(run)
-    return _all([top], metric) if top else []
-
-
-def _best(run: Sequence[Record], metric: str) -> list[float]:
-    values = _all(run, metric)
-    return [max(values, key=lambda v: quality(metric, v))] if values else []
-
-
-def _figures(runs: Runs, metric: str, pick: _Pick = _all, *, as_quality: bool = False) -> Nested:
-    """Pick figures of each run; runs and cases without any are left out."""
-    picked = {case: [values for run in rs if (values := pick(run, metric))] for case, rs in runs.items()}
-    if as_quality:
-        picked = {case: [[quality(metric, v) for v in run] for run in rs] for case, rs in picked.items()}
-    return {case: rs for case, rs in picked.items() if rs}
-
-
-def _run_study(
-    results: Results, study: Callable[[NDArray, NDArray], float | None], seed: int
-) -> dict[str, dict[str, RunStudy]]:
-    """Apply a function of scores and qualities, both (N,), best score first, to each run of ranked completions."""
-    found: dict[str, dict[str, RunStudy]] = {}
-    for method in methods_of(results):
-        runs = ranked_runs(runs_of(results, method))
-        for metric in metrics_of(results) if runs else ():
-            values: dict[str, list[list[float]]] = {}
-            excluded = 0
-            for case, run in ((case, run) for case, rs in runs.items() for run in rs):
-                pairs = [(r.score, quality(metric, v)) for r in run if (v := figure(r, metric)) is not None]
-                scores, qualities = (np.array([p[i] for p in pairs if p[0] is not None], float) for i in (0, 1))
-                if len(scores) < 2:
-                    continue
-                value = None if np.ptp(scores) == 0 else study(scores, qualities)
-                if value is None:
-                    excluded += 1
-                else:
-                    values.setdefault(case, []).append([value])
-            found.setdefault(method, {})[metric] = RunStudy(estimate=estimate(values, seed=seed), num_excluded=excluded)
-    return found
-
-
-def _spearman(a: NDArray, b: NDArray) -> float | None:
-    """Correlate the ranks of two series (N,); ``None`` where one is constant."""
-    x, y = _mean_ranks(a), _mean_ranks(b)
-    return None if np.ptp(x) == 0 or np.ptp(y) == 0 else float(np.corrcoef(x, y)[0, 1])
-
-
-def _mean_ranks(values: NDArray) -> NDArray[np.float64]:
-    """Rank values (N,) from the lowest; equal ones share the mean of their ranks."""
-    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
-    return (np.cumsum(counts) - (counts - 1) / 2)[inverse]
+    Args:
+        frame: rows of one method.
+        metric: name of the metric that quality is measured by.
+        figure: computes the statistic from one run's scores and qualities, such as ``ranking_gain``.
+    """
+    values: dict[str, list[list[float]]] = {}
+    num_excluded = 0
+    rows = frame[frame["is_ranked"]].dropna(subset=["score", metric])
+    for (case, _), run in rows.groupby(["case", "fit_seed"], sort=False):
+        qualities = quality(run[metric], metric)
+        if len(run) > 1 and min(run["score"].nunique(), qualities.nunique()) > 1:
+            values.setdefault(case, []).append([figure(run["score"], qualities)])
+        elif len(run) > 1:
+            num_excluded += 1
+    return RunStudy(estimate=estimate(values), num_excluded=num_excluded)

@@ -1,4 +1,4 @@
-"""Small pictures for a page, as data URIs: photos, marked holes, difference maps."""
+"""Small pictures for the page as data URIs: photos, marked holes, difference maps."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from realfill.io.images import ImageArray, MaskArray, fit_within, read_image, re
 THUMBNAIL_PX = 320
 SMALL_PX = 160
 DIFFERENCE_LEVELS = 128
-"""Mean absolute difference over channels, of 255, that the brightest colour of a difference map stands for."""
+"""Mean absolute difference over channels, from 0 to 255, that maps to the brightest colour of a difference map."""
 
 _COLOURS = "magma"
 _QUALITY = 85
@@ -26,12 +26,12 @@ _STRIPES = np.array([[230, 60, 140], [250, 190, 220]], np.uint8)
 
 
 def thumbnail(path: Path, *, max_size_px: int = THUMBNAIL_PX) -> str | None:
-    """Read a picture as a data URI; ``None`` where it can't be read."""
+    """Read a picture as a data URI; ``None`` if it cannot be read."""
     return _encoded(lambda: read_image(path)[0], max_size_px)
 
 
 def marked_hole(target: Path, mask: Path) -> str | None:
-    """Draw a target with its hole striped; ``None`` where a file can't be read or their sizes differ."""
+    """Draw a target with its hole striped; ``None`` if a file cannot be read or the sizes differ."""
 
     def draw() -> ImageArray:
         image = read_image(target)[0]
@@ -46,9 +46,9 @@ def marked_hole(target: Path, mask: Path) -> str | None:
 
 
 def difference_map(picture: Path, truth: Path, mask: Path) -> str | None:
-    """Draw how far a completion is from the truth in the hole; ``None`` where a file is unreadable or of another size.
+    """Draw the difference of a completion from the truth in the hole; ``None`` if a file is unreadable or sizes differ.
 
-    Outside the hole it shows the truth in grey, darkened.
+    Outside the hole, the map shows the truth in dark grey.
     """
 
     def draw() -> ImageArray:
@@ -64,13 +64,13 @@ def difference_map(picture: Path, truth: Path, mask: Path) -> str | None:
 
 
 def colour_bar() -> str:
-    """Draw the colours of difference maps from 0 on the left to the highest on the right."""
+    """Draw the colours of difference maps, from 0 on the left to the highest on the right."""
     bar = _coloured(np.repeat(np.linspace(0, 1, 256)[None], 12, axis=0))
     return _data_uri(bar.round().astype(np.uint8))
 
 
 def _coloured(shares: np.ndarray) -> np.ndarray:
-    """Colour values (H, W), 0 to 1 and above, as (H, W, 3) from 0 to 255."""
+    """Map values (H, W), 0 to 1 and above, to colours (H, W, 3) from 0 to 255."""
     return mpl.colormaps[_COLOURS](np.clip(shares, 0, 1))[..., :3] * 255
 
 

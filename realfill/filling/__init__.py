@@ -1,1 +1,1 @@
-"""Filling a hole: windows, sampling, stages and tiles, blending, grain (paper, section 3.3)."""
+"""From samples to pixels: blending, grain, and the loop over seeds and windows. Trains nothing and ranks nothing."""

@@ -1,1 +1,1 @@
-"""Photos from files and back: values, depth, profiles, metadata, layers."""
+"""Photo files: decoding and encoding with their depth, colour profile, metadata and layers. Nothing about scenes."""

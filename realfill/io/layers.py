@@ -1,4 +1,4 @@
-"""Layers: an OpenRaster file, which GIMP, Krita and others open with every completion above the untouched original."""
+"""Layered files in the OpenRaster format, which GIMP, Krita and other editors open."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import zipfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from os import PathLike
-from pathlib import Path
 from xml.sax.saxutils import quoteattr
 
+from realfill.io.files import whole_file
 from realfill.io.images import fit_within, resize
 from realfill.io.metadata import Credit
 from realfill.io.photos import Photo
@@ -20,13 +20,13 @@ _THUMBNAIL_PX = 256
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Layer:
-    """A picture on a larger canvas.
+    """A layer: a picture at a position on the canvas.
 
     Attributes:
-        name: as the editor shows it.
+        name: the name that the editor shows.
         photo: the picture, with transparency.
-        offset: (x, y) of its first pixel on the canvas.
-        visible: whether the editor shows it at first.
+        offset: (x, y) of the upper left pixel on the canvas.
+        visible: whether the layer is visible when the file is opened.
     """
 
     name: str
@@ -36,36 +36,33 @@ class Layer:
 
 
 def write_layers(path: str | PathLike[str], layers: Iterable[Layer], merged: Photo, credit: Credit) -> None:
-    """Write an OpenRaster file (openraster.org): a zip of PNGs and their order.
+    """Write an OpenRaster file (openraster.org): a zip archive of PNGs and an index.
 
     Args:
-        path: where to; its suffix has to be ``.ora``.
-        layers: the topmost first; taken one at a time.
-        merged: what the visible ones show together, for programs that know no layers.
-        credit: who made it.
+        path: the file, which should end in ``.ora``.
+        layers: the layers, topmost first; the iterable is consumed one layer at a time.
+        merged: the picture that the visible layers show together, for programs that know no layers.
+        credit: a statement of who made the picture.
+
+    Raises:
+        OutputError: the file cannot be written, or the disk is full.
     """
-    target = Path(path)
-    partial = target.with_name(target.name + ".partial")
     height, width = merged.pixels.shape[:2]
-    lines = []
-    small = merged.srgb()
-    small = resize(small, fit_within(small.shape[:2], _THUMBNAIL_PX))
-    try:
-        with zipfile.ZipFile(partial, "w") as archive:
-            archive.writestr("mimetype", "image/openraster")  # first, and stored: how the format is known
-            for i, layer in enumerate(layers):
-                _add(archive, f"data/layer{i}.png", layer.photo, None)
-                x, y = layer.offset
-                visibility = "visible" if layer.visible else "hidden"
-                place = f'src="data/layer{i}.png" x="{x}" y="{y}" visibility="{visibility}"'
-                lines.append(f"<layer name={quoteattr(layer.name)} {place}/>")
-            stack = f'<image version="0.0.3" w="{width}" h="{height}"><stack>{"".join(lines)}</stack></image>'
-            archive.writestr("stack.xml", f'<?xml version="1.0" encoding="UTF-8"?>\n{stack}\n')
-            _add(archive, "mergedimage.png", merged, credit)
-            _add(archive, "Thumbnails/thumbnail.png", Photo(pixels=small), None)
-        partial.replace(target)
-    finally:
-        partial.unlink(missing_ok=True)
+    index = []
+    image = merged.srgb()
+    thumbnail = resize(image, fit_within(image.shape[:2], _THUMBNAIL_PX))
+    with whole_file(path) as partial, zipfile.ZipFile(partial, "w") as archive:
+        archive.writestr("mimetype", "image/openraster")  # the format wants it first and uncompressed
+        for i, layer in enumerate(layers):
+            _add(archive, f"data/layer{i}.png", layer.photo, None)
+            x, y = layer.offset
+            visibility = "visible" if layer.visible else "hidden"
+            attributes = f'src="data/layer{i}.png" x="{x}" y="{y}" visibility="{visibility}"'
+            index.append(f"<layer name={quoteattr(layer.name)} {attributes}/>")
+        stack = f'<image version="0.0.3" w="{width}" h="{height}"><stack>{"".join(index)}</stack></image>'
+        archive.writestr("stack.xml", f'<?xml version="1.0" encoding="UTF-8"?>\n{stack}\n')
+        _add(archive, "mergedimage.png", merged, credit)
+        _add(archive, "Thumbnails/thumbnail.png", Photo(pixels=thumbnail), None)
 
 
 def _add(archive: zipfile.ZipFile, name: str, photo: Photo, credit: Credit | None) -> None:

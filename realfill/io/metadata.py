@@ -1,4 +1,4 @@
-"""What a file tells beside its pixels: EXIF that may travel on, and XMP that says what a model did."""
+"""Metadata: the EXIF that a completion may keep, and XMP that states that a model made it."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import struct
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from fractions import Fraction
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from xml.sax.saxutils import escape
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 _BASE, _IFD = ExifTags.Base, ExifTags.IFD
-_KEPT = (  # what describes the photo; the rest describes how a file stores it
+_KEPT = (  # tags that describe the photo; other tags describe the storage
     _BASE.ImageDescription, _BASE.Make, _BASE.Model, _BASE.XResolution, _BASE.YResolution, _BASE.ResolutionUnit,
     _BASE.Software, _BASE.DateTime, _BASE.Artist, _BASE.HostComputer, _BASE.Copyright, _BASE.Rating,
     _BASE.XPTitle, _BASE.XPComment, _BASE.XPAuthor, _BASE.XPKeywords, _BASE.XPSubject,
@@ -33,18 +34,95 @@ _XMP = """<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>
 <dc:description><rdf:Alt><rdf:li xml:lang="x-default">{description}</rdf:li></rdf:Alt></dc:description>
 </rdf:Description></rdf:RDF></x:xmpmeta>
 <?xpacket end="w"?>"""
+INCH_M = 0.0254
+_TIFF_UNITS = {2: INCH_M, 3: 0.01}
+_MAX_RESOLUTION = 1e7  # pixels per unit; also fits into the integers of PNG
+_XMP_KEY = "XML:com.adobe.xmp"
+_PICTURE_KEYS = re.compile(r"xmp|raw profile|thumb|preview", re.IGNORECASE)
+_DATA = re.compile(r"(?:[A-Za-z0-9+/=_-]{40,}\s*){5,}|data:image", re.ASCII)  # hexadecimal or base64
+_EXIF_OF_TEXT = {"Description": _BASE.ImageDescription, "Author": _BASE.Artist, "Copyright": _BASE.Copyright}
 _PROVENANCE = re.compile(r'realfill:provenance="([^"]*)"')
+
+
+@dataclass(frozen=True, slots=True)
+class Resolution:
+    """The physical resolution of a photo.
+
+    Attributes:
+        x: pixels per unit of width.
+        y: pixels per unit of height.
+        unit_m: the unit in metres: 0.0254 for inches; ``None`` if only the ratio of ``x`` and ``y`` is known.
+    """
+
+    x: float
+    y: float
+    unit_m: float | None = INCH_M
+
+    def per(self, unit_m: float) -> tuple[float, float]:
+        """Convert to pixels per another unit."""
+        factor = unit_m / (self.unit_m or unit_m)
+        return self.x * factor, self.y * factor
+
+    def turned(self) -> Resolution:
+        """Swap width and height."""
+        return Resolution(self.y, self.x, self.unit_m)
+
+
+def read_resolution(image: Image.Image) -> Resolution | None:
+    """Read the resolution from PNG, TIFF, JPEG and other files; ``None`` if the file states none."""
+    info: Mapping[Any, Any] = image.info
+    if image.format == "TIFF":
+        tags: Any = getattr(image, "tag_v2", {})
+        values = (tags.get(_BASE.XResolution), tags.get(_BASE.YResolution))
+        return resolution_of(*values, unit_m=_TIFF_UNITS.get(tags.get(_BASE.ResolutionUnit, 2)))
+    if image.format == "JPEG" and "jfif_density" in info and (info["jfif_unit"] or info["jfif_density"] != (1, 1)):
+        return resolution_of(*info["jfif_density"], unit_m={1: INCH_M, 2: 0.01}.get(info["jfif_unit"]))
+    if image.format == "PNG" and "aspect" in info:
+        return resolution_of(*info["aspect"], unit_m=None)
+    if image.format == "PNG" and "dpi" in info:
+        return resolution_of(*(round(n / INCH_M) for n in info["dpi"]), unit_m=1)
+    return resolution_of(*info["dpi"], unit_m=INCH_M) if "dpi" in info else None
+
+
+def resolution_of(x: Any, y: Any, *, unit_m: float | None) -> Resolution | None:
+    """Make a resolution of the values in a file; ``None`` if they are missing or meaningless."""
+    try:
+        pair = [float(Fraction(*n)) if isinstance(n, tuple) else float(n) for n in (x, y)]
+    except (TypeError, ValueError, ZeroDivisionError, OverflowError):
+        return None
+    return Resolution(pair[0], pair[1], unit_m) if all(0 < n < _MAX_RESOLUTION for n in pair) else None
+
+
+def read_texts(image: Any) -> dict[str, str]:
+    """Read the text of a PNG and the comment of a JPEG.
+
+    XMP, text that may hold a picture of what the hole hides (raw profiles, previews, encoded data), and the credit of
+    an earlier completion are left out.
+    """
+    texts: dict[str, str] = {}
+    if image.format == "PNG":
+        texts = {str(key): str(value) for key, value in getattr(image, "text", {}).items()}
+    elif image.format in ("JPEG", "MPO") and isinstance(image.info.get("comment"), bytes):
+        data = image.info["comment"].rstrip(b"\0")
+        try:
+            texts = {"Comment": data.decode("utf-8")}
+        except UnicodeDecodeError:
+            texts = {"Comment": data.decode("latin-1")}
+    dropped = {"realfill", "Software"} if "realfill" in texts else set()
+    if "realfill" in texts and escape(texts.get("Description", "")) in texts.get(_XMP_KEY, ""):
+        dropped.add("Description")  # else it is the photographer's
+    return {k: v for k, v in texts.items() if k not in dropped and not _PICTURE_KEYS.search(k) and not _DATA.search(v)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Credit:
-    """Who made a picture: written into the file, so that nobody takes it for a photo.
+    """A statement in the file that a model made the picture or a part of it, so that nobody takes it for a photo.
 
     Attributes:
         software: the program.
-        description: a sentence that says that a model completed a part.
-        provenance: what it was made with; plain JSON values.
-        whole: all of the picture is the model's, not a part.
+        description: a sentence that states the model's share.
+        provenance: base, configs and the like, as plain JSON values.
+        whole: whether the model made the whole picture and not a part.
     """
 
     software: str
@@ -53,11 +131,11 @@ class Credit:
     whole: bool = False
 
     def json(self) -> str:
-        """Write the provenance as JSON."""
+        """Return the provenance as JSON."""
         return json.dumps(dict(self.provenance))
 
     def xmp(self) -> str:
-        """Write an XMP packet with IPTC's digital source type for what a trained model made, or completed a part of."""
+        """Return an XMP packet with IPTC's digital source type for media that a trained model made or composited."""
         values = {"software": self.software, "description": self.description, "provenance": self.json()}
         source = "trainedAlgorithmicMedia" if self.whole else "compositeWithTrainedAlgorithmicMedia"
         return _XMP.format(
@@ -66,28 +144,31 @@ class Credit:
 
 
 def read_provenance(path: str | PathLike[str]) -> dict[str, Any]:
-    """Read back what ``Credit.xmp`` wrote into a PNG, TIFF or JPEG; empty where there is none."""
+    """Read the provenance of a ``Credit`` from a PNG, TIFF or JPEG; empty if the file has none."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             with Image.open(Path(path)) as image:
                 xmp = image.info.get("xmp", b"")
         text = xmp.decode("utf-8") if isinstance(xmp, bytes) else str(xmp)
-        found = _PROVENANCE.search(text)
-        values = json.loads(html.unescape(found[1])) if found else {}
+        match = _PROVENANCE.search(text)
+        values = json.loads(html.unescape(match[1])) if match else {}
     except (UnidentifiedImageError, *_MALFORMED):
         return {}
     return values if isinstance(values, dict) else {}
 
 
 def clean_exif(source: Image.Image | bytes) -> bytes | None:
-    """Take the EXIF of an image, or of a TIFF's bytes, that may travel on to another picture of the same shot.
+    """Extract the EXIF that a completion of the photo may keep.
 
-    Rotation goes, since reading undoes it; so do the thumbnail and the maker's notes, which may show what a hole hides,
-    and everything that describes how the file was stored.
+    The rotation is dropped because reading undoes it. The thumbnail and the maker's notes are dropped because they may
+    show what the hole hides, and tags about the storage because they do not apply to another file.
+
+    Args:
+        source: an image, or the bytes of a TIFF.
 
     Returns:
-        EXIF as PNG and JPEG hold it, without the ``Exif`` marker; ``None`` where there is none or it is malformed.
+        EXIF in the form of PNG and JPEG, without the ``Exif`` marker; ``None`` if it is missing or malformed.
     """
     try:
         exif, kept = Image.Exif(), Image.Exif()
@@ -100,16 +181,29 @@ def clean_exif(source: Image.Image | bytes) -> bytes | None:
                 kept[tag] = _as_stored(exif[tag])
         for group in (_IFD.Exif, _IFD.GPSInfo):
             values = exif.get_ifd(group).items()
-            found = {t: _as_stored(v) for t, v in values if group != _IFD.Exif or t not in _DROPPED}
-            if found:
-                kept[group] = found
+            tags = {t: _as_stored(v) for t, v in values if group != _IFD.Exif or t not in _DROPPED}
+            if tags:
+                kept[group] = tags
         return kept.tobytes().removeprefix(b"Exif\0\0") if len(kept) else None
     except _MALFORMED:
         return None
 
 
-def exif_of_size(exif: bytes | None, size: tuple[int, int]) -> Image.Exif:
-    """Open kept EXIF for a picture of a size (height, width) that is stored upright."""
+def exif_of_size(
+    exif: bytes | None,
+    size: tuple[int, int],
+    *,
+    resolution: Resolution | None = None,
+    texts: Mapping[str, str] | None = None,
+) -> Image.Exif:
+    """Complete the result of ``clean_exif`` for a file.
+
+    Args:
+        exif: the EXIF, or ``None``.
+        size: (height, width) of the upright picture.
+        resolution: the resolution; it replaces a resolution in the EXIF.
+        texts: text by the keywords of PNG, for fields that are missing in the EXIF.
+    """
     opened = Image.Exif()
     if exif:
         opened.load(b"Exif\0\0" + exif)
@@ -124,18 +218,30 @@ def exif_of_size(exif: bytes | None, size: tuple[int, int]) -> Image.Exif:
         groups.setdefault(_IFD.Exif, {}).update({_BASE.ExifImageWidth: size[1], _BASE.ExifImageHeight: size[0]})
         for group, values in groups.items():
             opened[group] = values
+    for key, tag in _EXIF_OF_TEXT.items():
+        if texts and key in texts and tag not in opened:
+            opened[tag] = _Stored(texts[key].encode().decode("latin-1"))
+    if resolution is not None and len(opened):
+        add_resolution(opened, resolution)
     return opened
 
 
+def add_resolution(tags: Any, resolution: Resolution) -> None:
+    """Set the resolution in EXIF or in the directory of a TIFF."""
+    unit_m = 0.01 if resolution.unit_m == 0.01 else INCH_M
+    tags[_BASE.XResolution], tags[_BASE.YResolution] = resolution.per(unit_m)
+    tags[_BASE.ResolutionUnit] = 1 if resolution.unit_m is None else 3 if unit_m == 0.01 else 2
+
+
 class _Stored(str):
-    """Text that Pillow reads as Latin-1, whatever it is, and that is written back as the same bytes."""
+    """Text that Pillow decoded as Latin-1, whatever its encoding, and that it must write back as the same bytes."""
 
     __slots__ = ()
 
-    def encode(self, encoding: str = "", errors: str = "") -> bytes:  # noqa: ARG002 - whatever is asked for
+    def encode(self, encoding: str = "", errors: str = "") -> bytes:  # noqa: ARG002 - Pillow asks for ASCII
         return str.encode(self, "latin-1", "replace")
 
 
 def _as_stored(value: Any) -> Any:
-    """Keep text from being written with question marks where it isn't ASCII."""
+    """Protect text outside of ASCII, for which Pillow would write question marks."""
     return _Stored(value) if isinstance(value, str) and not value.isascii() else value

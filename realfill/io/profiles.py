@@ -1,8 +1,8 @@
-"""Colour profiles: a file's own colours as 8-bit sRGB, and filled pixels back into the file's own colours.
+"""Colour profiles: conversion of a file's colours to 8-bit sRGB, and of generated pixels to the file's colours.
 
-Reading needs 8 bits only and leaves the conversion to LittleCMS. Writing keeps 16: for profiles that are a matrix and
-tone curves, or a single curve for grey, as a camera's or an editor's are, it is computed here, since Pillow's LittleCMS
-has 8 bits. Other profiles go through these 8 bits.
+Reading needs only 8 bits and uses LittleCMS. Writing keeps 16 bits. Pillow's binding of LittleCMS is limited to 8 bits,
+so profiles that consist of a matrix and tone curves, or of one curve for grey, are computed here: cameras and editors
+write such profiles. Other profiles go through the 8 bits of LittleCMS.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from numpy.typing import NDArray
 from PIL import Image, ImageCms
 
 _CHUNK = 1 << 19  # pixels converted at a time
-_SAME = 2  # levels of 8 bits that profiles of sRGB differ by
+_SAME = 2  # different profiles of sRGB disagree by up to this many 8-bit levels
 _SPACES = {1: ("GRAY", "L"), 3: ("RGB", "RGB")}
 _PERCEPTUAL = ImageCms.Intent.PERCEPTUAL
 _SRGB = ImageCms.createProfile("sRGB")
-_SRGB_TO_XYZ = np.array(  # linear sRGB to XYZ under D50, as ICC profiles have it
+_SRGB_TO_XYZ = np.array(  # linear sRGB to XYZ under D50, the white point of ICC profiles
     [[0.4360747, 0.3850649, 0.1430804], [0.2225045, 0.7168786, 0.0606169], [0.0139322, 0.0971045, 0.7141733]]
 )
 _Curve: TypeAlias = Callable[[NDArray[np.float64]], NDArray[np.float64]]
 
 
 def is_readable(profile: bytes | None, num_channels: int) -> bool:
-    """Tell whether a profile is whole and describes pixels of so many channels."""
+    """Tell whether a profile is valid and fits pixels with a number of channels."""
     try:
         opened = _open(profile or b"")
         if _space(opened) != _SPACES[num_channels][0]:
@@ -41,7 +41,7 @@ def is_readable(profile: bytes | None, num_channels: int) -> bool:
 
 
 def is_writable(profile: bytes | None, num_channels: int) -> bool:
-    """Tell whether there is a way into a readable profile; those of some scanners have none."""
+    """Tell whether colours can be converted to a readable profile; profiles of some scanners are input only."""
     try:
         if not is_srgb(profile):
             _encoder(profile or b"", num_channels)
@@ -51,14 +51,14 @@ def is_writable(profile: bytes | None, num_channels: int) -> bool:
 
 
 def to_srgb(pixels: NDArray, profile: bytes | None) -> NDArray[np.uint8]:
-    """Convert a file's values to 8-bit sRGB.
+    """Convert pixels to 8-bit sRGB.
 
     Args:
         pixels: (..., C) uint8 or uint16, C = 3 for RGB or 1 for grey.
-        profile: an ICC profile of such pixels, or ``None`` for sRGB.
+        profile: the ICC profile of the pixels, or ``None`` for sRGB.
 
     Returns:
-        (..., 3) uint8; ``pixels`` itself where nothing is to be done.
+        (..., 3) uint8; ``pixels`` itself if they already have this form.
     """
     channels = pixels.shape[-1]
     if is_srgb(profile):
@@ -76,16 +76,16 @@ def to_srgb(pixels: NDArray, profile: bytes | None) -> NDArray[np.uint8]:
 
 
 def from_srgb(values: NDArray, profile: bytes | None, num_channels: int, dtype: np.dtype) -> NDArray:
-    """Convert sRGB values to a file's own colour space and depth.
+    """Convert sRGB values to another colour space and depth.
 
     Args:
         values: (K, 3) uint8 or uint16.
-        profile: the file's ICC profile, or ``None`` for sRGB.
-        num_channels: 3 for RGB; 1 for grey: the luminance.
+        profile: the ICC profile of the result, or ``None`` for sRGB.
+        num_channels: 3 for RGB, or 1 for grey, which holds the luminance.
         dtype: uint8 or uint16.
 
     Returns:
-        (K, num_channels) of ``dtype``. What the file's space can't hold is clipped.
+        (K, num_channels) of ``dtype``. Colours outside of the colour space are clipped.
     """
     encode = None if is_srgb(profile) else _encoder(profile or b"", num_channels)
     converted = np.empty((len(values), num_channels), dtype)
@@ -97,14 +97,14 @@ def from_srgb(values: NDArray, profile: bytes | None, num_channels: int, dtype: 
             converted[part] = (share.clip(0, 1) * peak).round()
         elif num_channels == 3:
             converted[part] = to_depth(chunk, dtype)
-        else:  # in full depth first: grey stays exactly grey
+        else:  # the luminance is rounded at 16 bits, so that grey stays exactly grey
             wide = to_depth(chunk, np.uint16) @ np.array([0.299, 0.587, 0.114])
             converted[part, 0] = to_depth(wide.round().astype(np.uint16), dtype)
     return converted
 
 
 def to_depth(values: NDArray, dtype: type | np.dtype) -> NDArray:
-    """Convert between 8 and 16 bits, rounded: 255 is 65535."""
+    """Convert between 8 and 16 bits, rounded to the nearest; 255 corresponds to 65535."""
     if values.dtype == dtype:
         return values
     if dtype == np.uint16:
@@ -117,7 +117,7 @@ def to_depth(values: NDArray, dtype: type | np.dtype) -> NDArray:
 
 @functools.lru_cache(maxsize=16)
 def is_srgb(profile: bytes | None) -> bool:
-    """Tell whether values stay as they are: linear profiles are called sRGB too, and others differ in name only."""
+    """Tell whether a profile is sRGB by its effect: names mislead, because linear profiles are called sRGB too."""
     if profile is None:
         return True
     opened = _open(profile)
@@ -151,7 +151,7 @@ def _apply(transform: ImageCms.ImageCmsTransform, values: NDArray[np.uint8]) -> 
 
 
 def _encoder(profile: bytes, num_channels: int) -> _Curve:
-    """Choose how linear shares of sRGB, (K, 3) in [0, 1], become the profile's: computed here, else LittleCMS."""
+    """Return the conversion of sRGB values, (K, 3) in [0, 1], to a profile: exact if possible, else by LittleCMS."""
     exact = _matrix_encoder(profile, num_channels)
     if exact is not None:
         return exact
@@ -160,7 +160,7 @@ def _encoder(profile: bytes, num_channels: int) -> _Curve:
 
 
 def _matrix_encoder(profile: bytes, num_channels: int) -> _Curve | None:
-    """Compute with the profile's matrix and curves; ``None``: it has tables, or curves unknown here."""
+    """Build the exact conversion from matrix and curves; ``None`` if the profile has tables or unknown curves."""
     tags = _tags(profile)
     names = ("rTRC", "gTRC", "bTRC") if num_channels == 3 else ("kTRC",)
     primaries = ("rXYZ", "gXYZ", "bXYZ") if num_channels == 3 else ()
@@ -185,14 +185,14 @@ def _matrix_encoder(profile: bytes, num_channels: int) -> _Curve | None:
 
 
 def _tags(profile: bytes) -> dict[str, bytes]:
-    """Split an ICC profile (ICC.1:2022, section 7) into its tags."""
+    """Parse the tag table of an ICC profile (ICC.1:2022, section 7)."""
     (count,) = struct.unpack(">I", profile[128:132])
     entries = [struct.unpack(">4sII", profile[132 + 12 * i : 144 + 12 * i]) for i in range(count)]
     return {name.decode("latin-1"): profile[start : start + size] for name, start, size in entries}
 
 
 def _curve(tag: bytes) -> _Curve | None:
-    """Read a tone curve (ICC.1:2022, sections 10.6 and 10.18): from a stored share in [0, 1] to a linear one."""
+    """Parse a tone curve (ICC.1:2022, sections 10.6 and 10.18), which maps stored to linear values, both in [0, 1]."""
     if tag[:4] == b"curv":
         (count,) = struct.unpack(">I", tag[8:12])
         values = np.frombuffer(tag[12 : 12 + 2 * count], ">u2").astype(np.float64)

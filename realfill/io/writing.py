@@ -1,93 +1,91 @@
-"""Photos out: PNG and TIFF, which keep every value, and JPEG, which comes close; with colours, EXIF and credit.
+"""Photo encoders: lossless PNG and TIFF, and JPEG, with colour profile, metadata and credit.
 
-The first two are written here, since no library that this package needs writes 16-bit colour together with what a file
-has to tell: Pillow has 8 bits, OpenCV no profile and no grey with alpha, tifffile no EXIF. A band of rows at a time, so
-that a large photo takes no memory of its own.
+PNG and TIFF are encoded here because none of the required libraries writes 16-bit colour together with metadata: Pillow
+is limited to 8 bits, OpenCV writes no profile and no grey with alpha, tifffile writes no EXIF. The encoders work on
+bands of rows, so that a large photo is not copied.
 """
 
 from __future__ import annotations
 
 import struct
-import warnings
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from os import PathLike
 from pathlib import Path
-from typing import BinaryIO, TypeAlias
+from typing import Any, BinaryIO, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, TiffImagePlugin, TiffTags
 
-from realfill.errors import RealFillWarning
+from realfill.errors import warn
+from realfill.io.files import whole_file
 from realfill.io.images import ImageArray
-from realfill.io.metadata import Credit, exif_of_size
+from realfill.io.metadata import INCH_M, Credit, add_resolution, exif_of_size
 from realfill.io.photos import Photo
 from realfill.io.profiles import to_depth
 
-SUFFIXES = {"png": ".png", "tiff": ".tif", "jpeg": ".jpg"}
-_LEVEL = 4  # of zlib: beyond it, files shrink by a few percent and take several times as long
+_ZLIB_LEVEL = 4  # higher levels save a few percent and take several times as long
 _BAND_BYTES = 1 << 20
 _PNG_AVERAGE = 3
-_JPEG_SIDE_PX, _JPEG_EXIF_BYTES, _JPEG_XMP_BYTES = 65_500, 65_533, 65_504  # more doesn't fit into its segments
-_TIFF_DEFLATE, _TIFF_DIFFERENCES = 8, 2
+_JPEG_SIDE_PX, _JPEG_EXIF_BYTES, _JPEG_XMP_BYTES = 65_500, 65_533, 65_504  # limits of libjpeg and of a segment
+_TIFF_DEFLATE, _TIFF_HORIZONTAL_DIFFERENCE = 8, 2
 _Encoder: TypeAlias = Callable[[BinaryIO, Photo, Credit | None], None]
 
 
 def write_photo(path: str | PathLike[str], photo: Photo, credit: Credit | None = None, *, quality: int = 95) -> None:
-    """Write a photo in its own colours and depth, with its profile and EXIF.
+    """Write a photo in its own colours and depth, with its profile and metadata.
 
     Args:
-        path: where to. ``.png``, ``.tif`` and ``.tiff`` keep every value; ``.jpg`` and ``.jpeg`` have 8 bits, no alpha,
-            and values only close to the photo's.
-        photo: what to write.
-        credit: who made it; ``None``: nothing is said about that.
-        quality: of a JPEG, from 1 to 100.
+        path: the file. ``.png``, ``.tif`` and ``.tiff`` keep every value exactly; ``.jpg`` and ``.jpeg`` have 8 bits,
+            no alpha, and only approximate values.
+        photo: the photo to write.
+        credit: a statement of who made the picture; ``None`` writes no statement.
+        quality: JPEG quality, from 1 to 100.
 
     Raises:
-        ValueError: another suffix or quality.
+        ValueError: the suffix or the quality is illegal.
+        OutputError: the file cannot be written, or the disk is full.
     """
     if not 1 <= quality <= 100:
         raise ValueError(f"quality is {quality}; legal: from 1 to 100")
-    target = Path(path)
-    encode = encoder_for(target, quality=quality)
-    partial = target.with_name(target.name + ".partial")  # a failure leaves no half a file
-    try:
-        with partial.open("wb") as stream:
-            encode(stream, photo, credit)
-        partial.replace(target)
-    finally:
-        partial.unlink(missing_ok=True)
+    encode = encoder_for(Path(path), quality=quality)
+    with whole_file(path) as partial, partial.open("wb") as stream:
+        encode(stream, photo, credit)
 
 
 def require_size(photo: Photo, file_format: str) -> None:
-    """Make sure that a file of a format, ``png``, ``tiff`` or ``jpeg``, holds so large a photo.
+    """Check that a photo fits into a file format.
+
+    Args:
+        photo: the photo.
+        file_format: ``png``, ``tiff`` or ``jpeg``.
 
     Raises:
-        ValueError: it doesn't.
+        ValueError: the photo is too large for a JPEG.
     """
     if file_format == "jpeg" and max(photo.pixels.shape[:2]) > _JPEG_SIDE_PX:
         raise ValueError(f"a JPEG holds at most {_JPEG_SIDE_PX} pixels a side; save a PNG or TIFF")
 
 
 def write_png(path: str | PathLike[str], image: ImageArray) -> None:
-    """Write a picture losslessly.
+    """Write an sRGB image losslessly.
 
     Args:
-        path: where to; its suffix has to be ``.png``.
+        path: the file; it must end in ``.png``.
         image: (H, W, 3) uint8.
     """
     if Path(path).suffix.lower() != ".png":
-        raise ValueError(f"the path is {str(path)!r}; legal: one that ends in .png, which keeps every pixel exact")
+        raise ValueError(f"the path is {str(path)!r}; legal: a path that ends in .png, which keeps every pixel exactly")
     write_photo(path, Photo(pixels=image))
 
 
 def encoder_for(path: Path, *, quality: int = 95) -> _Encoder:
-    """Choose the encoder by a path's suffix.
+    """Choose the encoder by the suffix of a path.
 
     Raises:
-        ValueError: there is none.
+        ValueError: no encoder has this suffix.
     """
     suffix = path.suffix.lower()
     if suffix == ".png":
@@ -97,40 +95,48 @@ def encoder_for(path: Path, *, quality: int = 95) -> _Encoder:
     if suffix in (".jpg", ".jpeg"):
         return lambda stream, photo, credit: _encode_jpeg(stream, photo, credit, quality)
     raise ValueError(
-        f"the path is {str(path)!r}; legal: one that ends in .png or .tif, which keep every pixel exact, or in .jpg"
+        f"the path is {str(path)!r}; legal: a path that ends in .png or .tif, which keep every pixel exactly, or .jpg"
     )
 
 
 def encode_png(stream: BinaryIO, photo: Photo, credit: Credit | None = None) -> None:
-    """Write a PNG (ISO/IEC 15948): rows predicted from their left and upper neighbours, then deflated."""
+    """Encode a PNG (ISO/IEC 15948) with the filter "average" in every row."""
     height, width = photo.pixels.shape[:2]
     bits, kind = 8 * photo.pixels.itemsize, {1: 0, 2: 4, 3: 2, 4: 6}[_num_channels(photo)]
     stream.write(b"\x89PNG\r\n\x1a\n")
     _chunk(stream, b"IHDR", struct.pack(">IIBBBBB", width, height, bits, kind, 0, 0, 0))
     if photo.icc_profile:
         _chunk(stream, b"iCCP", b"ICC profile\0\0" + zlib.compress(photo.icc_profile))
+    if photo.resolution is not None:
+        x, y = photo.resolution.per(1)
+        _chunk(stream, b"pHYs", struct.pack(">IIB", round(x), round(y), photo.resolution.unit_m is not None))
     if photo.exif:
-        _chunk(stream, b"eXIf", exif_of_size(photo.exif, (height, width)).tobytes().removeprefix(b"Exif\0\0"))
+        exif = exif_of_size(photo.exif, (height, width), resolution=photo.resolution)
+        _chunk(stream, b"eXIf", exif.tobytes().removeprefix(b"Exif\0\0"))
+    texts = dict(photo.texts)
     if credit is not None:
-        texts = {"Software": credit.software, "Description": credit.description, "realfill": credit.json()}
-        for key, value in {**texts, "XML:com.adobe.xmp": credit.xmp()}.items():
-            _chunk(stream, b"iTXt", key.encode() + b"\0\0\0\0\0" + value.encode())
-    deflate = zlib.compressobj(_LEVEL)
-    above = None
+        texts.setdefault("Description", credit.description)  # the photographer's own description stays
+        texts |= {"Software": credit.software, "realfill": credit.json(), "XML:com.adobe.xmp": credit.xmp()}
+    for key, value in texts.items():
+        keyword = key.encode("latin-1", "ignore")[:79]
+        if keyword:
+            _chunk(stream, b"iTXt", keyword + b"\0\0\0\0\0" + value.replace("\0", " ").encode())
+    deflate = zlib.compressobj(_ZLIB_LEVEL)
+    row_above = None
     for band in _bands(photo):
         rows = band.astype(band.dtype.newbyteorder(">")).reshape(len(band), -1).view(np.uint8)
-        above = np.zeros_like(rows[:1]) if above is None else above
-        data = deflate.compress(_predict(rows, above, band.shape[2] * band.itemsize).tobytes())
-        above = rows[-1:]
+        row_above = np.zeros_like(rows[:1]) if row_above is None else row_above
+        data = deflate.compress(_filter_average(rows, row_above, band.shape[2] * band.itemsize).tobytes())
+        row_above = rows[-1:]
         if data:
             _chunk(stream, b"IDAT", data)
     _chunk(stream, b"IDAT", deflate.flush())
     _chunk(stream, b"IEND", b"")
 
 
-def _predict(rows: NDArray[np.uint8], above: NDArray[np.uint8], pixel_bytes: int) -> NDArray[np.uint8]:
-    """Apply PNG's filter "average": each byte less the mean, rounded down, of those to the left and above."""
-    upper = np.concatenate([above, rows[:-1]])
+def _filter_average(rows: NDArray[np.uint8], row_above: NDArray[np.uint8], pixel_bytes: int) -> NDArray[np.uint8]:
+    """Apply the PNG filter "average": subtract from each byte the mean, rounded down, of its left and upper bytes."""
+    upper = np.concatenate([row_above, rows[:-1]])
     left = np.zeros_like(rows)
     left[:, pixel_bytes:] = rows[:, :-pixel_bytes]
     filtered = np.empty((len(rows), 1 + rows.shape[1]), np.uint8)
@@ -146,22 +152,24 @@ def _chunk(stream: BinaryIO, kind: bytes, data: bytes) -> None:
 
 
 def _encode_tiff(stream: BinaryIO, photo: Photo, credit: Credit | None) -> None:
-    """Write a TIFF 6.0: one page, deflated strips of horizontal differences."""
+    """Encode a TIFF 6.0 of one page, with deflated strips and the horizontal-difference predictor."""
     height, width = photo.pixels.shape[:2]
     channels, bits = _num_channels(photo), 8 * photo.pixels.itemsize
     strips = []
     for band in _bands(photo):
         rows = band.copy()
         rows[:, 1:] -= band[:, :-1]
-        strips.append(zlib.compress(rows.astype(rows.dtype.newbyteorder("<")).tobytes(), _LEVEL))
+        strips.append(zlib.compress(rows.astype(rows.dtype.newbyteorder("<")).tobytes(), _ZLIB_LEVEL))
     sizes = [len(strip) for strip in strips]
     tags = ExifTags.Base
     directory = TiffImagePlugin.ImageFileDirectory_v2()
-    for tag, value in exif_of_size(photo.exif, (height, width)).items():
+    for tag, value in exif_of_size(photo.exif, (height, width), texts=photo.texts).items():
         directory[tag] = value
+    if photo.resolution is not None:
+        add_resolution(directory, photo.resolution)
     directory[tags.ImageWidth], directory[tags.ImageLength] = width, height
     directory[tags.BitsPerSample] = (bits,) * channels
-    directory[tags.Compression], directory[tags.Predictor] = _TIFF_DEFLATE, _TIFF_DIFFERENCES
+    directory[tags.Compression], directory[tags.Predictor] = _TIFF_DEFLATE, _TIFF_HORIZONTAL_DIFFERENCE
     directory[tags.PhotometricInterpretation] = 2 if channels > 2 else 1
     directory[tags.SamplesPerPixel] = channels
     directory[tags.RowsPerStrip] = min(_band_rows(photo), height)
@@ -169,13 +177,13 @@ def _encode_tiff(stream: BinaryIO, photo: Photo, credit: Credit | None) -> None:
     directory[tags.StripOffsets] = tuple(sum(sizes[:i]) for i in range(len(sizes)))
     directory[tags.StripByteCounts] = tuple(sizes)
     if channels in (2, 4):
-        directory[tags.ExtraSamples] = 2  # alpha that isn't multiplied in
+        directory[tags.ExtraSamples] = 2  # unassociated alpha
     if photo.icc_profile:
         directory.tagtype[tags.InterColorProfile] = TiffTags.UNDEFINED
         directory[tags.InterColorProfile] = photo.icc_profile
     if credit is not None:
         directory[tags.Software] = credit.software
-        if tags.ImageDescription not in directory:  # else the photographer's own
+        if tags.ImageDescription not in directory:  # the photographer's own description stays
             directory[tags.ImageDescription] = credit.description
         directory.tagtype[TiffImagePlugin.XMP] = TiffTags.BYTE
         directory[TiffImagePlugin.XMP] = credit.xmp().encode()
@@ -184,33 +192,33 @@ def _encode_tiff(stream: BinaryIO, photo: Photo, credit: Credit | None) -> None:
 
 
 def _encode_jpeg(stream: BinaryIO, photo: Photo, credit: Credit | None, quality: int) -> None:
-    """Write a JPEG of full colour resolution."""
+    """Encode a JPEG without chroma subsampling."""
     require_size(photo, "jpeg")
     if photo.transparent is not None:
-        warnings.warn(
-            "a JPEG can't be transparent: what the target's transparent pixels hold is shown; a PNG or TIFF keeps them "
-            "so", RealFillWarning, stacklevel=3,
-        )  # fmt: skip
+        warn(
+            "a JPEG cannot be transparent: the colours of the target's transparent pixels become visible; save a PNG "
+            "or TIFF to keep the transparency"
+        )
     pixels = to_depth(photo.pixels, np.uint8)
     image = Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
-    exif = exif_of_size(photo.exif, photo.pixels.shape[:2])
-    options = {"exif": exif.tobytes()} if len(exif) else {}
+    exif = exif_of_size(photo.exif, photo.pixels.shape[:2], resolution=photo.resolution, texts=photo.texts)
+    options: dict[str, Any] = {"exif": exif.tobytes()} if len(exif) else {}
+    if photo.resolution is not None and photo.resolution.unit_m is not None:
+        options["dpi"] = photo.resolution.per(INCH_M)
+    if len(comment := photo.texts.get("Comment", "").encode()) <= _JPEG_EXIF_BYTES:
+        options["comment"] = comment
     if len(options.get("exif", b"")) > _JPEG_EXIF_BYTES:
         del options["exif"]
-        _warn_left_out("the target's EXIF")
+        warn("the target's EXIF is too long for a JPEG and is left out; save a PNG or TIFF to keep it")
     if photo.icc_profile:
         options["icc_profile"] = photo.icc_profile
     if credit is not None:
         options["xmp"] = credit.xmp().encode()
         if len(options["xmp"]) > _JPEG_XMP_BYTES:
-            least = {k: v for k, v in credit.provenance.items() if k in ("seed", "score")}
-            options["xmp"] = replace(credit, provenance=least).xmp().encode()
-            _warn_left_out("what the completion was made with")
+            short = {k: v for k, v in credit.provenance.items() if k in ("seed", "score")}
+            options["xmp"] = replace(credit, provenance=short).xmp().encode()
+            warn("the provenance is too long for a JPEG and is left out; save a PNG or TIFF to keep it")
     image.save(stream, "JPEG", quality=quality, subsampling=0, **options)
-
-
-def _warn_left_out(what: str) -> None:
-    warnings.warn(f"{what} is too long for a JPEG and left out; a PNG or TIFF holds it", RealFillWarning, stacklevel=4)
 
 
 def _num_channels(photo: Photo) -> int:
@@ -222,7 +230,7 @@ def _band_rows(photo: Photo) -> int:
 
 
 def _bands(photo: Photo) -> Iterator[NDArray]:
-    """Cut a photo into bands of rows, (h, W, C), alpha last."""
+    """Yield bands of rows (h, W, C) with the alpha as the last channel."""
     num_rows = _band_rows(photo)
     for top in range(0, len(photo.pixels), num_rows):
         rows = slice(top, top + num_rows)

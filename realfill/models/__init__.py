@@ -1,6 +1,1 @@
-"""The only room that knows diffusers, peft, transformers and kornia: base models, adapters, matchers."""
-
-from realfill.models._quiet import quiet
-
-with quiet():  # on its first import it tells everyone without torchvision so, which nothing here needs
-    from diffusers import StableDiffusionInpaintPipeline  # noqa: F401
+"""Networks and the libraries behind them (diffusers, peft, transformers). Sees tensors and arrays, never a scene."""

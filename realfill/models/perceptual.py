@@ -1,7 +1,7 @@
-"""Metrics that look at images through a network: LPIPS in the hole; DreamSim, DINO and CLIP on the whole image.
+"""Metrics that compare images through a network: LPIPS in the hole; DreamSim, DINO and CLIP on the whole image.
 
-Each ``load_*`` gets the weights once and gives a function ``(image, truth, mask) -> float``. The paper names these
-metrics and where they are taken, not their networks; those chosen here are in the docstrings.
+Each ``load_*`` loads the weights once and returns a function ``(image, truth, mask) -> float``. The paper names the
+metrics and the region of each, but not their networks; the docstrings name the ones used here.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from transformers import CLIPVisionModelWithProjection, ViTModel
 
 from realfill.errors import BaseModelError, MissingDependencyError
 from realfill.io.images import ImageArray, MaskArray, to_tensor
-from realfill.models._quiet import quiet
+from realfill.models.quiet import quiet
 
 Measure: TypeAlias = Callable[[ImageArray, ImageArray, MaskArray], float]
-"""The image, (H, W, 3) uint8; the truth, the same; the hole, (H, W) bool."""
+"""Takes the image and the truth, each (H, W, 3) uint8, and the hole, (H, W) bool."""
 
 _DINO = "facebook/dino-vits16"
 _CLIP = "openai/clip-vit-base-patch32"
-_IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # mean and deviation of R, G, B that DINO was trained with
-_OPENAI = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))  # and CLIP
+_IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # mean and standard deviation of R, G, B in DINO's training
+_OPENAI = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))  # and in CLIP's
 
 
 def load_metric(name: str, device: torch.device | str) -> Measure:
@@ -38,12 +38,12 @@ def load_metric(name: str, device: torch.device | str) -> Measure:
 
     Args:
         name: "lpips", "dreamsim", "dino" or "clip".
-        device: where its network runs.
+        device: device of its network.
 
     Raises:
-        ValueError: there is no such metric here.
-        MissingDependencyError: its package isn't there, or can't be imported.
-        BaseModelError: its weights can't be had.
+        ValueError: there is no metric of that name.
+        MissingDependencyError: its package is missing or cannot be imported.
+        BaseModelError: its weights are not available.
     """
     loaders = {"lpips": load_lpips, "dreamsim": load_dreamsim, "dino": load_dino, "clip": load_clip}
     if name not in loaders:
@@ -52,15 +52,15 @@ def load_metric(name: str, device: torch.device | str) -> Measure:
 
 
 def load_lpips(device: torch.device) -> Measure:
-    """Load LPIPS (Zhang et al. 2018), version 0.1, inside the hole; 0 where equal, lower is better.
+    """Load LPIPS (Zhang et al. 2018), version 0.1, in the hole; 0 for equal images, lower is better.
 
-    The map of distances over the whole image, averaged over the hole's pixels: features at the border see known
-    context. VGG-16, whose maps begin at the image's own resolution, so that little of the known side is averaged in.
-    Images are taken as they are, at least 16 pixels on each side.
+    The distance map of the whole image is averaged over the pixels of the hole, so features at its border see known
+    context. The network is VGG-16, whose first maps have the resolution of the image, so that known pixels have little
+    influence. Images are not resized; their sides are at least 16 pixels.
 
     Raises:
-        MissingDependencyError: the package ``lpips`` isn't there, or can't be imported.
-        BaseModelError: VGG's weights can't be had.
+        MissingDependencyError: the package ``lpips`` is missing or cannot be imported.
+        BaseModelError: the weights of VGG are not available.
     """
     package = _import("lpips")
     with _loading("lpips", "VGG-16 from torchvision"):
@@ -75,14 +75,14 @@ def load_lpips(device: torch.device) -> Measure:
 
 
 def load_dreamsim(device: torch.device) -> Measure:
-    """Load DreamSim (Fu et al. 2023) on the whole image; 0 where equal, at most 2, lower is better.
+    """Load DreamSim (Fu et al. 2023) on the whole image; 0 for equal images, at most 2, lower is better.
 
-    1 - cosine of the embeddings of its ensemble (DINO, CLIP and OpenCLIP ViT-B/16, fine-tuned on people's judgements),
-    as the package prepares and compares images: squeezed to 224 x 224. The hole isn't looked at.
+    The metric is 1 - cosine of the embeddings of its ensemble (DINO, CLIP and OpenCLIP ViT-B/16, fine-tuned on human
+    judgements). The package itself resizes the images to 224 x 224 and compares them. The mask has no influence.
 
     Raises:
-        MissingDependencyError: the package ``dreamsim`` isn't there, or can't be imported.
-        BaseModelError: its weights can't be had.
+        MissingDependencyError: the package ``dreamsim`` is missing or cannot be imported.
+        BaseModelError: its weights are not available.
     """
     package = _import("dreamsim")
     with _loading("dreamsim", "its ensemble from github.com/ssundaram21/dreamsim"):
@@ -100,13 +100,13 @@ def load_dreamsim(device: torch.device) -> Measure:
 
 
 def load_dino(device: torch.device) -> Measure:
-    """Load DINO (Caron et al. 2021) on the whole image; 1 where equal, at least -1, higher is better.
+    """Load DINO (Caron et al. 2021) on the whole image; 1 for equal images, at least -1, higher is better.
 
-    Cosine of the embeddings of the class token of ViT-S/16, the network of DreamBooth's DINO metric. The whole image is
-    squeezed to the network's square (cubic): a crop would lose what was outpainted. The hole isn't looked at.
+    The metric is the cosine of the class tokens of ViT-S/16, the network of DreamBooth's DINO metric. The whole image
+    is resized to the network's square (cubic), because a crop would lose outpainted pixels. The mask has no influence.
 
     Raises:
-        BaseModelError: its weights can't be had.
+        BaseModelError: its weights are not available.
     """
     network = _load_transformer("dino", ViTModel, _DINO, device, add_pooling_layer=False)
 
@@ -117,13 +117,14 @@ def load_dino(device: torch.device) -> Measure:
 
 
 def load_clip(device: torch.device) -> Measure:
-    """Load CLIP (Radford et al. 2021) on the whole image; 1 where equal, at least -1, higher is better.
+    """Load CLIP (Radford et al. 2021) on the whole image; 1 for equal images, at least -1, higher is better.
 
-    Cosine of the projected image embeddings of OpenAI's ViT-B/32, the usual one for CLIP-I. The whole image is squeezed
-    to the network's square (cubic): a crop would lose what was outpainted. The hole isn't looked at.
+    The metric is the cosine of the projected image embeddings of OpenAI's ViT-B/32, the usual network for CLIP-I. The
+    whole image is resized to the network's square (cubic), because a crop would lose outpainted pixels. The mask has
+    no influence.
 
     Raises:
-        BaseModelError: its weights can't be had.
+        BaseModelError: its weights are not available.
     """
     network = _load_transformer("clip", CLIPVisionModelWithProjection, _CLIP, device)
 
@@ -136,15 +137,15 @@ def load_clip(device: torch.device) -> Measure:
 def _load_transformer(metric: str, kind: Any, repository: str, device: torch.device, **options: Any) -> Any:
     options |= {"dtype": torch.float32, "output_loading_info": True}
     with _loading(metric, repository):
-        try:  # what is on this machine already needs no network
+        try:  # weights on this machine need no network
             network, report = kind.from_pretrained(repository, local_files_only=True, **options)
         except OSError:
             network, report = kind.from_pretrained(repository, **options)
-    random = sorted({*report["missing_keys"], *(str(k) for k in report["mismatched_keys"])})
-    if random:  # transformers draws them at random and only says so
+    missing = sorted({*report["missing_keys"], *(str(k) for k in report["mismatched_keys"])})
+    if missing:  # transformers only logs that it initializes them at random
         raise BaseModelError(
-            f"the weights of the metric {metric!r} ({repository}) are incomplete: they lack {', '.join(random[:3])}"
-            f"{' and more' if len(random) > 3 else ''}; download them again"
+            f"the weights of the metric {metric!r} ({repository}) are incomplete, because {', '.join(missing[:3])}"
+            f"{' and more' if len(missing) > 3 else ''} are missing; download them again"
         )
     return network.to(device).eval()
 
@@ -173,16 +174,16 @@ def _import(package: str) -> Any:
         with warnings.catch_warnings(), quiet():
             warnings.simplefilter("ignore")
             return importlib.import_module(package)
-    except Exception as error:  # torchvision, which both import, fails in many ways where it doesn't fit torch
+    except Exception as error:  # torchvision, which both import, fails in many ways if it does not match torch
         raise MissingDependencyError(
-            f"the metric {package!r} needs the package of that name, which can't be imported ({_say(error)}):"
-            f" pip install {package}, with a torchvision that fits the installed torch"
+            f"the metric {package!r} needs the package of that name, which cannot be imported ({_first_line(error)}); "
+            f"pip install {package}, with a torchvision that matches the installed torch"
         ) from error
 
 
 @contextlib.contextmanager
-def _loading(metric: str, what: str) -> Iterator[None]:
-    """Load without chatter or a trace in the random state; whatever the libraries raise means: no weights."""
+def _loading(metric: str, source: str) -> Iterator[None]:
+    """Load silently and without changing the random state; any error means that the weights are not available."""
     try:
         with (
             warnings.catch_warnings(),
@@ -192,14 +193,14 @@ def _loading(metric: str, what: str) -> Iterator[None]:
         ):
             warnings.simplefilter("ignore")
             yield
-    except Exception as error:  # what torch.hub, the hub and their transports raise has no common class
+    except Exception as error:  # the errors of torch.hub, the hub and their transports have no common class
         raise BaseModelError(
-            f"the weights of the metric {metric!r} ({what}) can't be had ({_say(error)}). Connect once to download"
-            " them, or leave the metric out"
+            f"the weights of the metric {metric!r} ({source}) are not available ({_first_line(error)}). Connect once "
+            "to download them, or leave the metric out"
         ) from error
 
 
-def _say(error: Exception) -> str:
-    """The kind of an error and its first line."""
+def _first_line(error: Exception) -> str:
+    """Return the class of an error and the first line of its message."""
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__

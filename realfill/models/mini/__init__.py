@@ -1,1 +1,1 @@
-"""The packaged base: a small inpainting model that runs the whole job offline on a CPU."""
+"""The packaged base model: a small inpainting model that runs the whole pipeline offline on a CPU."""

@@ -1,8 +1,7 @@
-"""A linear autoencoder: square patches on their leading principal components.
+"""A linear autoencoder: it projects square patches onto their leading principal components.
 
-Each patch is decoded from its own latent and its neighbours', which removes most of the patches' edges. It needs no
-training but a decomposition and a regression, costs next to nothing, and loads wherever diffusers' ``AutoencoderKL``
-does.
+Each patch is decoded from its own latent and its neighbours, which hides most edges between patches. It is built by a
+decomposition and a regression instead of training, is very fast, and replaces diffusers' ``AutoencoderKL``.
 """
 
 from __future__ import annotations
@@ -15,14 +14,14 @@ from diffusers.models.modeling_outputs import AutoencoderKLOutput
 from diffusers.models.modeling_utils import ModelMixin
 from torch import nn
 
-_NO_VARIANCE = -30.0  # log variance, as low as DiagonalGaussianDistribution goes
+_NO_VARIANCE = -30.0  # log variance, the minimum of DiagonalGaussianDistribution
 
 
 class PatchAutoencoder(ModelMixin, ConfigMixin):
-    """Encode each patch of an image by a linear map, with ``AutoencoderKL``'s interface.
+    """Encodes each patch of an image by a linear map; has the interface of ``AutoencoderKL``.
 
-    ``block_out_channels`` has no meaning but its length, log2(patch_size) + 1, from which diffusers' pipelines derive
-    the size of a latent.
+    Only the length of ``block_out_channels`` matters: it is log2(patch_size) + 1, and diffusers' pipelines derive the
+    size of a latent from it.
     """
 
     @register_to_config
@@ -34,9 +33,9 @@ class PatchAutoencoder(ModelMixin, ConfigMixin):
         block_out_channels: tuple[int, ...] = (1, 1, 1, 1),
         decoder_reach: int = 0,
     ) -> None:
-        """Build the two maps; ``from_components`` or ``from_pretrained`` fills them.
+        """Build the two maps; ``from_components`` or ``from_pretrained`` sets their weights.
 
-        ``decoder_reach`` is how many neighbours on each side a patch is decoded from, besides its own latent.
+        ``decoder_reach`` is the number of neighbours on each side that a patch is decoded from.
         """
         super().__init__()
         if 2 ** (len(block_out_channels) - 1) != patch_size:
@@ -51,8 +50,8 @@ class PatchAutoencoder(ModelMixin, ConfigMixin):
 
         Args:
             mean: (3,), the mean colour, in [-1, 1].
-            components: (C, 3, P, P), orthonormal; P a power of two.
-            scale: (C,), what each coefficient is divided by to become a latent.
+            components: (C, 3, P, P), orthonormal; P is a power of two.
+            scale: (C,), divisor that turns each coefficient into a latent.
         """
         channels, _, patch_size, _ = components.shape
         blocks = (1,) * patch_size.bit_length()
@@ -69,26 +68,27 @@ class PatchAutoencoder(ModelMixin, ConfigMixin):
 
     @property
     def scale(self) -> torch.Tensor:
-        """(C,): what each coefficient is divided by to become a latent."""
+        """Divisor (C,) that turns each coefficient into a latent."""
         return 1 / self.encoder.weight.detach().flatten(1).norm(dim=1)
 
     @property
     def components(self) -> torch.Tensor:
-        """(C, 3, P, P), orthonormal."""
+        """Orthonormal components (C, 3, P, P)."""
         return self.encoder.weight.detach() * self.scale.view(-1, 1, 1, 1)
 
     @property
     def mean(self) -> torch.Tensor:
-        """(3,): the colour whose patches have the latents nearest to zero, in [-1, 1]."""
-        flat = self.components.sum((2, 3))  # (C, 3): what a flat patch of each primary projects to
+        """The colour (3,) in [-1, 1] whose patches have latents nearest to zero."""
+        flat = self.components.sum((2, 3))  # (C, 3): projection of a flat patch of each primary colour
         assert self.encoder.bias is not None
         return torch.linalg.lstsq(flat, -self.encoder.bias.detach() * self.scale).solution
 
     def with_decoder(self, weight: torch.Tensor, bias: torch.Tensor) -> PatchAutoencoder:
-        """Build the same encoder with another decoder.
+        """Return an autoencoder with the same encoder and another decoder.
 
         Args:
-            weight: (C, 3, S, S): what a latent adds to the pixels around it; S the patch's side times an odd number.
+            weight: (C, 3, S, S), contribution of a latent to the pixels around it; S is an odd multiple of the
+                patch's side.
             bias: (3,).
         """
         patch_size = self.config["patch_size"]
@@ -104,9 +104,9 @@ class PatchAutoencoder(ModelMixin, ConfigMixin):
     def encode(
         self, x: torch.Tensor, return_dict: bool = True
     ) -> AutoencoderKLOutput | tuple[DiagonalGaussianDistribution]:
-        """Map (B, 3, H, W) in [-1, 1] to a distribution without variance over (B, C, H / patch, W / patch).
+        """Encode images (B, 3, H, W) in [-1, 1] to a distribution without variance over (B, C, H / patch, W / patch).
 
-        In the precision of the weights, even under autocast: it takes no time that half precision could save.
+        The precision is that of the weights, even under autocast, because half precision would save no time.
         """
         with torch.autocast(x.device.type, enabled=False):
             mean = self.encoder(x)
@@ -116,9 +116,11 @@ class PatchAutoencoder(ModelMixin, ConfigMixin):
     def decode(
         self, z: torch.Tensor, return_dict: bool = True, generator: torch.Generator | None = None
     ) -> DecoderOutput | tuple[torch.Tensor]:
-        """Map (B, C, h, w) back to (B, 3, h * patch, w * patch); ``generator`` is taken for the pipelines' sake."""
+        """Decode latents (B, C, h, w) to images (B, 3, h * patch, w * patch); ``generator`` has no effect."""
         reach = self.config["decoder_reach"]
-        margin = 2 * reach * self.config["patch_size"]  # what the continued latents add, and half of each edge's patch
+        margin = (
+            2 * reach * self.config["patch_size"]
+        )  # pixels of the padded latents, and overhang of those at the edge
         sample = self.decoder(F.pad(z, (reach,) * 4, mode="replicate") if reach else z)
         if margin:
             sample = sample[..., margin:-margin, margin:-margin]

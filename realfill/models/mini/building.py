@@ -1,4 +1,4 @@
-"""Building a small base from nothing: the linear autoencoder, a spelling tokenizer, a small U-Net and text encoder."""
+"""Build a small base model: the linear autoencoder, a character-level tokenizer, a small U-Net and text encoder."""
 
 from __future__ import annotations
 
@@ -8,16 +8,17 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from diffusers import DDPMScheduler, StableDiffusionInpaintPipeline, UNet2DConditionModel
+from diffusers import DDPMScheduler, UNet2DConditionModel
 from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from realfill.io.images import ImageArray, resize
+from realfill.models.diffusion.files import StableDiffusionInpaintPipeline
 from realfill.models.mini.autoencoder import PatchAutoencoder
 
 _PROMPT_TOKENS = 16
 _TIME = "time_embedding.linear_1.weight"
-_LEAST_SINGULAR_VALUE = 1e-2  # of the largest
+_MIN_SINGULAR_VALUE = 1e-2  # relative to the largest
 
 
 def principal_components(
@@ -31,16 +32,16 @@ def principal_components(
 ) -> PatchAutoencoder:
     """Build the linear autoencoder from random patches at full and at half size.
 
-    Latents are scaled by the square root of their deviation, so that leading components keep more of the signal than
-    the last ones, and have a mean variance of 1.
+    Latents are divided by the square root of their standard deviation, so that leading components keep a larger
+    variance than the last ones. Their mean variance is 1.
 
     Args:
-        photos: where the patches come from.
-        patch_size: their side in pixels.
-        channels: components kept.
-        keep: an autoencoder whose components are the first; those added are of what it leaves, at its scale.
-        seed: of the choice of patches.
-        num_patches: how many.
+        photos: source of the patches.
+        patch_size: side of a patch in pixels.
+        channels: number of components.
+        keep: an autoencoder whose components come first; the others are computed from its residual.
+        seed: seed of the choice of patches.
+        num_patches: number of patches.
     """
     rng = np.random.default_rng(seed)
     patches = np.empty((num_patches, patch_size, patch_size, 3), np.float32)
@@ -55,8 +56,8 @@ def principal_components(
     known = np.zeros((0, flat.shape[1]), np.float32)
     if keep is not None:
         known = keep.components.flatten(1).numpy()
-        rest = np.eye(flat.shape[1], dtype=np.float32) - known.T @ known
-        vectors, _, _ = np.linalg.svd(rest @ covariance @ rest)
+        residual = np.eye(flat.shape[1], dtype=np.float32) - known.T @ known
+        vectors, _, _ = np.linalg.svd(residual @ covariance @ residual)
     else:
         vectors, _, _ = np.linalg.svd(covariance)
     components = np.concatenate([known, vectors.T])[:channels]
@@ -73,16 +74,16 @@ def principal_components(
 def regress_decoder(
     autoencoder: PatchAutoencoder, crops: torch.Tensor, *, reach: int = 1, noise: float = 0.05, seed: int = 0
 ) -> PatchAutoencoder:
-    """Give an autoencoder the linear decoder that brings back images best, from latents with a little noise.
+    """Fit a linear decoder to an autoencoder by least squares, from latents with a little noise.
 
-    Least squares of each patch on its own latent and its neighbours'. The noise stands for what a denoiser leaves.
+    Each patch is predicted from its own latent and its neighbours. The noise stands for the errors of a denoiser.
 
     Args:
-        autoencoder: its encoder stays.
+        autoencoder: autoencoder, whose encoder is kept.
         crops: (N, 3, H, W) in [0, 1].
-        reach: how many neighbours on each side a patch is decoded from.
-        noise: standard deviation, in latents.
-        seed: of the noise.
+        reach: number of neighbours on each side that a patch is decoded from.
+        noise: standard deviation of the noise, in latents.
+        seed: seed of the noise.
     """
     patch, channels, side = autoencoder.config["patch_size"], autoencoder.config["latent_channels"], 2 * reach + 1
     generator = torch.Generator().manual_seed(seed)
@@ -94,11 +95,11 @@ def regress_decoder(
         latents = latents + noise * torch.randn(latents.shape, generator=generator)
         around = F.unfold(F.pad(latents, (reach,) * 4, mode="replicate"), side).transpose(1, 2).flatten(0, 1).double()
         inputs = torch.cat([around, torch.ones(len(around), 1)], dim=1)
-        wanted = F.unfold(batch, patch, stride=patch).transpose(1, 2).flatten(0, 1).double()
+        target = F.unfold(batch, patch, stride=patch).transpose(1, 2).flatten(0, 1).double()
         gram += inputs.T @ inputs
-        cross += inputs.T @ wanted
+        cross += inputs.T @ target
     solved = torch.linalg.solve(gram, cross).float()
-    # neighbour (dy, dx) of a patch adds to it what that neighbour's latent adds at (-dy, -dx)
+    # the weight from neighbour (dy, dx) to a patch is the weight of a latent at offset (-dy, -dx)
     maps = solved[:-1].view(channels, side, side, 3, patch, patch).flip(1, 2)
     weight = maps.permute(0, 3, 1, 4, 2, 5).reshape(channels, 3, side * patch, side * patch)
     return autoencoder.with_decoder(weight, solved[-1].view(3, patch, patch).mean((1, 2)))
@@ -107,33 +108,33 @@ def regress_decoder(
 def widen(
     pipeline: StableDiffusionInpaintPipeline, autoencoder: PatchAutoencoder, width: int, *, seed: int = 0
 ) -> StableDiffusionInpaintPipeline:
-    """Give a base more latent channels and a wider first level; what its U-Net has learnt stays.
+    """Add latent channels to a base model and widen its first level, keeping what its U-Net has learnt.
 
-    The U-Net doesn't look at new latent channels yet, and predicts 0 for them. A wider level's channels are copies of
-    those there, and what listens to a channel shares its weights unevenly among the copies (Net2Net, Chen et al.
-    2016), so that they can part. What is predicted changes somewhat: groups that are normalised together aren't the
-    same any more, nor are the waves that time is embedded in. A few hundred steps of training mend it.
+    The U-Net ignores new latent channels at first and predicts 0 for them. New channels of a level are copies of old
+    ones. The weights that read a channel are split unevenly among its copies (Net2Net, Chen et al. 2016), so that the
+    copies can diverge. The predictions change a little, because group normalisation and the frequencies of the time
+    embedding change with the width. A few hundred training steps restore them.
 
     Args:
-        pipeline: the base.
-        autoencoder: the same, or one with more channels, the first ones the same.
-        width: channels of the U-Net's first level, as many as there are or more.
-        seed: of the shares.
+        pipeline: the base model.
+        autoencoder: its autoencoder, or one with more channels that begin with the same ones.
+        width: channels of the U-Net's first level, at least the current number.
+        seed: seed of the split.
 
     Raises:
-        ValueError: the level can't be made that wide.
+        ValueError: the level cannot have that width.
     """
     widths, groups = pipeline.unet.config.block_out_channels, pipeline.unet.config.norm_num_groups
     if width != widths[0] and (width < widths[0] or width % groups or width == widths[1]):
         raise ValueError(
-            f"the first level's width is {width}; legal for this base: {widths[0]}, or a larger multiple of {groups} "
-            f"other than {widths[1]}, the next level's"
+            f"the width of the first level is {width}; legal for this base model: {widths[0]}, or a larger multiple of "
+            f"{groups} other than {widths[1]}, the width of the next level"
         )
     old, new = pipeline.vae.config.latent_channels, autoencoder.config["latent_channels"]
     weights = dict(pipeline.unet.state_dict())
     inputs = weights["conv_in.weight"]
-    nothing = inputs.new_zeros(len(inputs), new - old, *inputs.shape[2:])
-    weights["conv_in.weight"] = torch.cat([inputs[:, :old], nothing, inputs[:, old:], nothing], dim=1)
+    zeros = inputs.new_zeros(len(inputs), new - old, *inputs.shape[2:])
+    weights["conv_in.weight"] = torch.cat([inputs[:, :old], zeros, inputs[:, old:], zeros], dim=1)
     for name in ("conv_out.weight", "conv_out.bias"):
         weights[name] = torch.cat([weights[name], weights[name].new_zeros(new - old, *weights[name].shape[1:])])
     unet: Any = UNet2DConditionModel.from_config(
@@ -147,10 +148,10 @@ def widen(
     )
     if width > widths[0]:
         generator = torch.Generator().manual_seed(seed)
-        waves = _translate_time(pipeline, unet)
+        time_weight = _translate_time(pipeline, unet)
         weights = {
-            name: waves if name == _TIME else _share_out(weights[name], wanted.shape, widths[0], width, generator)
-            for name, wanted in unet.state_dict().items()
+            name: time_weight if name == _TIME else _split(weights[name], tensor.shape, widths[0], width, generator)
+            for name, tensor in unet.state_dict().items()
         }
     unet.load_state_dict(weights)
     parts = {**pipeline.components, "unet": unet, "vae": autoencoder, "requires_safety_checker": False}
@@ -158,16 +159,16 @@ def widen(
 
 
 def _translate_time(pipeline: StableDiffusionInpaintPipeline, unet: UNet2DConditionModel) -> torch.Tensor:
-    """Fit the layer that takes the embedding of time to another U-Net's waves, by least squares over all timesteps."""
+    """Adapt the first layer of the time embedding to the frequencies of another U-Net, by least squares."""
     times = torch.arange(pipeline.scheduler.config.num_train_timesteps)
     embedded, before = (x.time_proj(times).double() for x in (unet, pipeline.unet))
-    # the slowest waves are nearly alike: without a bound their weights cancel out, beyond half precision
-    translation = torch.linalg.lstsq(embedded, before, rcond=_LEAST_SINGULAR_VALUE, driver="gelsd").solution.T.float()
+    # low frequencies are nearly equal; without a bound, their weights get large and cancel beyond half precision
+    translation = torch.linalg.lstsq(embedded, before, rcond=_MIN_SINGULAR_VALUE, driver="gelsd").solution.T.float()
     return pipeline.unet.state_dict()[_TIME] @ translation
 
 
-def _share_out(weight: torch.Tensor, shape: torch.Size, old: int, new: int, generator: torch.Generator) -> torch.Tensor:
-    """Copy outputs, and share inputs out, along axes where the last channels are of the widened level."""
+def _split(weight: torch.Tensor, shape: torch.Size, old: int, new: int, generator: torch.Generator) -> torch.Tensor:
+    """Copy output channels, and split the weights of input channels, along axes that end in the widened level."""
     for axis in range(min(2, weight.ndim)):
         if weight.shape[axis] == shape[axis]:
             continue
@@ -185,13 +186,13 @@ def _share_out(weight: torch.Tensor, shape: torch.Size, old: int, new: int, gene
 def build_pipeline(
     autoencoder: PatchAutoencoder, *, resolution: int, widths: tuple[int, int, int], seed: int = 0
 ) -> StableDiffusionInpaintPipeline:
-    """Build an untrained base around an autoencoder: U-Net, tokenizer, text encoder, schedule.
+    """Build an untrained base model around an autoencoder: U-Net, tokenizer, text encoder and noise schedule.
 
     Args:
-        autoencoder: decides the latents.
-        resolution: side in pixels of the images to train on.
+        autoencoder: autoencoder, which defines the latents.
+        resolution: side in pixels of the training images.
         widths: channels of the U-Net's levels, multiples of 32.
-        seed: of the random weights.
+        seed: seed of the random weights.
     """
     channels, width = autoencoder.config["latent_channels"], 64
     with torch.random.fork_rng(devices=[]):
@@ -217,7 +218,7 @@ def build_pipeline(
                 pad_token_id=tokenizer.pad_token_id,
             )
         )  # fmt: skip
-        nn.init.constant_(text_encoder.final_layer_norm.weight, 0.1)  # a whisper: the prompt says little here
+        nn.init.constant_(text_encoder.final_layer_norm.weight, 0.1)  # small, because the prompt says little here
     scheduler = DDPMScheduler(
         beta_schedule="squaredcos_cap_v2", prediction_type="sample", rescale_betas_zero_snr=True,
         timestep_spacing="trailing", clip_sample=False, steps_offset=1,
@@ -229,7 +230,7 @@ def build_pipeline(
 
 
 def spelling_tokenizer(num_tokens: int = _PROMPT_TOKENS) -> CLIPTokenizer:
-    """Build a tokenizer that spells, for prompts of up to ``num_tokens``: CLIP's byte alphabet, no merges."""
+    """Build a character-level tokenizer for prompts of up to ``num_tokens``: CLIP's byte alphabet without merges."""
     visible = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
     hidden = [b for b in range(256) if b not in visible]
     alphabet = [*(chr(b) for b in visible), *(chr(256 + i) for i in range(len(hidden)))]

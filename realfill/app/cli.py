@@ -1,0 +1,210 @@
+"""The command line: ``realfill run|fit|complete|rank|demo|bench|models|pretrain``."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import re
+import sys
+import traceback
+import warnings
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from typing import Annotated, Any, Union
+
+import tyro
+
+from realfill import __version__
+from realfill.app.commands.common import UsageError
+from realfill.app.options import Detail, in_options, make_registry
+from realfill.app.streams import UnbreakableStream
+from realfill.errors import RealFillError, StoppedError
+
+_COMMANDS = {
+    "run": "Fit a scene, complete it and rank the results.",
+    "fit": "Fit a base model to a scene and save the adapter.",
+    "complete": "Complete a scene with an adapter, or with a bare base model.",
+    "rank": "Rank completions that were written earlier.",
+    "demo": "Run the whole job on a real photo; a few minutes, no network, no GPU.",
+    "bench": "Measure methods on scenes with ground truth.",
+    "models": "List the base models.",
+    "pretrain": "Pre-train a small base model on a folder of photos.",
+}
+_SHELLS = ("bash", "zsh", "fish", "tcsh")
+_ABOUT = f"""Fill a hole in a photo with what other photos of the moment show there.
+
+realfill COMMAND --help shows the options used daily, realfill COMMAND --help-all all options. realfill --version prints
+the version. realfill --print-completion SHELL prints a completion script for {", ".join(_SHELLS)}."""
+_SEE_ALL = "--help shows the options used daily, --help-all all of them."
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run a command.
+
+    Args:
+        args: the arguments of the command line. ``None``: those of this process.
+
+    Returns:
+        The exit status: 0 done, 1 an error, 2 bad usage, 130 interrupted.
+    """
+    words = list(sys.argv[1:] if args is None else args)
+    with (
+        contextlib.redirect_stdout(UnbreakableStream(sys.stdout)),
+        contextlib.redirect_stderr(UnbreakableStream(sys.stderr)),
+        warnings.catch_warnings(),
+    ):
+        warnings.showwarning = _show_warning
+        status = _answer_or_run(words)
+        sys.stdout.flush()
+        return status
+
+
+def _answer_or_run(words: list[str]) -> int:
+    if words[:1] == ["--version"]:
+        print(f"realfill {__version__}")
+        return 0
+    try:
+        if words[:1] == ["--print-completion"]:
+            _print_completion(words[1:])
+            return 0
+        if {"-h", "--help", "--help-all"} & set(words):
+            _print_help(words)
+            return 0
+        command = _parse(words)
+    except UsageError as error:
+        return _fail(error, 2)
+    return _run(command)
+
+
+def _run(command: Callable[[], None]) -> int:
+    try:
+        command()
+    except UsageError as error:
+        return _fail(error, 2)
+    except (KeyboardInterrupt, StoppedError) as error:
+        kept = f"; {error}" if isinstance(error, KeyboardInterrupt) and error.args else ""
+        print(f"stopped{kept}; the same command resumes an unfinished job", file=sys.stderr)
+        return 130
+    except Exception as error:  # noqa: BLE001 - users get one line instead of a traceback
+        if getattr(getattr(command, "machine", command), "traceback", False):
+            traceback.print_exc()
+        return _fail(error, 1)
+    return 0
+
+
+def _fail(error: Exception, status: int) -> int:
+    """Print an error as one line."""
+    expected = isinstance(error, RealFillError | UsageError | ValueError | OSError)
+    kind = "" if expected else f"{type(error).__name__}: "
+    hint = ""
+    if isinstance(error, MemoryError | RuntimeError) and "memory" in str(error).lower():
+        hint = "; try a smaller --batch-size or --sample-batch-size, or --gradient-checkpointing True"
+    print(f"error: {kind}{in_options(' '.join(str(error).split()))}{hint}", file=sys.stderr)
+    return status
+
+
+def _show_warning(message: Warning | str, *_: object) -> None:
+    print(f"warning: {in_options(str(message))}", file=sys.stderr)
+
+
+def _load(name: str) -> type:
+    """Import the class of a command."""
+    return getattr(import_module(f"realfill.app.commands.{name}"), name.capitalize())
+
+
+def _command_name(words: Sequence[str]) -> str:
+    """Return the name of the command on the command line.
+
+    Raises:
+        UsageError: the first word is not a command.
+    """
+    if words and words[0] in _COMMANDS:
+        return words[0]
+    problem = f"there is no command {words[0]!r}" if words else "the command is missing"
+    raise UsageError(f"{problem}; legal: {', '.join(_COMMANDS)}; see realfill --help")
+
+
+def _parse(words: Sequence[str]) -> Callable[[], None]:
+    """Build a command from the command line.
+
+    Raises:
+        UsageError: it is not valid.
+    """
+    name = _command_name(words)
+    message = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(message):
+            return _call_tyro(_load(name), words[1:], prog=f"realfill {name}", detail="none")
+    except SystemExit:
+        raise UsageError(f"{_in_one_line(message.getvalue())}; see realfill {name} --help") from None
+    except ValueError as error:  # an illegal value of a command's own options
+        raise UsageError(f"{error}; see realfill {name} --help") from None
+
+
+def _in_one_line(box: str) -> str:
+    """Reduce tyro's boxed error message to one line with the value, what is legal, and the first suggestion."""
+    lines = [line.strip("│╭╮╰╯ ") for line in box.splitlines()][1:]  # the first line is a title
+    breaks = [i for i, line in enumerate(lines) if i > 0 and set(line) <= {"─", "-"}]
+    text, everything = " ".join(" ".join(lines[: breaks[0]] if breaks else lines).split()), "\n".join(lines)
+    text = re.sub(r"^-{9,} ", "", text)  # the rule under the title, if tyro draws no boxes
+    if missing := re.match(r"Missing from [\w ]+: (.+)", text):
+        return f"missing: {missing[1].replace(' (required)', ';').strip(' ;')}"
+    if choice := re.match(r"invalid choice '(.*)' for argument '(.*)'. Expected one of \((.*)\)", text):
+        legal = sorted({word.strip("' ") for word in choice[3].split(",")} - {"None", ""})
+        return f"{choice[2]} is {choice[1]!r}; legal: {', '.join(legal)}"
+    legal = re.search(r"Argument helptext:\s+--\S+(?:, --\S+)* (.+)", everything)
+    if legal and (value := re.match(r"Error parsing (--\S+): .* from \[(.*)\]", text)):
+        return f"{value[1]} is {value[2]}; legal: {legal[1]}"
+    guess = re.search(r"Perhaps you meant:\s+(--[\w-]+)", everything)
+    text = re.sub(r"^Error parsing \w+: ", "", text).strip(" .")
+    return text + (f"; did you mean {guess[1]}?" if guess is not None else "")
+
+
+def _print_help(words: Sequence[str]) -> None:
+    if words[0] not in _COMMANDS:
+        _call_tyro(_all_commands(with_options=False), ["--help"], prog="realfill", detail="none", description=_ABOUT)
+        return
+    command, prog = _load(words[0]), f"realfill {words[0]}"
+    if "--help-all" in words:
+        _call_tyro(command, ["--help"], prog=prog, detail="full")
+    else:
+        _call_tyro(command, ["--help"], prog=prog, detail="daily", description=f"{command.__doc__} {_SEE_ALL}")
+
+
+def _print_completion(words: Sequence[str]) -> None:
+    if len(words) != 1 or words[0] not in _SHELLS:
+        raise UsageError(f"--print-completion is {' '.join(words)!r}; legal: {', '.join(_SHELLS)}")
+    request = ["--tyro-write-completion", words[0], "-"]
+    _call_tyro(_all_commands(with_options=True), request, prog="realfill", detail="brief", description=_ABOUT)
+
+
+def _all_commands(*, with_options: bool) -> Any:
+    """Make the type of any command; without options, no command needs to be imported."""
+    return Union[  # noqa: UP007 - it is built at run time
+        tuple(
+            Annotated[
+                Any,
+                tyro.conf.subcommand(
+                    name=name, description=summary, constructor_factory=_loader(name if with_options else "models")
+                ),
+            ]
+            for name, summary in _COMMANDS.items()
+        )
+    ]
+
+
+def _loader(name: str) -> Callable[[], type]:
+    return lambda: _load(name)
+
+
+def _call_tyro(form: Any, words: Sequence[str], *, prog: str, detail: Detail, description: str | None = None) -> Any:
+    """Call tyro, which exits after it has printed help, a completion script or an error."""
+    try:
+        return tyro.cli(form, args=words, prog=prog, description=description, registry=make_registry(detail))
+    except SystemExit as stop:
+        if stop.code not in (None, 0):
+            raise
+
+
+if __name__ == "__main__":
+    sys.exit(main())

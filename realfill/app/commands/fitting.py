@@ -1,0 +1,86 @@
+"""Code that ``run`` and ``fit`` share: the choice of the base model, and the fit with its checkpoint."""
+
+from __future__ import annotations
+
+import dataclasses
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from realfill.app.commands.common import MachineOptions, UsageError
+from realfill.app.commands.jobs import forget_job
+from realfill.config import FitConfig, WindowConfig
+from realfill.errors import OutputError
+
+if TYPE_CHECKING:
+    from realfill.models.diffusion.adapter import Adapter
+    from realfill.scene.scene import Scene
+
+# Modules that need torch, OpenCV or matplotlib are imported where they are used, so that --help answers at once.
+# ruff: noqa: PLC0415
+
+_CHECKPOINTS = "checkpoint"  # folder within the output folder
+
+
+def choose_base(fit: FitConfig, base: str | None, machine: MachineOptions) -> FitConfig:
+    """Set the base model of a fit.
+
+    Raises:
+        UsageError: no base model is named and there is no GPU, on which the default base model is meant to be fitted.
+    """
+    from realfill.compute.devices import resolve_device
+
+    if base is None and resolve_device(machine.device).type == "cpu":
+        raise UsageError(
+            f"a fit of the default base model {fit.base} takes days without a GPU; use --base mini, which takes "
+            f"minutes, or --base {fit.base} to start it anyway"
+        )
+    return fit if base is None else dataclasses.replace(fit, base=base)
+
+
+def fit_and_save(
+    scene: Scene, config: FitConfig, window: WindowConfig, output: Path, folder: Path, machine: MachineOptions,
+    *, overwrite: bool,
+) -> Adapter | None:  # fmt: skip
+    """Fit a scene, with a checkpoint in the output folder, and save the adapter.
+
+    Returns:
+        The adapter; ``None`` in a process that only helps the one that saves.
+    """
+    from realfill.compute.devices import is_main_process
+    from realfill.pipeline import fit
+
+    adapter = fit(
+        scene, config, window=window, checkpoint_dir=output / _CHECKPOINTS, overwrite=overwrite,
+        progress=machine.progress, **machine.keywords,
+    )  # fmt: skip
+    if not is_main_process():
+        return None
+    if overwrite:
+        forget_job(output)
+    adapter.save(folder, overwrite=True)
+    return adapter
+
+
+def require_no_adapter(folder: Path, output: Path, *, overwrite: bool) -> None:
+    """Check that no adapter would be replaced. One beside a checkpoint belongs to an unfinished job.
+
+    Raises:
+        OutputError: the folder holds an adapter.
+    """
+    from realfill.models.diffusion.adapter import MANIFEST_NAME, WEIGHTS_NAME
+
+    present = any((folder / name).exists() for name in (MANIFEST_NAME, WEIGHTS_NAME))
+    if present and not (overwrite or (output / _CHECKPOINTS).exists()):
+        raise OutputError(
+            f"{str(folder)!r} already holds an adapter; choose another folder, or replace it with --overwrite"
+        )
+
+
+def remove_checkpoint(output: Path) -> None:
+    """Remove the checkpoint of a finished job."""
+    from realfill.training.checkpoint import CHECKPOINT_NAME
+
+    (output / _CHECKPOINTS / CHECKPOINT_NAME).unlink(missing_ok=True)
+    with suppress(OSError):  # it does not exist, or holds other files
+        (output / _CHECKPOINTS).rmdir()

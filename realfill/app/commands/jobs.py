@@ -1,0 +1,179 @@
+"""Jobs: the request that an output folder belongs to, and its state.
+
+``job.json`` in the output folder records the request: the resolved settings, the base model and hashes of the inputs.
+The same command again then finds its work done or resumes it, and a different one is refused.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+from realfill.config import FitConfig, RankConfig, SampleConfig, WindowConfig
+from realfill.errors import BaseModelError, OutputError
+
+if TYPE_CHECKING:
+    from realfill.models.diffusion.adapter import Adapter
+    from realfill.scene.scene import Scene
+
+# Modules that need torch, OpenCV or matplotlib are imported where they are used, so that --help answers at once.
+# ruff: noqa: PLC0415
+
+JOB_NAME = "job.json"
+State: TypeAlias = Literal["new", "unfinished", "done"]
+Request: TypeAlias = Mapping[str, Any]
+
+# Fields that do not change the result: those about speed, and presets, once they are resolved.
+_WITHOUT_EFFECT = {
+    "fit": ("preset", "checkpoint_every", "gradient_accumulation_steps", "gradient_checkpointing", "compile"),
+    "sample": ("preset", "batch_size"),
+}
+
+
+@contextmanager
+def in_output(folder: Path) -> Iterator[None]:
+    """Hold the lock of an output folder while a command reads and writes it; every command that writes needs it.
+
+    Raises:
+        OutputError: another process holds the folder, or it cannot be written to.
+    """
+    from realfill.results.lock import locked
+
+    with locked(folder):
+        yield
+
+
+def make_request(
+    command: str,
+    base: str,
+    *,
+    scene: Scene | None = None,
+    adapter: Adapter | None = None,
+    fit: FitConfig | None = None,
+    sample: SampleConfig | None = None,
+    window: WindowConfig | None = None,
+    ranking: RankConfig | None = None,
+    inputs: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Describe everything that decides the result of a command, as plain JSON values.
+
+    Args:
+        command: name of the command.
+        base: name or directory of the base model.
+        scene: the scene; the request holds its hashes.
+        adapter: the adapter that completes the scene.
+        fit: settings of the fit, which are resolved if the base model is on this machine.
+        sample: settings of the sampler, resolved in the same way.
+        window: settings of the windows, resolved in the same way.
+        ranking: settings of the ranking, resolved in the same way.
+        inputs: further plain JSON values.
+    """
+    from realfill.models.diffusion.hub import Card, locate
+
+    try:
+        card = Card.load(locate(base, local_files_only=True))
+    except BaseModelError:
+        card = Card()
+    request: dict[str, Any] = {"command": command, "base": base, **(inputs or {})}
+    fitted = adapter.config if adapter is not None else fit.resolve(card.fit) if fit is not None else None
+    if adapter is not None:
+        request["adapter"] = {"fit": adapter.config.to_dict(), "manifest": dict(adapter.manifest)}
+    elif fitted is not None:
+        request["fit"] = fitted.to_dict()
+    if sample is not None:
+        request["sample"] = (sample.following(fitted) if fitted is not None else sample).resolve(card.sample).to_dict()
+    if window is not None:
+        defaults = adapter.window.to_dict() if adapter is not None else card.window
+        request["window"] = window.resolve(defaults).to_dict()
+    if ranking is not None:
+        request["ranking"] = ranking.resolve(card.rank).to_dict()
+    if scene is not None:
+        request["scene"] = _hash_inputs(scene)
+    for part, names in _WITHOUT_EFFECT.items():
+        request[part] = {k: v for k, v in request.get(part, {}).items() if k not in names}
+    return json.loads(json.dumps({k: v for k, v in request.items() if v != {}}))
+
+
+def find_job(
+    folder: Path, request: Request, *, result: str, overwrite: bool = False, ignoring: tuple[str, ...] = ()
+) -> State:
+    """Compare the request that a folder belongs to with this one.
+
+    Args:
+        folder: the output folder.
+        request: the result of ``make_request``.
+        result: name of a file without which the folder holds no result.
+        overwrite: the results in the folder may be replaced.
+        ignoring: settings that may differ, such as ``sample seed``.
+
+    Returns:
+        ``new`` if the folder belongs to no request, ``unfinished`` or ``done`` if it belongs to this one.
+
+    Raises:
+        OutputError: the folder belongs to a different request.
+    """
+    try:
+        recorded = json.loads((folder / JOB_NAME).read_text(encoding="utf-8"))
+        previous, state = dict(recorded["request"]), recorded["state"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return "new"
+    if overwrite or not (folder / result).is_file():
+        return "new"
+    different = [line for line in _differences(previous, request) if line.split(":")[0] not in ignoring]
+    if different:
+        raise OutputError(
+            f"{str(folder)!r} holds the result of a different request ({'; '.join(different[:3])}). Choose another "
+            "folder, or replace the result with --overwrite"
+        )
+    return "done" if state == "done" else "unfinished"
+
+
+def record_job(folder: Path, request: Request, *, done: bool) -> None:
+    """Write ``job.json``."""
+    values = {"state": "done" if done else "unfinished", "request": request}
+    partial = folder / f"{JOB_NAME}.partial"
+    partial.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
+    partial.replace(folder / JOB_NAME)
+
+
+def read_request(folder: Path) -> Request | None:
+    """Read the request that a folder belongs to; ``None`` if there is none."""
+    try:
+        return json.loads((folder / JOB_NAME).read_text(encoding="utf-8"))["request"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def forget_job(folder: Path) -> None:
+    """Remove ``job.json``, before the result that it describes is replaced."""
+    (folder / JOB_NAME).unlink(missing_ok=True)
+
+
+def hash_file(path: Path) -> str:
+    """Hash the content of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:32]
+
+
+def _hash_inputs(scene: Scene) -> dict[str, Any]:
+    """Hash the known pixels, the mask and the references, and the target's known pixels in the file's own depth."""
+    from realfill.results.provenance import hash_array, hash_scene
+
+    original = scene.original.blanked(scene.mask)
+    profile = hashlib.sha256(original.icc_profile or b"").hexdigest()[:32]
+    return {**hash_scene(scene), "file": hash_array(original.pixels), "profile": profile}
+
+
+def _differences(previous: Request, request: Request, prefix: str = "") -> Iterator[str]:
+    """Name the values in which two requests differ, such as ``num_steps: 2000 instead of 500``."""
+    for name in sorted({*previous, *request}):
+        old, new = previous.get(name), request.get(name)
+        if isinstance(old, Mapping) and isinstance(new, Mapping):
+            yield from _differences(old, new, f"{prefix}{name} ")
+        elif old != new:
+            short = prefix != "scene " and all(len(str(value)) <= 30 for value in (old, new))
+            yield f"{prefix}{name}: {old!r} instead of {new!r}" if short else f"{prefix}{name}: changed"

@@ -1,0 +1,41 @@
+"""``realfill models``: the base models by name."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from realfill.config import FitConfig, RankConfig, SampleConfig, WindowConfig
+from realfill.errors import BaseModelError
+
+# Modules that need torch, OpenCV or matplotlib are imported where they are used, so that --help answers at once.
+# ruff: noqa: PLC0415
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Models:
+    """List the base models with their source and size, and tell whether they are on this machine."""
+
+    recipes: bool = False
+    """Also print the default settings for each base model: its own if it is on this machine, else the paper's."""
+
+    def __call__(self) -> None:
+        """Run the command."""
+        from realfill.models.diffusion.hub import BASES, Card, locate
+
+        for name, source in BASES.items():
+            card = Card()
+            try:
+                directory = locate(name, local_files_only=True)
+                card = Card.load(directory)
+                megabytes = sum(f.stat().st_size for f in directory.rglob("*") if f.is_file()) / 1e6
+                state = f"present, {megabytes:,.0f} MB"
+            except BaseModelError:
+                state = f"not on this machine, about {source.download_gb:g} GB to download"
+            print(f"{name:6} {source.about}\n       {state}")
+            for repository in source.repositories:
+                print(f"       {repository}")
+            if self.recipes:
+                print(f"       {FitConfig().resolve(card.fit)}")
+                print(f"       {SampleConfig().resolve(card.sample)}")
+                print(f"       {WindowConfig().resolve(card.window)}")
+                print(f"       {RankConfig().resolve(card.rank)}")

@@ -1,0 +1,115 @@
+"""Code that ``run`` and ``complete`` share: sampling that can be stopped, resumed and extended."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from realfill.app.commands.common import MachineOptions, OutputOptions
+from realfill.app.commands.jobs import Request, State, record_job
+from realfill.app.commands.stopping import StopOnInterrupt
+from realfill.config import RankConfig, SampleConfig, WindowConfig
+
+if TYPE_CHECKING:
+    from realfill.models.diffusion.adapter import Adapter
+    from realfill.results.completions import Completions
+    from realfill.scene.scene import Scene
+
+# Modules that need torch, OpenCV or matplotlib are imported where they are used, so that --help answers at once.
+# ruff: noqa: PLC0415
+
+
+class Stopped(KeyboardInterrupt):
+    """Ctrl-C ended the sampling, and the finished completions were written."""
+
+
+def check_output(folder: Path, scene: Scene, files: OutputOptions, state: State) -> None:
+    """Check, before anything expensive, that completions can be written to a folder.
+
+    Raises:
+        OutputError: the folder holds completions of another request, or cannot be written to.
+        ValueError: the file format cannot hold an image of this size.
+    """
+    from realfill.io.writing import require_size
+    from realfill.results.completions import check_output
+
+    require_size(scene.original, files.file_format)
+    check_output(folder, overwrite=files.overwrite or state != "new")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sampling:
+    """The sampling job of a command: the scene, its settings, and the output folder."""
+
+    scene: Scene
+    source: Adapter | str
+    sample: SampleConfig
+    window: WindowConfig | None
+    ranking: RankConfig
+    output: Path
+    files: OutputOptions
+    machine: MachineOptions
+    request: Request
+
+    def run(self, *, resume: bool) -> Completions:
+        """Sample all seeds of the request and write them.
+
+        Args:
+            resume: keep the completions in the output folder, and sample only the seeds that it lacks.
+
+        Raises:
+            Stopped: Ctrl-C ended the sampling; the finished seeds are written.
+        """
+        previous = self._load() if resume else None
+        first, number = self.request["sample"]["seed"], self.request["sample"]["num_samples"]
+        present = {c.seed for c in previous} if previous is not None else set()
+        missing = [seed for seed in range(first, first + number) if seed not in present]
+        return self._sample_and_write(previous, missing, self.request)
+
+    def extend(self, request: Request) -> Completions:
+        """Add seeds after the last one in the output folder.
+
+        Args:
+            request: the request to record in the folder.
+
+        Raises:
+            Stopped: Ctrl-C ended the sampling; the finished seeds are written.
+        """
+        previous = self._load()
+        first, number = self.request["sample"]["seed"], self.request["sample"]["num_samples"]
+        first = max(first, 1 + max(c.seed for c in previous))
+        return self._sample_and_write(previous, list(range(first, first + number)), request)
+
+    def _load(self) -> Completions:
+        from realfill.results.completions import Completions
+
+        return Completions.load(self.output, self.scene)
+
+    def _sample_and_write(self, previous: Completions | None, seeds: list[int], request: Request) -> Completions:
+        with StopOnInterrupt() as stop:
+            completions = self._complete(previous, seeds, stop)
+        self.files.write(completions, self.output)
+        record_job(self.output, request, done=not stop.requested)
+        if stop.requested:
+            raise Stopped(f"{len(completions)} finished completions are written to {self.output}")
+        return completions
+
+    def _complete(self, previous: Completions | None, seeds: list[int], stop: StopOnInterrupt) -> Completions:
+        """Sample seeds and merge them with earlier completions. All are ranked anew: some scores are relative."""
+        from realfill.pipeline import complete
+        from realfill.ranking.rank import rank
+
+        completions = previous
+        if seeds:
+            config = dataclasses.replace(self.sample, seed=seeds[0], num_samples=len(seeds))
+            completions = complete(
+                self.scene, self.source, config, window=self.window, ranking=self.ranking, on_step=stop.on_step,
+                progress=self.machine.progress, **self.machine.keywords,
+            )  # fmt: skip
+            completions = completions if previous is None else previous.merged(completions)
+        assert completions is not None
+        if previous is None or stop.requested or not self.scene.references:
+            return completions
+        return rank(completions, device=self.machine.device, on_step=stop.on_step, progress=self.machine.progress)

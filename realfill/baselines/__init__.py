@@ -1,1 +1,0 @@
-"""Methods to compare with: each prepared once for a scene, then sampled for any number of seeds."""

@@ -1,0 +1,4 @@
+"""The methods that the benchmark compares, each behind the ``Method`` protocol.
+
+Pipelines of other libraries may be wrapped here.
+"""

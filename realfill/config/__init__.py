@@ -1,0 +1,26 @@
+"""The settings of an experiment, each with its unit, its legal values and the source of its default.
+
+A field that is left ``None`` is filled in this order: the preset; the base model's card; the paper (RealFill, Tang et
+al., SIGGRAPH 2024) or, where the paper says nothing, a value of ours. The last one stands beside the field, as
+``auto(...)``. Adapters and completions store the final values. The machine (device, precision of the
+weights, folders, progress) is not part of the experiment and belongs in keyword arguments.
+"""
+
+from realfill.config.fit import (
+    MAX_REFERENCES,
+    FitConfig,
+    FitSettings,
+    LrScheduler,
+    Precision,
+    Preset,
+    TrainableName,
+)
+from realfill.config.rank import MatcherName, RankConfig, RankSettings, ScoreBy
+from realfill.config.sample import Blend, GuidanceFrom, SampleConfig, SampleSettings, Scheduler
+from realfill.config.window import WindowConfig, WindowSettings
+
+__all__ = [
+    "MAX_REFERENCES", "Blend", "FitConfig", "FitSettings", "GuidanceFrom", "LrScheduler", "MatcherName",
+    "Precision", "Preset", "RankConfig", "RankSettings", "SampleConfig", "SampleSettings", "Scheduler", "ScoreBy",
+    "TrainableName", "WindowConfig", "WindowSettings",
+]  # fmt: skip

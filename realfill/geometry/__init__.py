@@ -1,0 +1,4 @@
+"""Geometry between photos of one scene: matched keypoints, scales, and references warped to the target view.
+
+Contains no networks other than matchers, and knows nothing about models or training.
+"""

@@ -1,0 +1,145 @@
+"""Adapter: the LoRA of a fit as a folder of a few megabytes that any diffusers pipeline can load."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+
+from realfill.config import FitSettings, WindowSettings
+from realfill.errors import AdapterError, OutputError
+from realfill.models.diffusion.hub import ADAPTER_NAME, INDEX_NAME
+
+WEIGHTS_NAME = "pytorch_lora_weights.safetensors"  # the name that diffusers looks for
+MANIFEST_NAME = ADAPTER_NAME
+PARTS = ("unet", "text_encoder")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Adapter:
+    """The result of ``fit``: a LoRA for one scene and one base model (paper, section 3.2).
+
+    Attributes:
+        tensors: LoRA matrices, float16, by diffusers' names (``unet.<layer>.lora_A.weight``).
+        config: settings of the fit.
+        window: windows that the adapter was fitted for.
+        fingerprint: fingerprint of the base model's weights.
+        losses: the loss of each step.
+        manifest: versions, duration, and hashes of the known pixels that were used; plain JSON values.
+    """
+
+    tensors: Mapping[str, torch.Tensor]
+    config: FitSettings
+    window: WindowSettings
+    fingerprint: str
+    losses: tuple[float, ...] = ()
+    manifest: Mapping[str, Any]
+
+    @property
+    def base(self) -> str:
+        """Name of the base model."""
+        return self.config.base
+
+    def save(self, directory: str | PathLike[str], *, overwrite: bool = False) -> None:
+        """Write ``pytorch_lora_weights.safetensors`` and ``adapter.json``.
+
+        Stock diffusers reads the folder with ``pipe.load_lora_weights(directory)``.
+
+        Raises:
+            OutputError: the folder already holds an adapter, and ``overwrite`` is not set.
+        """
+        folder = Path(directory)
+        if not overwrite and ((folder / WEIGHTS_NAME).exists() or (folder / MANIFEST_NAME).exists()):
+            raise OutputError(f"{str(folder)!r} already holds an adapter; choose another folder, or set overwrite=True")
+        metadata = {f"{part}.{k}": v for part in PARTS for k, v in (self.lora_metadata(part) or {}).items()}
+        header = {"format": "pt", "lora_adapter_metadata": json.dumps(metadata, indent=2, sort_keys=True)}
+        values = {
+            "config": self.config.to_dict(),
+            "window": self.window.to_dict(),
+            "fingerprint": self.fingerprint,
+            "losses": [round(x, 6) for x in self.losses],
+            "manifest": dict(self.manifest),
+        }
+        folder.mkdir(parents=True, exist_ok=True)
+        weights, manifest = save(dict(self.tensors), metadata=header), json.dumps(values, indent=1) + "\n"
+        _write_whole(folder, {WEIGHTS_NAME: weights, MANIFEST_NAME: manifest.encode()})
+
+    @classmethod
+    def load(cls, directory: str | PathLike[str]) -> Adapter:
+        """Read a folder that ``save`` wrote.
+
+        Raises:
+            AdapterError: the folder holds no adapter, or a damaged one.
+        """
+        folder = Path(directory)
+        if (folder / INDEX_NAME).is_file():
+            raise AdapterError(
+                f"{str(folder)!r} is a base model, not an adapter; give it as the base model: --base {folder} on the "
+                f"command line, or FitConfig(base={str(folder)!r})"
+            )
+        for name in (WEIGHTS_NAME, MANIFEST_NAME):
+            if not (folder / name).is_file():
+                raise AdapterError(
+                    f"{str(folder)!r} holds no adapter, because {name} is missing; legal: a folder that "
+                    "Adapter.save() or `realfill fit` wrote"
+                )
+        try:
+            values = json.loads((folder / MANIFEST_NAME).read_text(encoding="utf-8"))
+            adapter = cls(
+                tensors=load_file(folder / WEIGHTS_NAME),
+                config=FitSettings.from_dict(values["config"]),
+                window=WindowSettings.from_dict(values["window"]),
+                fingerprint=values["fingerprint"],
+                losses=tuple(values["losses"]),
+                manifest=values["manifest"],
+            )
+            adapter._check_tensors()
+        except (ValueError, TypeError, KeyError, AttributeError, SafetensorError) as error:
+            raise AdapterError(
+                f"the adapter in {str(folder)!r} is damaged or from another version ({error}); fit again"
+            ) from error
+        return adapter
+
+    def lora_metadata(self, part: str) -> dict[str, Any] | None:
+        """Describe the LoRA of ``unet`` or ``text_encoder`` as peft's config does; ``None`` if it has none."""
+        names = (n.removeprefix(f"{part}.") for n in self.tensors if n.startswith(f"{part}."))
+        layers = sorted({name.rsplit(".lora_", 1)[0] for name in names})
+        if not layers:
+            return None
+        scaled = self.config.trainable == "lora" or part == "text_encoder"
+        alpha = self.config.lora_alpha if scaled else self.config.lora_rank
+        return {"r": self.config.lora_rank, "lora_alpha": alpha, "lora_dropout": 0.0, "target_modules": layers}
+
+    def _check_tensors(self) -> None:
+        rank, names = self.config.lora_rank, set(self.tensors)
+        for name, tensor in self.tensors.items():
+            layer, _, matrix = name.rpartition(".lora_")
+            other = f"{layer}.lora_{'B' if matrix.startswith('A') else 'A'}.weight"
+            if other not in names or tensor.shape[0 if matrix.startswith("A") else 1] != rank:
+                raise ValueError(f"{name} has no counterpart, or its rank is not {rank}")
+        if not names:
+            raise ValueError("it holds no tensors")
+
+    def __repr__(self) -> str:
+        size = sum(t.numel() * t.element_size() for t in self.tensors.values()) / 1e6
+        return f"Adapter(base {self.base!r}, {len(self.losses)} steps, {size:.1f} MB)"
+
+
+def _write_whole(folder: Path, contents: Mapping[str, bytes]) -> None:
+    """Write files by name; a failure leaves the folder unchanged."""
+    partials = {name: folder / f"{name}.partial" for name in contents}
+    try:
+        for name, partial in partials.items():
+            partial.write_bytes(contents[name])
+        for name, partial in partials.items():
+            partial.replace(folder / name)
+    finally:
+        for partial in partials.values():
+            partial.unlink(missing_ok=True)

@@ -1,0 +1,188 @@
+"""DiffusionFamily: the protocol by which sampling and training use an inpainting diffusion model.
+
+A new family implements this protocol. Its input channels, text encoder and value ranges stay behind it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import torch
+from torch import nn
+
+from realfill.config import Scheduler
+
+
+class DiffusionFamily(Protocol):
+    """A loaded base model on a device.
+
+    Images are (B, 3, H, W), uint8 or float in [0, 1], and latents (B, C, h, w) float32, scaled for the denoiser.
+    Each latent covers ``vae_scale_factor`` pixels on each side.
+    """
+
+    @property
+    def base(self) -> str:
+        """Name of the base model."""
+        ...
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the weights."""
+        ...
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Precision of the weights."""
+        ...
+
+    @property
+    def resolution(self) -> int:
+        """Side in pixels of the square images that the base model was trained on."""
+        ...
+
+    @property
+    def vae_scale_factor(self) -> int:
+        """Side of a latent in pixels; the sides of images are multiples of it."""
+        ...
+
+    @property
+    def unet(self) -> Any:
+        """The denoising network."""
+        ...
+
+    @property
+    def text_encoder(self) -> Any:
+        """The text encoder."""
+        ...
+
+    @property
+    def parts(self) -> Mapping[str, nn.Module]:
+        """The networks that ``predict`` and ``encode_prompt`` run, by name."""
+        ...
+
+    @property
+    def unfitted(self) -> DiffusionFamily | None:
+        """The base model without an adapter, for guidance away from it; ``None`` if no copy was kept."""
+        ...
+
+    @property
+    def width(self) -> int:
+        """Channels of the denoiser's first level, which the memory of a training step is proportional to."""
+        ...
+
+    @property
+    def num_bytes(self) -> int:
+        """Size of all weights in bytes."""
+        ...
+
+    def latent_shape(self, size: tuple[int, int]) -> tuple[int, int, int]:
+        """Return the shape (C, h, w) of the latents of an image of ``size`` (height, width)."""
+        ...
+
+    def known_latents(self, known: torch.Tensor) -> torch.Tensor:
+        """Reduce a mask of known pixels to latents; a latent is known if all of its pixels are.
+
+        Args:
+            known: (B, 1, H, W) bool, True = known.
+
+        Returns:
+            (B, 1, h, w) bool.
+        """
+        ...
+
+    def encode(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Encode images.
+
+        Returns:
+            Mean and standard deviation of the VAE's posterior, each (B, C, h, w). The mean is also its mode.
+        """
+        ...
+
+    def decode(self, latents: torch.Tensor) -> torch.Tensor:
+        """Decode latents to images, float32 in [0, 1]."""
+        ...
+
+    def encode_prompt(self, prompts: Sequence[str]) -> torch.Tensor:
+        """Encode B prompts to embeddings (B, L, D)."""
+        ...
+
+    def prepare_mask_latents(self, images: torch.Tensor, hole: torch.Tensor) -> torch.Tensor:
+        """Prepare the mask and masked-image latents, which tell the denoiser which pixels are known.
+
+        Args:
+            images: the images. Pixels in the hole are blanked first and have no influence.
+            hole: (B, 1, H, W) bool, True = hidden.
+
+        Returns:
+            (B, M, h, w) float32; M depends on the family.
+        """
+        ...
+
+    def predict(
+        self, noisy: torch.Tensor, timesteps: torch.Tensor, mask_latents: torch.Tensor, embeddings: torch.Tensor
+    ) -> torch.Tensor:
+        """Run the denoiser.
+
+        Args:
+            noisy: (B, C, h, w).
+            timesteps: (B,).
+            mask_latents: (B, M, h, w) from ``prepare_mask_latents``.
+            embeddings: (B, L, D) from ``encode_prompt``.
+
+        Returns:
+            (B, C, h, w) float32: noise, velocity or clean latents, as the base model was trained.
+        """
+        ...
+
+    def make_scheduler(self, name: Scheduler, num_inference_steps: int, *, strength: float = 1.0) -> Any:
+        """Build a sampler of diffusers for the model's noise schedule and set its timesteps, on the CPU.
+
+        Args:
+            name: name of the sampler.
+            num_inference_steps: number of steps to take. These are the sampler's last timesteps.
+            strength: share of the noise schedule that these steps cover, in (0, 1]; 1 starts from pure noise.
+        """
+        ...
+
+    def diffuse(
+        self, latents: torch.Tensor, noise: torch.Tensor, quantiles: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Add noise for a training step.
+
+        Args:
+            latents: (B, C, h, w).
+            noise: (B, C, h, w), standard normal.
+            quantiles: (B,) in [0, 1], the position in the noise schedule; 1 is its noisiest end.
+
+        Returns:
+            The noisy latents (B, C, h, w), the timesteps (B,), the target of ``predict`` (B, C, h, w), and the weight
+            of each squared error (B, 1, 1, 1). The weight is 1 for predicted noise and velocity. For predicted
+            latents it turns their error into that of the velocity that they imply (Li & He 2025, "Back to basics"),
+            up to a bound.
+        """
+        ...
+
+    def prepare_training(self, *, gradient_checkpointing: bool, compiled: bool, half_precision: bool) -> None:
+        """Switch the denoiser to training.
+
+        Args:
+            gradient_checkpointing: recompute activations in the backward pass.
+            compiled: compile the repeated blocks at their first use.
+            half_precision: whether training computes in half precision.
+        """
+        ...
+
+    def lora_layers(self, targets: Sequence[str]) -> dict[str, nn.Linear | nn.Conv2d]:
+        """Find the denoiser's layers that receive a LoRA.
+
+        Args:
+            targets: ends of layer names, such as ``to_q``. ``*`` stands for all linear layers and convolutions.
+
+        Returns:
+            Name to layer.
+
+        Raises:
+            ValueError: no layer matches one of the targets.
+        """
+        ...

@@ -1,0 +1,66 @@
+"""Pipelines as files: load a folder in diffusers' layout, write one, and compute a fingerprint of the weights."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import UNet2DConditionModel
+
+from realfill.models.mini.autoencoder import PatchAutoencoder
+from realfill.models.quiet import quiet
+
+with quiet():  # the first import of a pipeline logs that torchvision is missing, which nothing here needs
+    from diffusers import StableDiffusionInpaintPipeline
+
+_SCHEDULE_KEYS = ("prediction_type", "beta_schedule", "beta_start", "beta_end", "rescale_betas_zero_snr")
+
+
+def load_pipeline(directory: Path) -> StableDiffusionInpaintPipeline:
+    """Load a pipeline without using the network; the errors are those of the libraries."""
+    parts: dict[str, Any] = {"safety_checker": None, "feature_extractor": None, "image_encoder": None}
+    config = PatchAutoencoder.load_config(directory / "vae")
+    if isinstance(config, dict) and config.get("_class_name") == "PatchAutoencoder":
+        parts["vae"] = PatchAutoencoder.from_pretrained(directory / "vae")
+    variant = "fp16" if any((directory / "unet").glob("*.fp16.safetensors")) else None
+    with quiet():
+        pipeline = StableDiffusionInpaintPipeline.from_pretrained(
+            directory, variant=variant, requires_safety_checker=False, local_files_only=True, **parts
+        )
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def compute_fingerprint(pipeline: StableDiffusionInpaintPipeline) -> str:
+    """Hash the noise schedule and each tensor's name, shape and some values, rounded to half precision."""
+    schedule = {k: pipeline.scheduler.config.get(k) for k in _SCHEDULE_KEYS}
+    digest = hashlib.sha256(json.dumps(schedule, sort_keys=True, default=str).encode())
+    for model in (pipeline.unet, pipeline.text_encoder, pipeline.vae):
+        for name, tensor in sorted(model.state_dict().items()):
+            values = tensor.detach().flatten()
+            values = values[:: max(1, len(values) // 64)].to("cpu", torch.float16)
+            digest.update(f"{name} {tuple(tensor.shape)}".encode())
+            digest.update(values.numpy().tobytes())
+    return digest.hexdigest()[:32]
+
+
+def save_pipeline(pipeline: StableDiffusionInpaintPipeline, directory: Path) -> None:
+    """Write a pipeline with its U-Net in half precision; the pipeline itself does not change."""
+    unet = UNet2DConditionModel.from_config(pipeline.unet.config)
+    unet.load_state_dict(pipeline.unet.state_dict())  # type: ignore[attr-defined]
+    parts = {**pipeline.components, "requires_safety_checker": False}
+    with quiet():
+        parts["unet"] = unet.half()  # type: ignore[attr-defined]
+        StableDiffusionInpaintPipeline(**parts).save_pretrained(directory)  # type: ignore[arg-type]
+    mode = (directory / "model_index.json").stat().st_mode
+    for weights in directory.rglob("*.safetensors"):  # which safetensors makes readable for the user alone
+        weights.chmod(mode)
+    for part in pipeline.components:
+        config = directory / part / "config.json"
+        if config.is_file():  # the libraries record the path that they read it from, which is private
+            values = json.loads(config.read_text(encoding="utf-8"))
+            values.pop("_name_or_path", None)
+            config.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")

@@ -1,0 +1,142 @@
+"""Ranking: completions ordered by how well their filled region agrees with the references (paper, section 3.4)."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+import warnings
+from collections.abc import Sequence
+from typing import Self
+
+import torch
+
+from realfill.compute.devices import resolve_device
+from realfill.compute.progress import Interrupted, OnStep, Progress, ProgressBar
+from realfill.config import RankConfig
+from realfill.errors import RealFillWarning, SceneError
+from realfill.geometry.matching import Matcher, Matches, load_matcher
+from realfill.io.images import ImageArray
+from realfill.ranking.keypoints import score_by_keypoints
+from realfill.ranking.warped_references import score_by_warped_references
+from realfill.results.completions import Completion, Completions
+from realfill.results.provenance import hash_array
+
+_POLL_EVERY_S = 0.5  # while a completion takes longer than this, ``on_step`` is asked again
+
+
+def rank(
+    completions: Completions,
+    references: Sequence[ImageArray] | None = None,
+    config: RankConfig | None = None,
+    *,
+    matcher: Matcher | None = None,
+    matches: Sequence[Matches] | None = None,
+    device: str | torch.device | None = None,
+    on_step: OnStep | None = None,
+    progress: bool = True,
+) -> Completions:
+    """Order completions by authenticity (paper, section 3.4).
+
+    ``score_by="keypoints"``: the score is the number of keypoints matched between the references and the filled region,
+    over all references. Whole images are matched, so that the context helps, but only matches in the hole count. Ties
+    are broken by the matches' confidence, then by the seed.
+
+    ``score_by="warped_references"``: the score is the similarity, in dB, of the hole's pixels to the references warped
+    to the target view and to the other completions. Such scores can only be compared within one call.
+
+    Args:
+        completions: the result of ``complete``.
+        references: photos to compare with, each (H, W, 3) uint8. ``None``: the scene's own.
+        config: settings of the ranking. ``None``: those of the completions' earlier ranking, else the paper's.
+        matcher: a loaded matcher for keypoints. ``None``: it is loaded here.
+        matches: the keypoints that each reference shares with the target, for ``warped_references``. ``None``: they are
+            matched here.
+        device: where LoFTR runs. ``None``: the best available.
+        on_step: called after each completion, and about twice a second while one takes longer. If it returns ``False``,
+            ranking ends and the completions are returned as they were, with a warning.
+        progress: show a progress bar.
+
+    Returns:
+        The same completions, best first. Each has a ``score`` and ``scores_per_reference``, and with keypoints
+        ``num_matches`` and ``num_matches_per_reference``. The score is ``None`` where nothing could be compared.
+
+    Raises:
+        SceneError: there are no references.
+        ValueError: a matcher is given, but the score does not use keypoints.
+        BaseModelError: LoFTR's weights are not available.
+    """
+    photos = completions.scene.references if references is None else tuple(references)
+    if not photos:
+        raise SceneError("there are no references to rank by; legal: one to five photos of the scene")
+    before = completions.ranking.to_dict() if completions.ranking is not None else {}
+    settings = (config or RankConfig()).resolve(before)
+    uses_keypoints = settings.score_by == "keypoints"
+    if matcher is not None and not uses_keypoints:
+        raise ValueError(
+            "a matcher is given, but score_by is 'warped_references', which uses none; legal: score_by='keypoints'"
+        )
+    if uses_keypoints and matcher is None:
+        matcher = load_matcher(settings, resolve_device(device))
+    try:
+        with _Steps(len(completions), on_step, progress=progress) as steps:
+            if matcher is not None:
+                ranked = score_by_keypoints(completions, photos, matcher, steps.report)
+            else:
+                ranked = score_by_warped_references(completions, photos, matches, steps.report)
+    except Interrupted:
+        warnings.warn(
+            "ranking was stopped by on_step, so the completions keep their order; call rank() to order them later",
+            RealFillWarning, stacklevel=2,
+        )  # fmt: skip
+        return completions
+    _warn_without_evidence(ranked, uses_keypoints=uses_keypoints)
+    described = {"rank": settings.to_dict()}
+    items = tuple(dataclasses.replace(c, provenance={**c.provenance, **described}) for c in ranked)
+    return dataclasses.replace(
+        completions, items=items, ranking=settings, references=tuple(hash_array(photo) for photo in photos)
+    )
+
+
+def _warn_without_evidence(ranked: Sequence[Completion], *, uses_keypoints: bool) -> None:
+    """Warn if no reference says anything about any completion."""
+    if uses_keypoints and not any(c.num_matches for c in ranked):
+        message = (
+            "no keypoint in any filled region matches a reference, so the order says nothing about authenticity. "
+            "Either the references do not show what the hole hides, or the matcher finds too few keypoints there"
+        )
+    elif not uses_keypoints and all(score is None for c in ranked for score in c.scores_per_reference):
+        message = (
+            "no reference could be aligned with the target's hole, so the completions are ordered by their similarity "
+            "to each other, which says nothing about their authenticity"
+        )
+    else:
+        return
+    warnings.warn(message, RealFillWarning, stacklevel=3)
+
+
+class _Steps:
+    """Shows progress and asks ``on_step`` whether to continue."""
+
+    def __init__(self, num_steps: int, on_step: OnStep | None, *, progress: bool) -> None:
+        self._num_steps, self._on_step, self._step = num_steps, on_step, 0
+        self._bar = ProgressBar(total=num_steps, desc="rank", unit="sample", disable=not progress)
+        self._start = self._last_call = time.monotonic()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.close()
+
+    def report(self, num_finished: int = 0) -> None:
+        """Count finished completions; without any, only ask again whether to continue."""
+        self._step += num_finished
+        self._bar.update(num_finished)
+        now = time.monotonic()
+        if self._on_step is None or (num_finished == 0 and now - self._last_call < _POLL_EVERY_S):
+            return
+        self._last_call, elapsed = now, now - self._start
+        left = elapsed / self._step * (self._num_steps - self._step) if self._step else None
+        progress = Progress(phase="rank", step=self._step, num_steps=self._num_steps, time_s=elapsed, left_s=left)
+        if self._on_step(progress) is False:
+            raise Interrupted

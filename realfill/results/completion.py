@@ -1,0 +1,259 @@
+"""Completion: one way to fill the hole of a scene, and the image files it is saved to."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from realfill.errors import OutputError, RealFillWarning, SceneError
+from realfill.io.images import ImageArray, ImageLike, MaskArray, read_photo
+from realfill.io.layers import Layer, write_layers
+from realfill.io.metadata import Credit, read_provenance
+from realfill.io.photos import Photo, put
+from realfill.io.profiles import to_depth
+from realfill.io.writing import write_photo
+from realfill.results.pictures import image_grid
+from realfill.scene.mask_reading import read_mask
+from realfill.scene.masks import bounding_box
+from realfill.scene.scene import Scene
+
+_MAX_JPEG_DIFFERENCE = 8.0  # mean difference, in levels of 255, between JPEGs of the same target
+_JPEG_BLOCK_PX = 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Completion:
+    """One completion of a scene: the generated pixels, their seed and score.
+
+    Attributes:
+        scene: the completed scene, shared by all of its completions.
+        filled: (K, C), the generated pixels of the hole, row by row, in the colours and bit depth of the target's file.
+        seed: the seed of the sample.
+        score: higher is more authentic: a number of matched keypoints, or dB (see ``rank``). ``None`` if not ranked.
+        num_matches: matched keypoints in the hole, over all references. ``None`` if not ranked by keypoints.
+        scores_per_reference: the score against each reference; ``None`` for a reference that could not be compared.
+        num_matches_per_reference: matched keypoints in the hole, for each reference.
+        provenance: description of how the completion was made, as plain JSON values.
+    """
+
+    scene: Scene
+    filled: NDArray
+    seed: int
+    score: float | None = None
+    num_matches: int | None = None
+    scores_per_reference: tuple[float | None, ...] = ()
+    num_matches_per_reference: tuple[int, ...] = ()
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def from_image(
+        cls, image: NDArray, scene: Scene, seed: int, *, provenance: Mapping[str, Any] | None = None
+    ) -> Completion:
+        """Create a completion from an image of the target's size, (H, W, 3) sRGB, uint8 or uint16."""
+        filled = scene.original.encode(image[scene.mask])
+        return cls(scene=scene, filled=filled, seed=seed, provenance=provenance or {})
+
+    @property
+    def image(self) -> ImageArray:
+        """The completed target, (H, W, 3) uint8 sRGB; outside the mask it equals the target. Composed at each call."""
+        image = self.scene.target.copy()
+        put(image, self.scene.mask, self.scene.original.decode(self.filled))
+        return image
+
+    @property
+    def photo(self) -> Photo:
+        """The completed target in the colours and bit depth of its file, with its profile and EXIF."""
+        return self.scene.original.filled(self.scene.mask, self.filled)
+
+    def save(self, path: str | PathLike[str], *, overwrite: bool = False, quality: int = 95) -> None:
+        """Write an image file whose metadata names the generative model and the seed.
+
+        Args:
+            path: the suffix decides the format. ``.png`` and ``.tif`` keep the exact values of the target outside the
+                mask, in its colours and bit depth. ``.jpg`` has 8 bits and is lossy. ``.ora`` (OpenRaster) has layers:
+                the generated pixels above the original target.
+            overwrite: replace an existing file.
+            quality: quality of a JPEG, from 1 to 100.
+
+        Raises:
+            OutputError: the file exists, and ``overwrite`` is not set.
+            ValueError: the suffix or the quality is not legal.
+        """
+        _check_free(path, overwrite=overwrite)
+        if Path(path).suffix.lower() == ".ora":
+            write_layers(path, build_layers([self]), self.photo, self.credit(path))
+        else:
+            write_photo(path, self.photo, self.credit(path), quality=quality)
+
+    def save_patch(self, path: str | PathLike[str], *, overwrite: bool = False) -> None:
+        """Write only the generated pixels, in an image of the target's size that is transparent outside the mask.
+
+        Args:
+            path: a path that ends in ``.png`` or ``.tif``.
+            overwrite: replace an existing file.
+
+        Raises:
+            OutputError: the file exists, and ``overwrite`` is not set.
+            ValueError: the suffix is not legal.
+        """
+        _check_free(path, overwrite=overwrite)
+        if Path(path).suffix.lower() not in (".png", ".tif", ".tiff"):
+            raise ValueError(
+                f"the path is {str(path)!r}; legal: a path that ends in .png or .tif, which can be transparent"
+            )
+        write_photo(path, self.scene.original.patch(self.scene.mask, self.filled), self.credit(path))
+
+    def redo(self, mask: ImageLike | MaskArray, scene: Scene | None = None) -> Scene:
+        """Create a scene that samples a part of the hole again: ``complete(completion.redo(mask), adapter)``.
+
+        Args:
+            mask: the part, of the target's size; white (True) = sample again. Pixels outside the hole are ignored, with
+                a warning.
+            scene: the scene whose hole limits the part. If this completion has itself redone a part, pass the first
+                scene to redo any part of the whole hole. ``None``: the scene of this completion.
+
+        Returns:
+            A scene whose target is this completion and whose mask is the part. It is filled in the windows of the whole
+            hole, at the scale that the adapter was fitted for. Sample it with other seeds, because the same seed draws
+            the same noise again.
+
+        Raises:
+            SceneError: the mask has another size, or lies outside the hole.
+        """
+        hole, whole = (scene or self.scene).mask, (scene or self.scene).whole_hole
+        part = read_mask(mask, self.image).mask
+        if part.shape != hole.shape:
+            raise SceneError(
+                f"the mask of the part is {part.shape[1]} x {part.shape[0]} pixels, and the target is "
+                f"{hole.shape[1]} x {hole.shape[0]}; legal: the same size"
+            )
+        inside = part & hole
+        if not inside.any():
+            raise SceneError(
+                "no pixel of the part's mask lies in the hole; legal: white pixels in the hole, which are sampled again"
+            )
+        num_outside = int(part.sum() - inside.sum())
+        if num_outside:
+            warnings.warn(
+                f"{num_outside} pixels of the part's mask lie outside the hole and are not changed",
+                RealFillWarning,
+                stacklevel=2,
+            )
+        step: dict[str, Any] = {"seed": self.seed, "num_pixels": int(inside.sum())}
+        before = self.provenance.get("scene", self.scene.history).get("redo")
+        if before is not None:  # without the full provenance of each, because the size of metadata is limited
+            step["before"] = [{k: before[k] for k in ("seed", "num_pixels")}, *before.get("before", ())]
+        step["provenance"] = {k: v for k, v in self.provenance.items() if k != "scene"}
+        return self.scene.retargeted(self.photo, inside, {"redo": step}, whole_hole=whole)
+
+    @classmethod
+    def load(cls, path: str | PathLike[str], scene: Scene) -> Completion:
+        """Read a file that ``save`` wrote for a scene, with its seed, score and provenance.
+
+        Raises:
+            SceneError: the file is not a completion, or belongs to another target.
+        """
+        provenance = read_provenance(path)
+        photo = read_photo(path, str(path))
+        try:
+            seed, score = int(provenance.pop("seed")), provenance.pop("score", None)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise SceneError(
+                f"{str(path)!r} has no metadata of a completion; legal: a file that Completion.save wrote"
+            ) from error
+        filled = extract_filled(Path(path), photo, scene)
+        return cls(scene=scene, filled=filled, seed=seed, score=score, provenance=provenance)
+
+    def credit(self, path: str | PathLike[str]) -> Credit:
+        """Describe the generative model and the seed, for the metadata of a file of that name."""
+        base, version = self.provenance.get("base", "a model"), self.provenance.get("realfill", "")
+        whole = bool(self.scene.whole_hole.all())
+        lossy = not whole and Path(path).suffix.lower() in (".jpg", ".jpeg")
+        made = "This image was made" if whole else "A part of this image was completed"
+        return Credit(
+            software=f"realfill {version}".strip(),
+            description=f"{made} by a generative model ({base}, seed {self.seed})."
+            + (" The rest is stored lossily: close to the original photo, not equal to it." if lossy else ""),
+            whole=whole,
+            provenance={**self.provenance, "seed": self.seed, "score": self.score},
+        )
+
+    def _repr_png_(self) -> bytes:
+        buffer = io.BytesIO()
+        image_grid([("", self.image)], columns=1).savefig(buffer, format="png")
+        return buffer.getvalue()
+
+    def __repr__(self) -> str:
+        score = "not ranked" if self.score is None else f"score {self.score:g}"
+        return f"Completion(seed {self.seed}, {score})"
+
+
+def extract_filled(path: Path, photo: Photo, scene: Scene) -> NDArray:
+    """Extract the generated pixels from the file of a completion, (K, C) in the colours and depth of the target's file.
+
+    Raises:
+        SceneError: the known pixels are those of another target.
+    """
+    original, known = scene.original, ~scene.mask
+    image = photo.srgb()
+    if image.shape != scene.target.shape:
+        difference = np.inf
+    elif path.suffix.lower() in (".jpg", ".jpeg"):
+        difference = _coarse_difference(image, scene.target, known)
+    else:
+        difference = np.inf if ((image != scene.target).any(axis=2) & known).any() else 0
+    if difference > _MAX_JPEG_DIFFERENCE:
+        raise SceneError(f"{str(path)!r} is a completion of another target than {scene}")
+    same = photo.icc_profile == original.icc_profile and photo.pixels.shape == original.pixels.shape
+    return to_depth(photo.pixels[scene.mask], original.pixels.dtype) if same else original.encode(image[scene.mask])
+
+
+def _coarse_difference(one: ImageArray, other: ImageArray, known: MaskArray) -> float:
+    """Compare the mean colours of known pixels per block, which JPEG keeps; return the mean difference in levels."""
+    if not known.any():
+        return 0.0
+    size = tuple(max(1, n // _JPEG_BLOCK_PX) for n in known.shape[::-1])
+    share = cv2.resize(known.astype(np.float32), size, interpolation=cv2.INTER_AREA)[:, :, None]
+    first, second = (
+        cv2.resize(np.where(known[:, :, None], image, np.uint8(0)), size, interpolation=cv2.INTER_AREA)
+        for image in (one, other)
+    )
+    difference = cv2.absdiff(first, second).astype(np.float32)
+    return float(difference.sum() / (3 * share.sum()))
+
+
+def build_layers(completions: Sequence[Completion]) -> Iterator[Layer]:
+    """Yield a layer of generated pixels per completion, of which only the first is visible, and then the target."""
+    for place, completion in enumerate(completions):
+        mask = completion.scene.mask
+        top, left, bottom, right = bounding_box(mask)
+        patch = completion.scene.original.patch(mask, completion.filled)
+        cut = dataclasses.replace(
+            patch,
+            pixels=patch.pixels[top:bottom, left:right].copy(),
+            alpha=None if patch.alpha is None else patch.alpha[top:bottom, left:right].copy(),
+        )
+        yield Layer(name=caption(completion), photo=cut, offset=(left, top), visible=place == 0)
+    scene = completions[0].scene
+    yield Layer(name="kept completion" if "redo" in scene.history else "original", photo=scene.original)
+
+
+def caption(completion: Completion) -> str:
+    """Return a short text with seed and score."""
+    score = "" if completion.score is None else f", score {completion.score:g}"
+    return f"seed {completion.seed}{score}"
+
+
+def _check_free(path: str | PathLike[str], *, overwrite: bool) -> None:
+    if Path(path).exists() and not overwrite:
+        raise OutputError(f"{str(path)!r} exists; choose another name, or set overwrite=True")

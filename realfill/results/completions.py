@@ -1,0 +1,284 @@
+"""Completions: the ordered result of ``complete``, and the folder it is saved to."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+import shutil
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from os import PathLike
+from pathlib import Path
+from typing import Any, overload
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from realfill.config import RankSettings
+from realfill.errors import OutputError, SceneError
+from realfill.io.formats import SUFFIXES, FileFormat
+from realfill.io.images import read_photo
+from realfill.io.layers import write_layers
+from realfill.results.completion import Completion, build_layers, caption, extract_filled
+from realfill.results.folder import LAYERS_NAME, PATCH_ENDING, SCORES_NAME, SHEET_NAME, check_output, replace_files
+from realfill.results.lock import locked, partial_folder
+from realfill.results.pictures import image_grid, thumbnail
+from realfill.scene.scene import Scene
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Completions(Sequence[Completion]):
+    """Completions of one scene: best first if they are ranked, else in order of their seeds.
+
+    Attributes:
+        items: the completions.
+        scene: the completed scene.
+        ranking: settings by which the scores were computed or, if there are no scores yet, the settings for ``rank``.
+        references: hashes of the references that the scores compare with; empty if there are no scores.
+        recipe: everything that determines the pixels of a completion besides its seed (``describe_recipe``). Only
+            completions of the same recipe can be merged.
+    """
+
+    items: tuple[Completion, ...]
+    scene: Scene
+    ranking: RankSettings | None = None
+    references: tuple[str, ...] = ()
+    recipe: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """The seeds of the completions, in the same order."""
+        return tuple(completion.seed for completion in self.items)
+
+    @property
+    def best(self) -> Completion:
+        """The first completion."""
+        return self.items[0]
+
+    @property
+    def ranked(self) -> bool:
+        """Whether the completions have scores."""
+        return self.items[0].score is not None
+
+    def require_mergeable(self, seeds: Iterable[int], recipe: Mapping[str, Any]) -> None:
+        """Check, before an expensive job, that completions of other seeds can be merged with these.
+
+        Args:
+            seeds: the other seeds.
+            recipe: the recipe of the other completions.
+
+        Raises:
+            ValueError: the recipes differ, or both have completions of the same seed.
+        """
+        differences = list(_differences(self.recipe, recipe))
+        if differences:
+            raise ValueError(
+                f"completions that were made differently cannot be merged: {'; '.join(differences)}. Legal: the same "
+                "scene, adapter and settings; otherwise use another folder"
+            )
+        common = sorted(set(self.seeds) & set(seeds))
+        if common:
+            raise ValueError(
+                f"there are already completions of the seeds {', '.join(map(str, common))}; legal: other seeds, for "
+                f"example from {max(self.seeds) + 1} on"
+            )
+
+    def merged(self, other: Completions) -> Completions:
+        """Merge these completions with others of the same scene and recipe.
+
+        Scores are kept if they are comparable: numbers of keypoints, matched by the same settings with the same
+        references. The result is then ordered by score. Otherwise it has no scores, is ordered by seed, and ``rank``
+        can order it; ``warped_references`` always compares all completions of one call.
+
+        Raises:
+            SceneError: the others belong to another target or mask.
+            ValueError: the recipes differ, or both have completions of the same seed.
+        """
+        scene, other_scene = self.scene, other.scene
+        if not (np.array_equal(scene.mask, other_scene.mask) and np.array_equal(scene.known, other_scene.known)):
+            raise SceneError("completions of another target or mask cannot be merged; legal: those of the same scene")
+        self.require_mergeable(other.seeds, other.recipe)
+        items = [dataclasses.replace(c, scene=scene) for c in (*self.items, *other.items)]
+        if self._is_comparable_with(other):
+            items.sort(key=lambda c: -(c.score or 0))  # stable: ties keep the order that the matcher's confidence gave
+            return dataclasses.replace(self, items=tuple(items))
+        cleared = [
+            dataclasses.replace(
+                c, score=None, num_matches=None, scores_per_reference=(), num_matches_per_reference=()
+            )
+            for c in items
+        ]  # fmt: skip
+        return dataclasses.replace(self, items=tuple(sorted(cleared, key=lambda c: c.seed)), references=())
+
+    def _is_comparable_with(self, other: Completions) -> bool:
+        return (
+            self.ranked and other.ranked and self.ranking is not None and self.ranking.score_by == "keypoints"
+            and self.ranking == other.ranking and self.references == other.references
+        )  # fmt: skip
+
+    def contact_sheet(self) -> Figure:
+        """Draw the references, the target, the best completion, and every completion with its seed and score."""
+        inputs = [(f"reference {i}", thumbnail(r)) for i, r in enumerate(self.scene.references)]
+        target = np.where(self.scene.mask[:, :, None], np.uint8(255), self.scene.target)
+        name = "best" if self.ranked else "first"
+        cells = [*inputs, ("target", thumbnail(target)), (name, thumbnail(self.best.image))]
+        cells += [(caption(c), thumbnail(c.image)) for c in self.items]
+        return image_grid(cells, columns=4)
+
+    def save(
+        self,
+        directory: str | PathLike[str],
+        *,
+        overwrite: bool = False,
+        extend: bool = False,
+        file_format: FileFormat = "png",
+        quality: int = 95,
+        layers: bool = False,
+    ) -> None:
+        """Write every completion, best first, ``scores.json`` and ``contact_sheet.png``.
+
+        Args:
+            directory: the output folder.
+            overwrite: replace the completions in the folder.
+            extend: keep the completions in the folder and add these, ordered by score. Their seeds must be new, and
+                scene, adapter and settings the same. An empty folder is legal too.
+            file_format: ``png`` and ``tiff`` keep the exact values of the target outside the mask; ``jpeg`` is lossy.
+            quality: quality of JPEGs, from 1 to 100.
+            layers: also write files to edit: for each completion an image of only the generated pixels, and
+                ``layers.ora`` with one layer per completion above the original target, of which the best is visible.
+
+        Raises:
+            OutputError: the folder already holds completions, and neither ``overwrite`` nor ``extend`` is set; another
+                process writes to the folder; or the scores are not comparable with those in the folder.
+            SceneError: the completions in the folder belong to another target.
+            ValueError: a seed is in the folder already, or the completions there were made differently; the format or
+                the quality is not legal.
+        """
+        if file_format not in SUFFIXES:
+            raise ValueError(f"file_format is {file_format!r}; legal: {', '.join(SUFFIXES)}")
+        if overwrite and extend:
+            raise ValueError("both overwrite and extend are set; legal: one of the two")
+        with locked(directory) as folder:
+            completions, existing = self, {}
+            if extend and (folder / SCORES_NAME).is_file():
+                completions, existing = self._added_to(folder)
+            else:
+                check_output(folder, overwrite=overwrite)
+            with partial_folder(folder) as partial:
+                completions._write(partial, existing, file_format, quality, layers=layers)  # noqa: SLF001
+                replace_files(folder, partial)
+
+    def _added_to(self, folder: Path) -> tuple[Completions, dict[int, Path]]:
+        """Merge these completions with those in a folder, and also return the image file of each seed in the folder."""
+        saved = Completions.load(folder, self.scene)
+        merged = saved.merged(self)
+        if (saved.ranked or self.ranked) and not merged.ranked:
+            raise OutputError(
+                f"the scores are not comparable with those in {str(folder)!r}, so all completions must be ranked "
+                "together: rank(Completions.load(folder, scene).merged(completions)).save(folder, overwrite=True)"
+            )
+        records = json.loads((folder / SCORES_NAME).read_text(encoding="utf-8"))["completions"]
+        return merged, {record["seed"]: folder / record["file"] for record in records}
+
+    def _write(
+        self, folder: Path, existing: Mapping[int, Path], file_format: FileFormat, quality: int, *, layers: bool
+    ) -> None:
+        """Write all files to an empty folder; existing image files of the same format are copied, by seed."""
+        records = []
+        for place, completion in enumerate(self.items):
+            stem = f"{place:02d}_seed{completion.seed}"
+            name = stem + SUFFIXES[file_format]
+            old_file = existing.get(completion.seed)
+            if old_file is not None and old_file.suffix == SUFFIXES[file_format]:
+                shutil.copyfile(old_file, folder / name)  # a JPEG would lose quality otherwise
+            else:
+                completion.save(folder / name, quality=quality)
+            if layers:
+                completion.save_patch(folder / f"{stem}{PATCH_ENDING}{'.tif' if file_format == 'tiff' else '.png'}")
+            records.append({
+                "file": name,
+                "seed": completion.seed,
+                "score": completion.score,
+                "num_matches": completion.num_matches,
+                "scores_per_reference": completion.scores_per_reference,
+                "num_matches_per_reference": completion.num_matches_per_reference,
+            })  # fmt: skip
+        if layers:
+            best = self.best
+            write_layers(folder / LAYERS_NAME, build_layers(self.items), best.photo, best.credit(LAYERS_NAME))
+        self.contact_sheet().savefig(folder / SHEET_NAME)
+        ranking = self.ranking.to_dict() if self.ranking is not None else None
+        values = {
+            "ranking": ranking, "references": self.references, "recipe": dict(self.recipe),
+            "provenance": dict(self.best.provenance), "completions": records,
+        }  # fmt: skip
+        (folder / SCORES_NAME).write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, directory: str | PathLike[str], scene: Scene) -> Completions:
+        """Read the completions of a scene from the folder that ``save`` wrote.
+
+        Raises:
+            SceneError: the folder holds no completions, or they are damaged or belong to another target.
+        """
+        folder = Path(directory)
+        if not (folder / SCORES_NAME).is_file():
+            raise SceneError(
+                f"{str(folder)!r} holds no completions: {SCORES_NAME} is missing; legal: a folder that "
+                "Completions.save wrote"
+            )
+        try:
+            values = json.loads((folder / SCORES_NAME).read_text(encoding="utf-8"))
+            provenance, recipe = {**values["provenance"]}, {**values["recipe"]}
+            ranking = RankSettings.from_dict(values["ranking"]) if values["ranking"] is not None else None
+            references = tuple(values["references"])
+            items = tuple(
+                Completion(
+                    scene=scene,
+                    filled=extract_filled(folder / r["file"], read_photo(folder / r["file"], r["file"]), scene),
+                    seed=r["seed"],
+                    score=r["score"],
+                    num_matches=r["num_matches"],
+                    scores_per_reference=tuple(r["scores_per_reference"]),
+                    num_matches_per_reference=tuple(r["num_matches_per_reference"]),
+                    provenance=provenance,
+                )
+                for r in values["completions"]
+            )
+        except (KeyError, TypeError, AttributeError, UnicodeDecodeError, json.JSONDecodeError) as error:
+            raise SceneError(f"{str(folder / SCORES_NAME)!r} is damaged: {error}") from error
+        if not items:
+            raise SceneError(f"{str(folder / SCORES_NAME)!r} lists no completions")
+        return cls(items=items, scene=scene, ranking=ranking, references=references, recipe=recipe)
+
+    def _repr_png_(self) -> bytes:
+        buffer = io.BytesIO()
+        self.contact_sheet().savefig(buffer, format="png")
+        return buffer.getvalue()
+
+    @overload
+    def __getitem__(self, index: int) -> Completion: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Completion]: ...
+    def __getitem__(self, index: int | slice) -> Completion | Sequence[Completion]:
+        return self.items[index]
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __iter__(self) -> Iterator[Completion]:
+        return iter(self.items)
+
+    def __repr__(self) -> str:
+        return f"Completions({len(self)}, best: {self.best!r})"
+
+
+def _differences(values: Mapping[str, Any], others: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    """Yield a description of each value that differs between two nested mappings."""
+    for key in sorted(values.keys() | others.keys()):
+        value, other = values.get(key), others.get(key)
+        if isinstance(value, Mapping) and isinstance(other, Mapping):
+            yield from _differences(value, other, f"{prefix}{key}.")
+        elif value != other:
+            yield f"{prefix}{key} is {value!r} and {other!r}"

@@ -1,0 +1,157 @@
+"""Provenance: records of how adapters and completions were made. Identity: hashes to recognize equal jobs."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from realfill.compute.devices import resolve_precision
+from realfill.config import FitConfig, RankConfig, SampleConfig, SampleSettings, WindowConfig, WindowSettings
+from realfill.scene.scene import Scene
+
+_LIBRARIES = (
+    "torch", "diffusers", "transformers", "peft", "accelerate", "opencv-contrib-python", "scikit-image", "numpy",
+)  # fmt: skip
+_SEED_FIELDS = ("seed", "num_samples", "batch_size", "preset")  # the fields of a preset are in the settings anyway
+_MACHINE_FIELDS = ("checkpoint_every", "gradient_accumulation_steps", "gradient_checkpointing", "compile")
+
+
+def hash_array(array: NDArray) -> str:
+    """Return a hash of shape and content."""
+    return hashlib.sha256(f"{array.shape}".encode() + np.ascontiguousarray(array).tobytes()).hexdigest()[:32]
+
+
+def hash_scene(scene: Scene) -> dict[str, str]:
+    """Return the hash of each image of a scene; pixels under the mask have no influence."""
+    references = {f"reference {i}": hash_array(r) for i, r in enumerate(scene.references)}
+    masks = {"mask": hash_array(scene.mask), "whole hole": hash_array(scene.whole_hole)}
+    return {**references, "target": hash_array(scene.known), **masks}
+
+
+def fit_identity(inputs: Mapping[str, str], config: FitConfig, window: WindowConfig, base: Mapping[str, Any]) -> str:
+    """Return a hash of everything that determines the result of a fit, up to rounding.
+
+    Args:
+        inputs: the result of ``hash_scene``.
+        config: the settings of the fit.
+        window: the windows that crops are drawn for.
+        base: properties of the base model that the fit depends on; plain JSON values.
+    """
+    recipe = {**config.to_dict(), **dict.fromkeys(_MACHINE_FIELDS)}
+    return hashlib.sha256(json.dumps([recipe, dict(base), window.to_dict(), dict(inputs)]).encode()).hexdigest()
+
+
+def describe_fit(*, inputs: Mapping[str, str], num_steps_done: int, time_s: float, device: str) -> dict[str, Any]:
+    """Describe a finished fit for its adapter: versions, inputs, device and duration."""
+    return {
+        "realfill": _version("realfill"),
+        "libraries": library_versions(),
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "num_steps_done": num_steps_done,
+        "time_s": round(time_s, 3),
+        "device": device,
+        "inputs": dict(inputs),
+    }
+
+
+def describe_completion(
+    scene: Scene,
+    *,
+    base: str,
+    fingerprint: str,
+    fit: FitConfig | None,
+    sample: SampleConfig,
+    window: WindowConfig,
+    ranking: RankConfig,
+) -> dict[str, Any]:
+    """Describe how completions are made, for their files.
+
+    Args:
+        scene: the completed scene.
+        base: name or directory of the base model. Only the last part of a directory is kept, because photos are
+            published.
+        fingerprint: hash of the base model's weights.
+        fit: the config of the adapter's fit; ``None`` for a bare base model.
+        sample: settings of the sampler.
+        window: settings of the windows.
+        ranking: settings of the ranking.
+    """
+    name = Path(base).name if Path(base).is_absolute() else base
+    values: dict[str, Any] = {"realfill": _version("realfill"), "base": name, "fingerprint": fingerprint}
+    if fit is not None:
+        values["fit"] = {**fit.to_dict(), "base": name}
+    values |= {"sample": sample.to_dict(), "window": window.to_dict(), "rank": ranking.to_dict()}
+    return {**values, "scene": dict(scene.history)} if scene.history else values
+
+
+def describe_recipe(
+    scene: Scene,
+    *,
+    fingerprint: str,
+    adapter: Mapping[str, torch.Tensor] | None,
+    sample: SampleSettings,
+    window: WindowSettings,
+) -> dict[str, Any]:
+    """Return everything that determines the pixels of a completion besides its seed, up to rounding.
+
+    Two completions can be compared and kept in one folder if their recipes are equal.
+
+    Args:
+        scene: the completed scene.
+        fingerprint: hash of the base model's weights.
+        adapter: the tensors of the adapter; ``None`` for a bare base model.
+        sample: settings of the sampler.
+        window: settings of the windows.
+
+    Returns:
+        Plain JSON values.
+    """
+    images = {name: value for name, value in hash_scene(scene).items() if not name.startswith("reference")}
+    settings = {name: value for name, value in sample.to_dict().items() if name not in _SEED_FIELDS}
+    return {
+        "scene": images, "base": fingerprint, "adapter": None if adapter is None else hash_tensors(adapter),
+        "sample": settings, "window": window.to_dict(),
+    }  # fmt: skip
+
+
+def hash_tensors(tensors: Mapping[str, torch.Tensor]) -> str:
+    """Return a hash of names, shapes and values."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        values = tensors[name].detach().cpu().contiguous()
+        digest.update(f"{name} {values.dtype} {tuple(values.shape)}".encode())
+        digest.update(values.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()[:32]
+
+
+def library_versions() -> dict[str, str | None]:
+    """Return the versions of the libraries that influence results; ``None`` for one that is not installed."""
+    return {name: _version(name) for name in _LIBRARIES}
+
+
+def describe_machine(device: torch.device) -> str:
+    """Describe the device for a report."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    features = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+    name, precision = features.get("cpu_name") or platform.machine(), resolve_precision(device, None)
+    bf16 = ", bf16" if precision == "bf16" else ""
+    return f"{device.type} ({name}, {torch.get_num_threads()} of {os.cpu_count()} threads{bf16})"
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None

@@ -1,0 +1,1 @@
+"""The inputs of a job: reading and checking photos and masks, outpainting, windows around the hole. No models."""

@@ -1,0 +1,164 @@
+"""Reading the parts of a scene: references, target and mask."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import islice
+from os import PathLike
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from realfill.config import MAX_REFERENCES
+from realfill.errors import SceneError, warn
+from realfill.io.images import ImageArray, ImageLike, MaskArray, natural_key, read_image, read_photo
+from realfill.io.photos import Photo
+from realfill.io.recognition import find_fault
+from realfill.scene.checking import MIN_TRANSPARENT_SHARE, check_known, check_mask, check_size
+from realfill.scene.mask_reading import MaskReading, read_mask
+from realfill.scene.outpainting import Margins
+
+_MANY = 1000  # an endless iterable is not read further
+_SYSTEM_FILES = frozenset({"thumbs.db", "desktop.ini"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """The checked parts of a scene; the attributes are those of ``Scene``."""
+
+    references: tuple[ImageArray, ...]
+    original: Photo
+    target: ImageArray
+    mask: MaskArray
+    mask_source: str
+
+
+def find_parts(directory: str | PathLike[str]) -> tuple[list[Path], Path, Path | None]:
+    """Find the files of a scene in the layout of RealBench.
+
+    Args:
+        directory: a folder with ``ref/*``, ``target/target.png`` and ``target/mask.png``, in any image format.
+
+    Returns:
+        The references in natural order, the target, and the mask or ``None``.
+
+    Raises:
+        SceneError: the folder or the target is missing.
+    """
+    folder = Path(directory)
+    if not folder.is_dir():
+        raise SceneError(f"there is no folder {str(folder)!r}; legal: a folder with ref/*, target/target.png, ...")
+    targets, faults = _sort_out(p for p in _files(folder / "target") if p.stem == "target")
+    if not targets:
+        missing = f"target that can be read: {faults}" if faults else "target/target.png"
+        raise SceneError(f"{str(folder)!r} has no {missing}; legal: ref/*, target/target.png, target/mask.png")
+    references, faults = _sort_out(_files(folder / "ref"))
+    if faults:
+        warn(f"these files in {str(folder / 'ref')!r} are left out: {faults}. Save photos as PNG or JPEG")
+    return sorted(references, key=natural_key), _preferred(targets), find_image(folder / "target", "mask")
+
+
+def find_image(folder: Path, stem: str) -> Path | None:
+    """Find an image by its name without the suffix; a PNG is preferred; ``None`` if there is no such image."""
+    images, faults = _sort_out(p for p in _files(folder) if p.stem == stem)
+    if faults and not images:
+        warn(f"{str(folder / stem)!r} is not used: {faults}. Save it as PNG")
+    return _preferred(images) if images else None
+
+
+def _files(folder: Path) -> list[Path]:
+    files = sorted(folder.iterdir()) if folder.is_dir() else []
+    return [p for p in files if not p.name.startswith(".") and p.name.lower() not in _SYSTEM_FILES]
+
+
+def _sort_out(paths: Iterable[Path]) -> tuple[list[Path], str]:
+    """Separate images from other files, and describe those."""
+    faults = {path: find_fault(path) for path in paths}
+    return [p for p in faults if faults[p] is None], ", ".join(f"{p.name} ({why})" for p, why in faults.items() if why)
+
+
+def _preferred(images: list[Path]) -> Path:
+    return min(images, key=lambda path: path.suffix.lower() != ".png")
+
+
+def read_parts(references: Iterable[ImageLike], target: ImageLike, mask: ImageLike | MaskArray | None) -> Parts:
+    """Read and check all parts of a scene.
+
+    Raises:
+        SceneError: a part is missing or cannot be used.
+    """
+    photos = read_references(references)
+    photo = read_photo(target, "the target")
+    image = photo.srgb()
+    reading = _read_hole(photo, image, mask)
+    if reading is None:
+        raise SceneError("there is no mask, and the target has no transparent pixels; give a mask, white = fill")
+    check_size(photo.pixels, "the target")
+    check_mask(reading.mask, image)
+    check_known(photo, reading.mask)
+    return Parts(references=photos, original=photo, target=image, mask=reading.mask, mask_source=reading.source)
+
+
+def read_on_canvas(
+    references: Iterable[ImageLike], photo: Photo, mask: ImageLike | MaskArray | None, margins: Margins
+) -> Parts:
+    """Put a photo on a larger canvas. The hole is everything around it, and the hole of its own mask.
+
+    Raises:
+        SceneError: a part cannot be used.
+    """
+    photos = read_references(references)
+    canvas = photo.padded(**margins.to_dict())
+    image = canvas.srgb()
+    hole = np.ones(image.shape[:2], bool)
+    height, width = photo.pixels.shape[:2]
+    place = slice(margins.top, margins.top + height), slice(margins.left, margins.left + width)
+    reading, source = _read_hole(photo, image[place], mask), "the canvas around the target"
+    inner = np.zeros((height, width), bool) if reading is None else reading.mask
+    if inner.any() or inner.shape != (height, width):
+        check_mask(inner, image[place])
+    if reading is not None and inner.any():
+        source = f"{source}, and {reading.source}"
+    hole[place] = inner
+    check_known(canvas, hole)
+    return Parts(references=photos, original=canvas, target=image, mask=hole, mask_source=source)
+
+
+def _read_hole(photo: Photo, image: ImageArray, mask: ImageLike | MaskArray | None) -> MaskReading | None:
+    """Read the mask, or take the target's transparent pixels; ``None`` if there are none."""
+    if mask is not None:
+        return read_mask(mask, image)
+    hole = photo.transparent
+    if hole is not None and hole.all():  # no pixel is opaque
+        hole = photo.fainter_than(0.5)
+    return None if hole is None else MaskReading(mask=hole, source="the transparent pixels of the target")
+
+
+def read_references(references: Iterable[ImageLike]) -> tuple[ImageArray, ...]:
+    """Read and check references.
+
+    Raises:
+        SceneError: there are too many, or a photo cannot be used.
+    """
+    is_photo = isinstance(references, str | bytes | PathLike | Image.Image)
+    if is_photo or (isinstance(references, np.ndarray) and references.ndim < 4):
+        raise SceneError("references is a single photo; legal: a list or another iterable of photos")
+    if not isinstance(references, Iterable):
+        raise SceneError(f"references is a {type(references).__name__}; legal: a list or another iterable of photos")
+    images = list(islice(references, _MANY))
+    if len(images) > MAX_REFERENCES:
+        count = f"{len(images)} references" if len(images) < _MANY else f"{_MANY} references or more"
+        raise SceneError(f"there are {count}; legal: up to {MAX_REFERENCES}; keep those that show the hole")
+    photos = []
+    for i, reference in enumerate(images):
+        photo, transparent = read_image(reference, f"reference {i}")
+        check_size(photo, f"reference {i}")
+        if transparent is not None and transparent.mean() > MIN_TRANSPARENT_SHARE:
+            warn(
+                f"reference {i} is transparent in {transparent.mean():.0%} of its pixels, and the model learns their "
+                "colours too. Crop it to its opaque part, or flatten it"
+            )
+        photos.append(photo)
+    return tuple(photos)

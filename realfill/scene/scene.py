@@ -1,0 +1,248 @@
+"""The ``Scene``: reference photos, a target photo and a mask, checked when it is made."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from realfill.errors import OutputError, SceneError
+from realfill.io.images import ImageArray, ImageLike, MaskArray, read_photo
+from realfill.io.photos import Photo
+from realfill.io.writing import write_photo, write_png
+from realfill.scene.checking import MIN_SIDE_PX, check_size, describe_size
+from realfill.scene.masks import dilate
+from realfill.scene.outpainting import MAX_CANVAS_PX, Aspect, Length, Margins
+from realfill.scene.reading import Parts, find_parts, read_on_canvas, read_parts, read_references
+
+
+@dataclass(frozen=True, slots=True, init=False, eq=False, weakref_slot=True)
+class Scene:
+    """Up to five reference photos, a target photo, and a mask of the pixels to fill in it (paper, section 3.1).
+
+    References and target show roughly the same scene. They need not be aligned or have the same size.
+
+    Attributes:
+        references: each (H, W, 3) uint8 sRGB.
+        target: (H, W, 3) uint8 sRGB. The pixels under the mask are kept, but no method sees them.
+        mask: (H, W) bool, True = fill.
+        mask_source: description of the pixels taken as the hole, for example "the white pixels of the mask".
+        original: the target in the colours, depth and metadata of its file. Results are written back into it; no
+            method sees it.
+        history: earlier changes to the target (outpainting, dilation, an earlier completion), as plain JSON values.
+        whole_hole: (H, W) bool. The mask, or the larger mask of which it is a part that is filled again. The windows
+            are chosen around it, so that the part is seen at the scale for which an adapter was fitted.
+    """
+
+    references: tuple[ImageArray, ...]
+    target: ImageArray
+    mask: MaskArray
+    mask_source: str
+    original: Photo
+    history: Mapping[str, Any]
+    whole_hole: MaskArray
+
+    def __init__(
+        self, references: Iterable[ImageLike], target: ImageLike, mask: ImageLike | MaskArray | None = None
+    ) -> None:
+        """Read and check a scene.
+
+        Args:
+            references: an iterable of up to five photos, as paths, PIL images or arrays. A scene without references
+                can be completed but not fitted.
+            target: the photo to complete, as a path, a PIL image or an array.
+            mask: an image of the target's size, in any of the forms that ``realfill.scene.mask_reading`` lists, for
+                example white = fill. ``None`` fills the transparent pixels of the target.
+
+        Raises:
+            SceneError: a part cannot be used; the message gives the reason and the fix.
+        """
+        self._set(read_parts(references, target, mask))
+
+    def _set(self, parts: Parts, history: Mapping[str, Any] | None = None) -> None:
+        values = {f.name: getattr(parts, f.name) for f in fields(parts)}
+        for name, value in {**values, "history": dict(history or {}), "whole_hole": parts.mask}.items():
+            object.__setattr__(self, name, value)
+
+    @classmethod
+    def _of_parts(cls, parts: Parts, history: Mapping[str, Any] | None = None) -> Scene:
+        """Make a scene from parts that are already checked."""
+        scene = object.__new__(cls)
+        scene._set(parts, history)
+        return scene
+
+    def _with(self, **changes: Any) -> Scene:
+        """Return a scene in which some attributes are replaced by values that are already checked."""
+        scene = object.__new__(type(self))
+        for f in fields(self):
+            object.__setattr__(scene, f.name, changes.get(f.name, getattr(self, f.name)))
+        return scene
+
+    @property
+    def known(self) -> ImageArray:
+        """The target with the hole set to zero, (H, W, 3) uint8: the only view of it that a method may use."""
+        return np.where(self.mask[:, :, None], np.uint8(0), self.target)
+
+    def blanked(self) -> Scene:
+        """Return a scene in which the pixels under the mask are zero in the original too."""
+        return self._with(original=self.original.blanked(self.mask), target=self.known)
+
+    def retargeted(
+        self, original: Photo, mask: MaskArray, history: Mapping[str, Any], *, whole_hole: MaskArray
+    ) -> Scene:
+        """Return a scene with the same references and another target, for example to fill a part of a completion again.
+
+        Args:
+            original: the other target.
+            mask: (H, W) bool of its size, True = fill.
+            history: its history, which is added to the history of this scene.
+            whole_hole: (H, W) bool, the hole of which the mask is a part.
+        """
+        return self._with(
+            original=original, mask=mask, target=original.srgb(), history={**self.history, **history},
+            whole_hole=whole_hole, mask_source="a part of the hole",
+        )  # fmt: skip
+
+    def with_references(self, num_references: int) -> Scene:
+        """Return a scene with only the first references.
+
+        Raises:
+            SceneError: the number is negative or larger than the number of references.
+        """
+        if not 0 <= num_references <= len(self.references):
+            raise SceneError(f"num_references is {num_references}; legal: from 0 to {len(self.references)}")
+        return self._with(references=self.references[:num_references])
+
+    def dilated(self, radius_px: int) -> Scene:
+        """Return a scene whose mask is grown by ``radius_px`` pixels in every direction.
+
+        This helps if the mask is too close to the object that it should remove.
+
+        Raises:
+            SceneError: no known pixel would be left.
+            ValueError: the radius is negative.
+        """
+        if radius_px < 0:
+            raise ValueError(f"radius_px is {radius_px}; legal: 0 or more")
+        if radius_px == 0:
+            return self
+        mask = dilate(self.mask, radius_px)
+        if mask.all() and not self.mask.all():
+            raise SceneError(f"the mask, grown by {radius_px} pixels, covers the whole target; legal: a smaller radius")
+        history = {**self.history, "dilations_px": [*self.history.get("dilations_px", ()), radius_px]}
+        source = f"{self.mask_source}, grown by {radius_px} pixels"
+        return self._with(mask=mask, history=history, whole_hole=self.whole_hole | mask, mask_source=source)
+
+    @classmethod
+    def canvas(cls, size: tuple[int, int], references: Iterable[ImageLike] = ()) -> Scene:
+        """Make a scene without a known pixel: the mask covers the whole target.
+
+        Args:
+            size: (height, width) in pixels, each at least 32, at most 178 million pixels in all.
+            references: up to five photos, for ranking.
+
+        Raises:
+            SceneError: the size or a photo cannot be used.
+        """
+        if min(size) < MIN_SIDE_PX:
+            raise SceneError(f"the canvas is {size[1]} x {size[0]} pixels; legal: at least {MIN_SIDE_PX} on each side")
+        if size[0] * size[1] > MAX_CANVAS_PX:
+            raise SceneError(
+                f"the canvas is {size[1]} x {size[0]} pixels; legal: at most {MAX_CANVAS_PX // 10**6} million in all"
+            )
+        blank = Photo(pixels=np.zeros((*size, 3), np.uint8))
+        return cls._of_parts(
+            Parts(
+                references=read_references(references), original=blank, target=blank.pixels,
+                mask=np.ones(size, bool), mask_source="the whole canvas",
+            )
+        )  # fmt: skip
+
+    @classmethod
+    def outpaint(
+        cls,
+        references: Iterable[ImageLike],
+        target: ImageLike,
+        mask: ImageLike | MaskArray | None = None,
+        *,
+        margin: Length = 0,
+        left: Length | None = None,
+        right: Length | None = None,
+        top: Length | None = None,
+        bottom: Length | None = None,
+        aspect: Aspect | None = None,
+        anchor: float = 0.5,
+    ) -> Scene:
+        """Put the target on a larger canvas. The hole is everything around it.
+
+        A side grows by pixels, ``left=100`` or ``left="100px"``, or by a share of the target, ``left="30%"``.
+
+        Args:
+            references: an iterable of up to five photos, as paths, PIL images or arrays.
+            target: the photo; its pixels stay exactly the same.
+            mask: pixels to fill inside the target too; it may be empty. ``None`` fills the transparent pixels of the
+                target.
+            margin: the growth of every side that is not given.
+            left: the growth to the left; a share refers to the width.
+            right: the growth to the right; a share refers to the width.
+            top: the growth at the top; a share refers to the height.
+            bottom: the growth at the bottom; a share refers to the height.
+            aspect: instead of sides, the aspect of the canvas: width over height, (width, height), or "16:9". The side
+                that is too short grows.
+            anchor: with ``aspect``, the share of the new pixels that lies to the left of the target or above it; 0.5
+                centres the target.
+
+        Raises:
+            SceneError: an argument is illegal, no side grows, the canvas is larger than 178 million pixels, or a part
+                of the scene cannot be used.
+        """
+        photo = read_photo(target, "the target")
+        size = photo.pixels.shape[:2]
+        check_size(photo.pixels, "the target")
+        if aspect is None:
+            margins = Margins.of_sides(size, margin=margin, left=left, right=right, top=top, bottom=bottom)
+        elif margin or any(side is not None for side in (left, right, top, bottom)):
+            raise SceneError("both an aspect and sides that grow are given; legal: one of the two")
+        else:
+            margins = Margins.of_aspect(size, aspect, anchor=anchor)
+        return cls._of_parts(read_on_canvas(references, photo, mask, margins), {"outpaint": margins.to_dict()})
+
+    @classmethod
+    def load(cls, directory: str | PathLike[str]) -> Scene:
+        """Read a folder in the layout of RealBench: ``ref/*``, ``target/target.png``, ``target/mask.png``.
+
+        The files may have any image format. Without a mask, the transparent pixels of the target are filled. Without
+        ``ref``, the scene has no references.
+
+        Raises:
+            SceneError: a part is missing or cannot be used.
+        """
+        return cls._of_parts(read_parts(*find_parts(directory)))
+
+    def save(self, directory: str | PathLike[str]) -> None:
+        """Write the scene losslessly in the layout of RealBench, the target in its own colours and depth.
+
+        ``history`` and ``whole_hole`` are not saved.
+
+        Raises:
+            OutputError: the folder already holds a scene, or the disk is full.
+        """
+        folder = Path(directory)
+        if (folder / "target").exists() or (folder / "ref").exists():
+            raise OutputError(f"{str(folder)!r} already holds a scene; choose another folder or remove it first")
+        (folder / "target").mkdir(parents=True)
+        (folder / "ref").mkdir()
+        for i, reference in enumerate(self.references):
+            write_png(folder / "ref" / f"{i}.png", reference)
+        write_photo(folder / "target" / "target.png", self.original)
+        write_png(folder / "target" / "mask.png", np.repeat(self.mask[:, :, None], 3, axis=2).astype(np.uint8) * 255)
+
+    def __repr__(self) -> str:
+        return (
+            f"Scene({len(self.references)} references, target {describe_size(self.target)}, "
+            f"hole {self.mask.mean():.1%} of the pixels)"
+        )

@@ -1,0 +1,151 @@
+"""Files are written whole or not at all, and a full disk is reported as such."""
+
+import errno
+import os
+import shutil
+import stat
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from realfill.errors import OutputError
+from realfill.io import writing
+from realfill.io.files import require_space, whole_file
+from realfill.io.layers import Layer, write_layers
+from realfill.io.metadata import Credit
+from realfill.io.photos import Photo
+from realfill.io.writing import write_photo
+
+PHOTO = Photo(pixels=np.zeros((40, 50, 3), np.uint8))
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def fail_after(data, error, path):
+    with whole_file(path) as partial:
+        partial.write_bytes(data)
+        raise error
+
+
+@pytest.fixture
+def umask():
+    before = os.umask(0o027)
+    yield 0o640
+    os.umask(before)
+
+
+def test_a_file_is_replaced_only_once_it_is_complete(tmp_path):
+    (tmp_path / "a.json").write_text("old")
+    with whole_file(tmp_path / "a.json") as partial:
+        partial.write_text("new")
+        assert (tmp_path / "a.json").read_text() == "old" and partial.parent == tmp_path
+    assert contents(tmp_path) == {"a.json": b"new"}
+
+
+@pytest.mark.parametrize("error", [ValueError("a bug"), KeyboardInterrupt(), OSError(errno.EIO, "broken disk")])
+def test_after_an_error_the_old_file_remains_and_no_partial_file(error, tmp_path):
+    (tmp_path / "a.json").write_text("old")
+    with pytest.raises(type(error)) as caught:
+        fail_after(b"half", error, tmp_path / "a.json")
+    assert caught.value is error and contents(tmp_path) == {"a.json": b"old"}
+
+
+def test_two_writers_of_one_file_do_not_disturb_each_other(tmp_path):
+    with whole_file(tmp_path / "a") as first, whole_file(tmp_path / "a") as second:
+        assert first != second and str(os.getpid()) in first.name
+        first.write_text("first")
+        second.write_text("second")
+    assert contents(tmp_path) == {"a": b"first"}
+
+
+def test_permissions_follow_the_umask_whatever_the_library_chose(tmp_path, umask):
+    with whole_file(tmp_path / "a.safetensors") as partial:
+        save_file({"a": torch.zeros(3)}, partial)
+        partial.chmod(0o600)
+    write_photo(tmp_path / "a.png", PHOTO)
+    assert {stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()} == {umask}
+
+
+def test_a_long_name_and_a_name_that_is_no_utf8_can_be_written(tmp_path):
+    names = [os.fsencode("é" * 125 + ".png"), b"\xff\xfe.png"]
+    for name in names:
+        write_photo(tmp_path / os.fsdecode(name), PHOTO)
+    assert sorted(os.fsencode(path.name) for path in tmp_path.iterdir()) == sorted(names)
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_disk_is_named_with_the_path_and_the_partial_file_is_removed(number, tmp_path):
+    (tmp_path / "a.pt").write_text("old")
+    message = r"no space left for '.*a\.pt': it needs more than 2 kB, and .* is free; free"
+    with pytest.raises(OutputError, match=message):
+        fail_after(bytes(2000), OSError(number, os.strerror(number)), tmp_path / "a.pt")
+    assert contents(tmp_path) == {"a.pt": b"old"}
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 64 vs 0"),
+        Exception("Error while serializing: I/O error: No space left on device (os error 28)"),
+    ],
+    ids=["torch", "safetensors"],
+)
+def test_a_full_disk_is_recognised_behind_the_errors_of_libraries(error, tmp_path, monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**9, 10**9, 0))
+    with pytest.raises(OutputError, match=r"no space left .* 0 bytes is free"), whole_file(tmp_path / "a.pt"):
+        raise error
+    assert contents(tmp_path) == {}
+
+
+def test_an_error_of_torch_on_a_disk_with_space_is_not_a_full_disk(tmp_path):
+    with pytest.raises(RuntimeError, match="a bug"), whole_file(tmp_path / "a.pt"):
+        raise RuntimeError("a bug")
+
+
+def test_a_known_size_is_checked_before_anything_is_written(tmp_path):
+    free = shutil.disk_usage(tmp_path).free
+    with (
+        pytest.raises(OutputError, match=r"no space left for '.*a': it needs .* TB, and"),
+        whole_file(tmp_path / "a", num_bytes=free + 10**13),
+    ):
+        raise AssertionError("nothing must be written")
+    with pytest.raises(OutputError, match=r"no space left for '.*new/b'"):
+        require_space(tmp_path / "new" / "b", free + 10**13)
+    require_space(tmp_path / "new" / "b", 1000)
+    assert contents(tmp_path) == {}
+
+
+def test_a_missing_folder_is_named_by_the_path_that_was_asked_for(tmp_path):
+    with pytest.raises(OutputError, match=r"'.*nowhere/a\.png' cannot be written \(No such file or directory\); legal"):
+        write_photo(tmp_path / "nowhere" / "a.png", PHOTO)
+
+
+def full_disk(*_args, **_options):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.tif", "a.jpg", "a.ora"])
+def test_every_writer_reports_a_full_disk(name, tmp_path, monkeypatch):
+    real_open = Path.open
+
+    def open_full(self, *args, **options):
+        stream = real_open(self, *args, **options)
+        stream.close()
+        return full_disk()
+
+    def write(path):
+        if path.suffix == ".ora":
+            write_layers(path, [Layer(name="a", photo=PHOTO)], PHOTO, Credit(software="", description=""))
+        else:
+            write_photo(path, PHOTO)
+
+    monkeypatch.setattr(Path, "open", open_full)
+    monkeypatch.setattr(writing, "_chunk", full_disk)
+    with pytest.raises(OutputError, match=f"no space left for '.*{name}'"):
+        write(tmp_path / name)
+    assert list(tmp_path.iterdir()) == []

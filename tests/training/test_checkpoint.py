@@ -1,0 +1,60 @@
+"""Checkpoints: written whole or not at all, and bound to one fit."""
+
+import os
+
+import pytest
+import torch
+
+from realfill.errors import AdapterError
+from realfill.training.checkpoint import load_checkpoint, save_checkpoint
+
+CPU = torch.device("cpu")
+
+
+def test_a_checkpoint_is_read_back_by_the_same_fit_only(tmp_path):
+    path = tmp_path / "new folder" / "checkpoint.pt"
+    save_checkpoint(path, {"step": 3, "parameters": {"a": torch.arange(3.0)}}, "this fit")
+    state = load_checkpoint(path, "this fit", CPU)
+    assert state["step"] == 3 and state["parameters"]["a"].tolist() == [0, 1, 2]
+    with pytest.raises(AdapterError, match="another config, scene or base model; choose another checkpoint_dir"):
+        load_checkpoint(path, "another fit", CPU)
+
+
+def test_a_failed_write_leaves_the_earlier_checkpoint_and_no_other_file(tmp_path, monkeypatch):
+    path = tmp_path / "checkpoint.pt"
+    save_checkpoint(path, {"step": 1}, "fit")
+
+    def fill_disk(state, partial):
+        partial.write_bytes(b"half")
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(torch, "save", fill_disk)
+    with pytest.raises(OSError, match="no space left"):
+        save_checkpoint(path, {"step": 2}, "fit")
+    assert list(tmp_path.iterdir()) == [path]
+    assert load_checkpoint(path, "fit", CPU)["step"] == 1
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such permissions")
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o002, 0o664), (0o077, 0o600)])
+def test_a_checkpoint_has_the_permissions_that_the_user_has_chosen(tmp_path, umask, mode):
+    before = os.umask(umask)
+    try:
+        save_checkpoint(tmp_path / "checkpoint.pt", {"step": 1}, "fit")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "checkpoint.pt").stat().st_mode & 0o777 == mode
+
+
+@pytest.mark.parametrize("content", [b"not a checkpoint", b"", b"PK\x03\x04"])
+def test_a_damaged_checkpoint_is_an_error_that_names_it(tmp_path, content):
+    path = tmp_path / "checkpoint.pt"
+    path.write_bytes(content)
+    with pytest.raises(AdapterError, match=r"checkpoint.pt' is damaged; remove it or set overwrite"):
+        load_checkpoint(path, "fit", CPU)
+
+
+def test_a_file_without_an_identity_is_damaged(tmp_path):
+    torch.save({"step": 1}, tmp_path / "checkpoint.pt")
+    with pytest.raises(AdapterError, match="damaged"):
+        load_checkpoint(tmp_path / "checkpoint.pt", "fit", CPU)
