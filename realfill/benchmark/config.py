@@ -9,7 +9,17 @@ from realfill.config import MAX_REFERENCES
 from realfill.config.base import Config
 
 MethodName = Literal[
-    "realfill", "base", "prompt", "smooth", "telea", "shiftmap", "stitching", "paint_by_example", "dreambooth", "klein"
+    "realfill",
+    "base",
+    "prompt",
+    "smooth",
+    "telea",
+    "shiftmap",
+    "stitching",
+    "composite",
+    "paint_by_example",
+    "dreambooth",
+    "klein",
 ]
 MetricName = Literal[
     "psnr", "ssim", "gmsd", "detail", "native_detail", "seam", "delta_e", "lpips", "dreamsim", "dino", "clip"
@@ -23,8 +33,8 @@ class BenchConfig(Config):
     methods: tuple[MethodName, ...] = ("realfill", "base", "telea", "shiftmap", "stitching")
     """Methods to run. ``realfill``, or else the first one, is compared with each of the others, scene by scene.
     ``base`` is the base model without a fit, ``prompt`` the same with the case's prompt. ``smooth``, ``telea``,
-    ``shiftmap`` and ``stitching`` need no weights; ``paint_by_example``, ``dreambooth`` and ``klein`` need their
-    own."""
+    ``shiftmap``, ``stitching`` and ``composite`` need no weights; ``paint_by_example``, ``dreambooth`` and ``klein``
+    need their own."""
     metrics: tuple[MetricName, ...] = get_args(MetricName)
     """Metrics to measure. The results name those whose weights or packages are not available."""
     fit_seeds: int = 1

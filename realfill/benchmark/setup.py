@@ -10,6 +10,7 @@ import numpy as np
 
 from realfill.benchmark import metrics
 from realfill.benchmark.config import BenchConfig, MethodName, MetricName
+from realfill.benchmark.methods.composite import CompositeMethod
 from realfill.benchmark.methods.diffusion import Base, Prompt, RealFill
 from realfill.benchmark.methods.dreambooth import DreamBooth
 from realfill.benchmark.methods.engines import ShiftMap, Smooth, Telea
@@ -135,6 +136,7 @@ def _method(
         "telea": Telea,
         "shiftmap": ShiftMap,
         "stitching": Stitching,
+        "composite": CompositeMethod,
         "paint_by_example": lambda: PaintByExample(base=config.paint_by_example, **stock),
         "dreambooth": lambda: DreamBooth(
             base=config.dreambooth, scheduler=sample.scheduler, num_inference_steps=sample.num_inference_steps,

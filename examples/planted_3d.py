@@ -1,0 +1,319 @@
+"""Planted scenes with true depth: textured quads seen by several cameras, with known poses, depth and pixels.
+
+    python examples/planted_3d.py TEXTURES planted --kinds boxes street --num-scenes 4
+
+TEXTURES is a folder of photos that serve as textures. Each scene has exposure differences, vignetting, lens distortion,
+blur and noise between its photos, and some have passers-by in single photos. What the hole hides is known to the pixel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import cv2
+import numpy as np
+import tyro
+from numpy.typing import NDArray
+
+from realfill import Scene
+from realfill.geometry.cameras import Camera
+from realfill.io.images import ImageArray, read_image
+from realfill.io.recognition import IMAGE_SUFFIXES
+from realfill.io.writing import write_png
+
+Kind = Literal["plane", "layers", "boxes", "street", "closer", "night", "walkers", "elsewhere"]
+KINDS: tuple[Kind, ...] = ("plane", "layers", "boxes", "street", "closer", "night", "walkers", "elsewhere")
+_SUPERSAMPLING = 2
+_FAR = 1e6
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Quad:
+    """A textured parallelogram in space.
+
+    Attributes:
+        corner: (3,) the corner at the texture's top left.
+        right: (3,) its upper edge.
+        down: (3,) its left edge.
+        texture: (h, w, 3) uint8.
+    """
+
+    corner: NDArray[np.float64]
+    right: NDArray[np.float64]
+    down: NDArray[np.float64]
+    texture: ImageArray
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Shot:
+    """How a photo is taken.
+
+    Attributes:
+        camera: from where.
+        gain: (3,) factor of each channel.
+        gamma: exponent of the brightness.
+        vignette: loss of brightness in the corners, from 0 to 1.
+        blur: standard deviation in pixels.
+        noise: standard deviation in levels.
+        passers: quads that are only in this photo.
+    """
+
+    camera: Camera
+    gain: NDArray[np.float64] = field(default_factory=lambda: np.ones(3))
+    gamma: float = 1.0
+    vignette: float = 0.0
+    blur: float = 0.0
+    noise: float = 0.0
+    passers: tuple[Quad, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Planted:
+    """A scene whose truth is known.
+
+    Attributes:
+        scene: references, target with a blank hole, mask.
+        truth: (H, W, 3) uint8, the whole target.
+        depth: (H, W) true depth of the target's pixels.
+        cameras: the true ones, the target's first.
+        visible: (N, H, W) bool: which pixels of the target each reference shows.
+    """
+
+    scene: Scene
+    truth: ImageArray
+    depth: NDArray[np.float64]
+    cameras: tuple[Camera, ...]
+    visible: NDArray[np.bool_]
+
+
+def plant(kind: Kind, textures: Sequence[ImageArray], seed: int, *, size: tuple[int, int] = (360, 480)) -> Planted:
+    """Make a scene.
+
+    Args:
+        kind: ``plane``: one wall; ``layers``: walls at several depths; ``boxes``: boxes on a floor before a wall;
+            ``street``: forward motion between two walls; ``closer``: boxes, with one reference far closer; ``night``:
+            boxes by day and by night; ``walkers``: boxes, with passers-by; ``elsewhere``: references of another scene.
+        textures: photos.
+        seed: of all randomness.
+        size: (height, width) of the target.
+    """
+    rng = np.random.default_rng([seed, KINDS.index(kind)])
+    build = {"plane": _wall, "layers": _layers, "street": _street}.get(kind, _boxes)
+    quads = build(textures, rng)
+    cameras = _cameras(kind, size, rng)
+    shots = [_shot(kind, n, camera, textures, rng) for n, camera in enumerate(cameras)]
+    truth, depth = render(quads, shots[0], rng)
+    others = quads if kind != "elsewhere" else build(textures[::-1], np.random.default_rng(seed + 1000))
+    rendered = [render(others, shot, rng) for shot in shots[1:]]
+    mask = _hole(size, rng)
+    visible = np.stack(
+        [_visible(depth, cameras[0], shot.camera, z) for shot, (_, z) in zip(shots[1:], rendered, strict=True)]
+    )
+    if kind == "elsewhere":
+        visible[:] = False
+    target = np.where(mask[..., None], np.uint8(0), truth)
+    scene = Scene([image for image, _ in rendered], target, mask)
+    return Planted(scene=scene, truth=truth, depth=depth, cameras=tuple(cameras), visible=visible)
+
+
+def render(quads: Sequence[Quad], shot: Shot, rng: np.random.Generator) -> tuple[ImageArray, NDArray[np.float64]]:
+    """Take a photo; returns it and its depth (H, W), 1e6 where nothing is."""
+    camera, (height, width) = shot.camera, shot.camera.size
+    factor = _SUPERSAMPLING
+    x = (np.arange(width * factor) + 0.5) / factor - 0.5
+    y = (np.arange(height * factor) + 0.5) / factor - 0.5
+    rays = camera.rays(np.stack(np.meshgrid(x, y), axis=-1))
+    directions = np.concatenate([rays, np.ones_like(rays[..., :1])], axis=-1) @ camera.rotation
+    origin = -camera.rotation.T @ camera.translation
+    image = np.full((height * factor, width * factor, 3), 128.0, np.float32)
+    depth = np.full(image.shape[:2], _FAR)
+    for quad in (*quads, *shot.passers):
+        normal = np.cross(quad.right, quad.down)
+        along = directions @ normal
+        distance = ((quad.corner - origin) @ normal) / np.where(np.abs(along) > 1e-9, along, 1e-9)
+        local = origin + distance[..., None] * directions - quad.corner
+        u, v = local @ quad.right / (quad.right @ quad.right), local @ quad.down / (quad.down @ quad.down)
+        hit = (distance > 1e-3) & (distance < depth) & (u >= 0) & (u <= 1) & (v >= 0) & (v <= 1)
+        if not hit.any():
+            continue
+        texture, (rows, columns) = quad.texture, quad.texture.shape[:2]
+        step = float(np.median(np.abs(np.diff(u, axis=1))[hit[:, 1:]])) * columns if hit[:, 1:].any() else 1.0
+        if step > 1.5:
+            texture = cv2.GaussianBlur(texture, (0, 0), 0.4 * step)
+        at_x, at_y = (u * columns - 0.5).astype(np.float32), (v * rows - 0.5).astype(np.float32)
+        shown = cv2.remap(texture, at_x, at_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        image[hit], depth[hit] = shown[hit], distance[hit]
+    image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+    depth = depth[factor // 2 :: factor, factor // 2 :: factor]
+    if shot.blur:
+        image = cv2.GaussianBlur(image, (0, 0), shot.blur)
+    radius = np.hypot(*np.meshgrid(np.linspace(-1, 1, width), np.linspace(-1, 1, height))) / np.sqrt(2)
+    light = (image / 255).clip(0, 1) ** shot.gamma * shot.gain * (1 - shot.vignette * radius**2)[..., None]
+    noisy = light * 255 + rng.normal(scale=shot.noise, size=light.shape) if shot.noise else light * 255
+    return noisy.round().clip(0, 255).astype(np.uint8), depth
+
+
+def _texture(textures: Sequence[ImageArray], rng: np.random.Generator) -> ImageArray:
+    photo = textures[int(rng.integers(len(textures)))]
+    height, width = photo.shape[:2]
+    side = int(rng.uniform(0.5, 1) * min(height, width))
+    y, x = int(rng.integers(height - side + 1)), int(rng.integers(width - side + 1))
+    return photo[y : y + side, x : x + side]
+
+
+def _rectangle(centre: Sequence[float], width: float, height: float, turn: float, texture: ImageArray) -> Quad:
+    """Stand a rectangle upright, turned about the vertical axis."""
+    right = np.array([np.cos(turn), 0, np.sin(turn)]) * width
+    down = np.array([0, height, 0.0])
+    return Quad(corner=np.asarray(centre, float) - right / 2 - down / 2, right=right, down=down, texture=texture)
+
+
+def _wall(textures: Sequence[ImageArray], rng: np.random.Generator) -> list[Quad]:
+    return [_rectangle((0, 0, 6), 16, 12, rng.uniform(-0.3, 0.3), _texture(textures, rng))]
+
+
+def _layers(textures: Sequence[ImageArray], rng: np.random.Generator) -> list[Quad]:
+    quads = [_rectangle((0, 0, 12), 34, 26, 0, _texture(textures, rng))]
+    for depth in (8, 5, 3.5):
+        x, y = rng.uniform(-0.35, 0.35, 2) * depth
+        width, height = rng.uniform(0.3, 0.7, 2) * depth
+        quads.append(_rectangle((x, y, depth), width, height, rng.uniform(-0.4, 0.4), _texture(textures, rng)))
+    return quads
+
+
+def _floor(textures: Sequence[ImageArray], rng: np.random.Generator) -> Quad:
+    return Quad(
+        corner=np.array([-14, 1.5, 1.0]),
+        right=np.array([28, 0, 0.0]),
+        down=np.array([0, 0, 18.0]),
+        texture=_texture(textures, rng),
+    )
+
+
+def _boxes(textures: Sequence[ImageArray], rng: np.random.Generator) -> list[Quad]:
+    quads = [_rectangle((0, -3, 12), 40, 20, rng.uniform(-0.15, 0.15), _texture(textures, rng)), _floor(textures, rng)]
+    for _ in range(int(rng.integers(3, 6))):
+        depth = rng.uniform(3.5, 8)
+        x, width, height = rng.uniform(-0.4, 0.4) * depth, rng.uniform(0.8, 1.8), rng.uniform(0.8, 2.4)
+        turn = rng.uniform(-0.7, 0.7)
+        middle = np.array([x, 1.5 - height / 2, depth])
+        front = np.array([np.sin(turn), 0, -np.cos(turn)]) * width / 2
+        side = np.array([np.cos(turn), 0, np.sin(turn)]) * width / 2
+        quads.append(_rectangle(middle + front, width, height, turn, _texture(textures, rng)))
+        quads += [
+            _rectangle(middle + sign * side, width, height, turn + np.pi / 2, _texture(textures, rng))
+            for sign in (-1, 1)
+        ]
+    return quads
+
+
+def _street(textures: Sequence[ImageArray], rng: np.random.Generator) -> list[Quad]:
+    quads = [_rectangle((0, 0, 22), 20, 16, 0, _texture(textures, rng)), _floor(textures, rng)]
+    for side in (-1, 1):
+        for start in (2.0, 8.0, 14.0):
+            quads.append(  # noqa: PERF401
+                Quad(
+                    corner=np.array([side * 2.5, -4.5, start]),
+                    right=np.array([0, 0, 6.0]),
+                    down=np.array([0, 6.0, 0]),
+                    texture=_texture(textures, rng),
+                )
+            )
+    return quads
+
+
+def _cameras(kind: Kind, size: tuple[int, int], rng: np.random.Generator) -> list[Camera]:
+    focal = rng.uniform(0.8, 1.3) * max(size)
+    cameras = [
+        Camera(size=size, focal=focal, distortion=rng.uniform(-0.05, 0.02), rotation=np.eye(3), translation=np.zeros(3))
+    ]
+    for n in range(3):
+        place = rng.uniform(-1, 1, 3) * (0.9, 0.3, 0.5)
+        if kind == "street":
+            place = np.array([rng.uniform(-0.3, 0.3), rng.uniform(-0.1, 0.1), -(n + 1) * 0.7])
+        if kind == "closer" and n == 0:
+            place = np.array([rng.uniform(-0.2, 0.2), 0.1, 2.0])
+        angles = rng.uniform(-1, 1, 3) * (0.06, 0.12, 0.06)
+        rotation = cv2.Rodrigues(angles)[0]
+        scale = rng.uniform(0.8, 1.25)
+        other = (round(size[0] * scale), round(size[1] * scale))
+        cameras.append(
+            Camera(
+                size=other,
+                focal=focal * scale * rng.uniform(0.9, 1.15),
+                distortion=rng.uniform(-0.05, 0.02),
+                rotation=rotation,
+                translation=-rotation @ place,
+            )
+        )
+    return cameras
+
+
+def _shot(kind: Kind, number: int, camera: Camera, textures: Sequence[ImageArray], rng: np.random.Generator) -> Shot:
+    gain, gamma = rng.uniform(0.85, 1.15) * rng.uniform(0.95, 1.05, 3), rng.uniform(0.9, 1.1)
+    if kind == "night" and number:
+        gain, gamma = rng.uniform(0.35, 0.5) * np.array([0.8, 0.9, 1.15]), 1.4
+    passers: tuple[Quad, ...] = ()
+    if kind == "walkers" and number:
+        passers = tuple(
+            _rectangle((rng.uniform(-1, 1), 0.6, rng.uniform(2.5, 3.5)), 0.5, 1.7, 0, _texture(textures, rng))
+            for _ in range(2)
+        )
+    return Shot(
+        camera=camera,
+        gain=gain if number else np.ones(3),
+        gamma=gamma if number else 1.0,
+        vignette=rng.uniform(0, 0.3),
+        blur=rng.uniform(0.3, 0.7),
+        noise=rng.uniform(1, 3),
+        passers=passers,
+    )
+
+
+def _hole(size: tuple[int, int], rng: np.random.Generator) -> NDArray[np.bool_]:
+    """Draw an ellipse or a strip."""
+    height, width = size
+    mask = np.zeros(size, np.uint8)
+    if rng.random() < 0.3:
+        mask[:, : round(0.3 * width)] = 1
+        return mask > 0
+    axes = round(rng.uniform(0.13, 0.22) * width), round(rng.uniform(0.13, 0.24) * height)
+    centre = (
+        int(rng.uniform(axes[0] + 20, width - axes[0] - 20)),
+        int(rng.uniform(axes[1] + 20, height - axes[1] - 20)),
+    )
+    return cv2.ellipse(mask, centre, axes, 0, 0, 360, 1, -1) > 0
+
+
+def _visible(depth: NDArray[np.float64], target: Camera, other: Camera, seen: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Tell which of the target's pixels another photo shows, by its own depth."""
+    pixels = np.stack(np.meshgrid(np.arange(target.size[1]), np.arange(target.size[0])), axis=-1).astype(float)
+    place, far = other.project(target.unproject(pixels, depth))
+    at = np.rint(place).astype(int)
+    inside = (at >= 0).all(axis=2) & (at[..., 0] < other.size[1]) & (at[..., 1] < other.size[0]) & (far > 0)
+    nearest = seen[at[..., 1].clip(0, other.size[0] - 1), at[..., 0].clip(0, other.size[1] - 1)]
+    return inside & (far < nearest * 1.03)
+
+
+def main(
+    textures: tyro.conf.Positional[Path],
+    output: tyro.conf.Positional[Path],
+    /,
+    kinds: tuple[Kind, ...] = KINDS,
+    num_scenes: int = 4,
+) -> None:
+    paths = sorted(p for p in textures.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
+    photos = [read_image(path, path.name)[0] for path in paths[:40]]
+    for kind in kinds:
+        for seed in range(num_scenes):
+            planted = plant(kind, photos, seed)
+            folder = output / f"{kind}-{seed}"
+            planted.scene.save(folder)
+            write_png(folder / "target" / "gt.png", planted.truth)
+
+
+if __name__ == "__main__":
+    tyro.cli(main, description=__doc__)

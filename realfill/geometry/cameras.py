@@ -1,0 +1,85 @@
+"""Cameras: projection, and points from several views."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Camera:
+    """A pinhole camera with one coefficient of radial distortion.
+
+    Attributes:
+        size: (height, width) of its photo.
+        focal: focal length in pixels. The principal point is the middle of the photo.
+        distortion: k1; a ray (x, y, 1) is seen at (1 + k1 (x² + y²)) (x, y).
+        rotation: (3, 3), from the scene to the camera.
+        translation: (3,), from the scene to the camera.
+    """
+
+    size: tuple[int, int]
+    focal: float
+    distortion: float
+    rotation: NDArray
+    translation: NDArray
+
+    @property
+    def centre(self) -> NDArray:
+        """The principal point, (x, y) in pixels; (0, 0) is the centre of the first pixel."""
+        return (np.array(self.size[::-1]) - 1) / 2
+
+    def project(self, points: NDArray) -> tuple[NDArray, NDArray]:
+        """Project scene points (..., 3) to pixels (..., 2) and depths (...), above 0 in front of the camera."""
+        local = points @ self.rotation.T + self.translation
+        depth = local[..., 2]
+        ray = local[..., :2] / np.where(np.abs(depth) > 1e-9, depth, 1e-9)[..., None]
+        radius = (ray**2).sum(axis=-1, keepdims=True)
+        return self.focal * (1 + self.distortion * radius) * ray + self.centre, depth
+
+    def rays(self, pixels: NDArray) -> NDArray:
+        """Return the rays (..., 2) at depth 1 that pixels (..., 2) see, in the camera's own frame."""
+        seen = (pixels - self.centre) / self.focal
+        ray = seen
+        for _ in range(5 if self.distortion else 0):
+            ray = seen / (1 + self.distortion * (ray**2).sum(axis=-1, keepdims=True))
+        return ray
+
+    def unproject(self, pixels: NDArray, depth: NDArray) -> NDArray:
+        """Return the scene points (..., 3) that pixels (..., 2) see at depths (...)."""
+        ray = self.rays(pixels)
+        local = np.concatenate([ray, np.ones_like(ray[..., :1])], axis=-1) * depth[..., None]
+        return (local - self.translation) @ self.rotation
+
+
+def triangulate(cameras: Sequence[Camera], pixels: Sequence[NDArray]) -> NDArray:
+    """Triangulate points (N, 3) that all cameras see, by the linear method; NaN behind a camera."""
+    rows = []
+    for camera, xy in zip(cameras, pixels, strict=True):
+        pose = np.c_[camera.rotation, camera.translation]
+        ray = camera.rays(xy)
+        rows += [ray[:, :1] * pose[2] - pose[0], ray[:, 1:] * pose[2] - pose[1]]
+    _, _, v = np.linalg.svd(np.stack(rows, axis=1))
+    homogeneous = v[:, -1]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        points = homogeneous[:, :3] / homogeneous[:, 3:]
+    for camera in cameras:
+        depth = points @ camera.rotation[2] + camera.translation[2]
+        points = np.where((depth > 1e-6)[:, None], points, np.nan)
+    return points
+
+
+def viewing_angles(cameras: Sequence[Camera], points: NDArray) -> NDArray:
+    """Return the largest angle at which two of the cameras see each point, in radians."""
+    directions = []
+    for camera in cameras:
+        towards = points + camera.rotation.T @ camera.translation
+        directions.append(towards / np.maximum(np.linalg.norm(towards, axis=1, keepdims=True), 1e-12))
+    angles = np.zeros(len(points))
+    for n, one in enumerate(directions):
+        for other in directions[:n]:
+            angles = np.fmax(angles, np.arccos(np.clip((one * other).sum(axis=1), -1, 1)))
+    return np.where(np.isfinite(points[:, 0]), angles, np.nan)

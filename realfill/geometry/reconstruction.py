@@ -1,0 +1,218 @@
+"""Reconstruction: the cameras of a scene's photos, by incremental structure from motion that starts at the target.
+
+For a handful of photos: an essential matrix for the first pair, perspective-n-point for the others, and bundle
+adjustment. Focal lengths and distortion have priors, since a few distant photos do not determine them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from realfill.geometry.adjustment import FocalPrior, Tracks, bundle_adjust
+from realfill.geometry.cameras import Camera, triangulate, viewing_angles
+from realfill.geometry.correspondences import Pairs
+
+_FOCAL = 1.2  # default focal length, as a share of the longer side
+_OTHER_FOCALS = (0.75, 1.9)  # tried where EXIF says nothing
+_FOCAL_SIGMA, _EXIF_SIGMA = 0.25, 0.05  # of the logarithm of the focal length
+_MAX_ERROR_PX = 4.0  # largest reprojection error of an observation, at a longer side of 1,000 pixels
+_MIN_PAIR, _MIN_POSE = 30, 15  # matches of the first pair, and of each further photo
+_MIN_ANGLE = np.deg2rad(1.5)  # median parallax of the first pair
+_MIN_POINT_ANGLE = np.deg2rad(0.5)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Reconstruction:
+    """Cameras in one frame, and scene points.
+
+    Attributes:
+        cameras: image number to camera; image 0 is the target, and always among them.
+        points: (N, 3) scene points that at least two of the cameras see.
+        error_px: root mean square reprojection error.
+    """
+
+    cameras: Mapping[int, Camera]
+    points: NDArray
+    error_px: float
+
+
+def reconstruct(
+    sizes: Sequence[tuple[int, int]], pairs: Pairs, focals: Sequence[float | None] | None = None
+) -> Reconstruction | None:
+    """Estimate the cameras of photos from matches between them.
+
+    Args:
+        sizes: (height, width) of each image, the target first.
+        pairs: verified matches.
+        focals: focal length of each image in pixels where EXIF states it.
+
+    Returns:
+        ``None`` where no reference shares enough matches and parallax with the target.
+    """
+    given = list(focals or [None] * len(sizes))
+    tracks = _link(pairs)
+    order = sorted((j for i, j in pairs if i == 0), key=lambda j: -len(pairs[0, j]))
+    best: Reconstruction | None = None
+    for first in order[:2]:
+        if len(pairs[0, first]) < _MIN_PAIR:
+            continue
+        for guess in (_FOCAL,) if given[0] else (_FOCAL, *_OTHER_FOCALS):
+            priors = [
+                FocalPrior(focal=f or guess * max(size), sigma=_EXIF_SIGMA if f else _FOCAL_SIGMA)
+                for f, size in zip(given, sizes, strict=True)
+            ]
+            candidate = _grow(sizes, tracks, pairs, first, priors)
+            if candidate is not None and (best is None or _quality(candidate) > _quality(best)):
+                best = candidate
+    return best
+
+
+def _quality(reconstruction: Reconstruction) -> float:
+    """Rank reconstructions: more cameras first, then more points for their error."""
+    return 1e6 * len(reconstruction.cameras) + len(reconstruction.points) / (0.5 + reconstruction.error_px)
+
+
+def _link(pairs: Pairs) -> Tracks:
+    """Join matches that share a keypoint to tracks; tracks with two places in one image are dropped."""
+    parent: dict[tuple[int, int, int], tuple[int, int, int]] = {}
+    where: dict[tuple[int, int, int], NDArray] = {}
+
+    def root(node: tuple[int, int, int]) -> tuple[int, int, int]:
+        while parent[node] != node:
+            parent[node] = parent[parent[node]]
+            node = parent[node]
+        return node
+
+    for (i, j), matches in pairs.items():
+        cells = np.round(matches * 2).astype(int)
+        for row, cell in zip(matches, cells, strict=True):
+            a, b = (i, int(cell[0]), int(cell[1])), (j, int(cell[2]), int(cell[3]))
+            for node, xy in ((a, row[:2]), (b, row[2:])):
+                parent.setdefault(node, node)
+                where.setdefault(node, xy)
+            parent[root(a)] = root(b)
+    groups: dict[tuple[int, int, int], list[tuple[int, int, int]]] = {}
+    for node in parent:
+        groups.setdefault(root(node), []).append(node)
+    rows = []
+    number = 0
+    for nodes in groups.values():
+        images = [node[0] for node in nodes]
+        if len(images) == len(set(images)):
+            rows += [(node[0], number, *where[node]) for node in nodes]
+            number += 1
+    table = np.array(rows, np.float64).reshape(-1, 4)
+    return Tracks(table[:, 0].astype(int), table[:, 1].astype(int), table[:, 2:])
+
+
+def _grow(
+    sizes: Sequence[tuple[int, int]],
+    tracks: Tracks,
+    pairs: Pairs,
+    first: int,
+    priors: Sequence[FocalPrior],
+) -> Reconstruction | None:
+    """Start with the target and one reference, then add the others one by one."""
+    unit = max(sizes[0]) / 1000
+    start = _start((sizes[0], sizes[first]), pairs[0, first], (priors[0].focal, priors[first].focal))
+    if start is None:
+        return None
+    cameras = {0: start[0], first: start[1]}
+    points = _triangulate(cameras, tracks, unit)
+    cameras, points = bundle_adjust(cameras, points, tracks, priors)
+    waiting = [i for i in range(1, len(sizes)) if i != first]
+    while waiting:
+        counts = {i: int(np.isfinite(points[tracks.point[tracks.image == i], 0]).sum()) for i in waiting}
+        image = max(waiting, key=lambda i: counts[i])
+        waiting.remove(image)
+        pose = _locate(sizes[image], tracks, points, image, priors[image].focal) if counts[image] >= _MIN_POSE else None
+        if pose is not None:
+            cameras[image] = pose
+            points = _triangulate(cameras, tracks, unit)
+            cameras, points = bundle_adjust(cameras, points, tracks, priors)
+    points = _triangulate(cameras, tracks, unit)
+    cameras, points = bundle_adjust(cameras, points, tracks, priors)
+    points = _triangulate(cameras, tracks, unit)
+    ok = np.isfinite(points[:, 0])
+    if ok.sum() < _MIN_PAIR:
+        return None
+    errors = _errors(cameras, tracks, points)
+    error = float(np.sqrt(np.nanmean(errors**2)))
+    return Reconstruction(cameras=cameras, points=points[ok], error_px=error)
+
+
+def _start(
+    sizes: tuple[tuple[int, int], tuple[int, int]], matches: NDArray, focals: tuple[float, float]
+) -> tuple[Camera, Camera] | None:
+    """Estimate the relative pose of two photos; ``None`` without enough inliers and parallax."""
+    pair = [
+        Camera(size=size, focal=focal, distortion=0.0, rotation=np.eye(3), translation=np.zeros(3))
+        for size, focal in zip(sizes, focals, strict=True)
+    ]
+    rays = [camera.rays(matches[:, 2 * n : 2 * n + 2].astype(float)) for n, camera in enumerate(pair)]
+    threshold = 2.0 / min(focals) * max(sizes[0]) / 1000
+    essential, inliers = cv2.findEssentialMat(
+        rays[0], rays[1], np.eye(3), method=cv2.USAC_MAGSAC, prob=0.9999, threshold=threshold, maxIters=5000
+    )
+    if essential is None or essential.shape != (3, 3):
+        return None
+    _, rotation, translation, mask = cv2.recoverPose(essential, rays[0], rays[1], np.eye(3), mask=inliers.copy())
+    good = mask.ravel() > 0
+    if good.sum() < _MIN_PAIR:
+        return None
+    second = replace(pair[1], rotation=rotation, translation=translation.ravel())
+    points = triangulate([pair[0], second], [matches[good, :2].astype(float), matches[good, 2:].astype(float)])
+    angles = viewing_angles([pair[0], second], points)
+    return (pair[0], second) if np.nanmedian(angles) > _MIN_ANGLE else None
+
+
+def _locate(size: tuple[int, int], tracks: Tracks, points: NDArray, image: int, focal: float) -> Camera | None:
+    """Estimate the pose of a further photo from scene points that it sees."""
+    seen = (tracks.image == image) & np.isfinite(points[tracks.point, 0])
+    camera = Camera(size=size, focal=focal, distortion=0.0, rotation=np.eye(3), translation=np.zeros(3))
+    rays = camera.rays(tracks.xy[seen])
+    limit = 2 * _MAX_ERROR_PX * max(size) / 1000 / focal
+    found, rotation, translation, inliers = cv2.solvePnPRansac(
+        points[tracks.point[seen]], rays, np.eye(3), None, reprojectionError=limit, iterationsCount=2000,
+        confidence=0.9999, flags=cv2.SOLVEPNP_SQPNP,
+    )  # fmt: skip
+    if not found or inliers is None or len(inliers) < _MIN_POSE:
+        return None
+    return replace(camera, rotation=cv2.Rodrigues(rotation)[0], translation=translation.ravel())
+
+
+def _triangulate(cameras: Mapping[int, Camera], tracks: Tracks, unit: float) -> NDArray:
+    """Triangulate every track that at least two cameras see; NaN where the rays do not meet at a sufficient angle."""
+    points = np.full((tracks.count, 3), np.nan)
+    known = np.isin(tracks.image, list(cameras))
+    signature: dict[int, list[int]] = {}
+    for row in np.flatnonzero(known):
+        signature.setdefault(int(tracks.point[row]), []).append(int(row))
+    groups: dict[tuple[int, ...], list[list[int]]] = {}
+    for rows in signature.values():
+        if len(rows) > 1:
+            rows.sort(key=lambda r: tracks.image[r])
+            groups.setdefault(tuple(int(tracks.image[r]) for r in rows), []).append(rows)
+    for images, members in groups.items():
+        table = np.array(members)
+        own = [cameras[i] for i in images]
+        pixels = [tracks.xy[table[:, n]] for n in range(len(images))]
+        found = triangulate(own, pixels)
+        errors = np.stack([np.linalg.norm(c.project(found)[0] - xy, axis=1) for c, xy in zip(own, pixels, strict=True)])
+        good = (errors.max(axis=0) < _MAX_ERROR_PX * max(1.0, unit)) & (viewing_angles(own, found) > _MIN_POINT_ANGLE)
+        points[tracks.point[table[:, 0]][good]] = found[good]
+    return points
+
+
+def _errors(cameras: Mapping[int, Camera], tracks: Tracks, points: NDArray) -> NDArray:
+    """Return the reprojection error of each observation in pixels; NaN without a camera or a point."""
+    errors = np.full(len(tracks.point), np.nan)
+    for image, camera in cameras.items():
+        rows = tracks.image == image
+        errors[rows] = np.linalg.norm(camera.project(points[tracks.point[rows]])[0] - tracks.xy[rows], axis=1)
+    return errors

@@ -1,0 +1,35 @@
+"""Smooth continuation of what is known into what is not, on arrays (push-pull)."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from realfill.io.images import MaskArray
+
+
+def continue_into(values: NDArray, hole: MaskArray) -> NDArray:
+    """Continue values (H, W) or (H, W, C) smoothly into a hole (H, W), by a push-pull pyramid.
+
+    Values in the hole are not read. Where nothing is known, the result is 0.
+    """
+    image = (values if values.ndim == 3 else values[..., None]).astype(np.float32)
+    weight = (~hole).astype(np.float32)
+    levels: list[tuple[NDArray, NDArray]] = [(np.where(hole[..., None], np.float32(0), image), weight)]
+    while max(levels[-1][1].shape) > 1:
+        value, weight = levels[-1]
+        size = (max(1, (weight.shape[1] + 1) // 2), max(1, (weight.shape[0] + 1) // 2))
+        levels.append(
+            (
+                cv2.resize(value, size, interpolation=cv2.INTER_AREA).reshape(size[1], size[0], -1),
+                cv2.resize(weight, size, interpolation=cv2.INTER_AREA).reshape(size[1], size[0]),
+            )
+        )
+    filled = np.zeros_like(levels[-1][0])
+    for value, weight in reversed(levels):
+        beyond = cv2.resize(filled, weight.shape[::-1], interpolation=cv2.INTER_LINEAR).reshape(value.shape)
+        mean = value / np.maximum(weight, 1e-6)[..., None]
+        filled = np.where(weight[..., None] > 1e-6, mean, beyond)
+    result = np.where(hole[..., None], filled, image)
+    return result if values.ndim == 3 else result[..., 0]

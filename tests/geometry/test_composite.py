@@ -1,0 +1,109 @@
+"""Cameras, depth and composite on planted scenes, whose truth is known to the pixel."""
+
+import cv2
+import numpy as np
+import pytest
+from planted_3d import plant
+from worlds import make_world
+
+from realfill.benchmark.metrics import psnr
+from realfill.geometry.cameras import Camera, triangulate
+from realfill.geometry.composite import composite
+from realfill.geometry.correspondences import match_all
+from realfill.geometry.depth import sweep
+from realfill.geometry.fields import grid_of
+from realfill.geometry.reconstruction import reconstruct
+
+TEXTURES = [make_world(seed, (300, 300)) for seed in range(8)]
+SIZE = (210, 280)
+
+
+class Solved:
+    """A planted scene, its matches and its reconstruction."""
+
+    def __init__(self, kind, seed):
+        self.planted = plant(kind, TEXTURES, seed, size=SIZE)
+        scene = self.planted.scene
+        self.known, self.hole, self.references = scene.known, scene.mask, scene.references
+        self.pairs = match_all([self.known, *self.references], self.hole)
+        sizes = [SIZE, *(r.shape[:2] for r in self.references)]
+        self.reconstruction = reconstruct(sizes, self.pairs)
+
+
+@pytest.fixture(scope="module")
+def boxes():
+    return Solved("boxes", 2)
+
+
+def test_a_camera_projects_what_it_unprojects():
+    rotation = cv2.Rodrigues(np.array([0.1, -0.2, 0.3]))[0]
+    camera = Camera(
+        size=(100, 140), focal=120.0, distortion=-0.05, rotation=rotation, translation=np.array([0.3, -0.1, 0.5])
+    )
+    pixels = grid_of((100, 140))
+    depth = np.random.default_rng(0).uniform(2, 9, (100, 140))
+    place, far = camera.project(camera.unproject(pixels, depth))
+    assert np.abs(place - pixels).max() < 1e-2
+    np.testing.assert_allclose(far, depth)
+
+
+def test_points_are_triangulated_from_three_views():
+    points = np.random.default_rng(1).uniform((-1, -1, 4), (1, 1, 6), (50, 3))
+    cameras = [
+        Camera(size=(100, 100), focal=110.0, distortion=0.0, rotation=np.eye(3), translation=np.array([x, 0, 0]))
+        for x in (0.0, 0.7, -0.5)
+    ]
+    pixels = [camera.project(points)[0] for camera in cameras]
+    np.testing.assert_allclose(triangulate(cameras, pixels), points, atol=1e-6)
+
+
+def test_the_cameras_of_a_planted_scene_are_recovered(boxes):
+    cameras = boxes.reconstruction.cameras
+    assert set(cameras) == {0, 1, 2, 3} and boxes.reconstruction.error_px < 1
+    for number, camera in cameras.items():
+        truth = boxes.planted.cameras[number]
+        angle = np.linalg.norm(cv2.Rodrigues(camera.rotation @ truth.rotation.T)[0])
+        assert np.rad2deg(angle) < 2, f"camera {number} is turned by {np.rad2deg(angle):.1f} degrees"
+        if number:
+            one, other = (-c.rotation.T @ c.translation for c in (camera, truth))
+            cosine = one @ other / np.linalg.norm(one) / np.linalg.norm(other)
+            assert np.rad2deg(np.arccos(cosine)) < 10
+
+
+def test_the_depth_of_a_planted_scene_is_recovered(boxes):
+    reconstruction = boxes.reconstruction
+    depth = sweep(reconstruction.cameras, reconstruction.points, boxes.known, boxes.hole, boxes.references).depth
+    depth = cv2.resize(depth, SIZE[::-1])
+    truth = boxes.planted.depth
+    seen = boxes.planted.visible.any(axis=0)
+    scale = np.median((truth / depth)[seen & ~boxes.hole])
+    error = np.abs(depth * scale / truth - 1)
+    assert np.median(error[seen & ~boxes.hole]) < 0.06
+    assert np.median(error[seen & boxes.hole]) < 0.08
+
+
+def test_a_composite_shows_what_the_hole_hides(boxes):
+    result = composite(boxes.known, boxes.hole, boxes.references, pairs=boxes.pairs)
+    truth, hole = boxes.planted.truth, boxes.hole
+    telea = cv2.inpaint(boxes.known, hole.astype(np.uint8), 5, cv2.INPAINT_TELEA)
+    reached, guessed = psnr(result.image, truth, hole), psnr(telea, truth, hole)
+    assert reached > guessed + 4, f"{reached:.1f} dB, Telea {guessed:.1f} dB"
+    assert np.array_equal(result.image[~hole], truth[~hole])
+    assert (result.confidence[~hole] == 1).all() and (result.source[~hole] == -1).all()
+    error = np.abs(result.image.astype(int) - truth).mean(axis=2)
+    sure = hole & (result.confidence > 0.5)
+    assert sure.any() and error[sure].mean() < 12
+
+
+def test_pixels_under_the_hole_have_no_influence(boxes):
+    expected = composite(boxes.known, boxes.hole, boxes.references, pairs=boxes.pairs)
+    noise = np.random.default_rng(0).integers(0, 256, boxes.known.shape, np.uint8)
+    content = np.where(boxes.hole[..., None], noise, boxes.known)
+    result = composite(content, boxes.hole, boxes.references, pairs=boxes.pairs)
+    assert np.array_equal(result.image, expected.image) and np.array_equal(result.confidence, expected.confidence)
+
+
+def test_references_of_another_scene_are_not_trusted():
+    solved = Solved("elsewhere", 1)
+    result = composite(solved.known, solved.hole, solved.references, pairs=solved.pairs)
+    assert result.confidence[solved.hole].mean() < 0.15
