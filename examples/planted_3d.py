@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from realfill import Scene
 from realfill.geometry.cameras import Camera
 from realfill.io.images import ImageArray, read_image
-from realfill.io.recognition import IMAGE_SUFFIXES
+from realfill.io.recognition import find_fault
 from realfill.io.writing import write_png
 
 Kind = Literal["plane", "layers", "boxes", "street", "closer", "night", "walkers", "elsewhere"]
@@ -305,7 +305,7 @@ def main(
     kinds: tuple[Kind, ...] = KINDS,
     num_scenes: int = 4,
 ) -> None:
-    paths = sorted(p for p in textures.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
+    paths = sorted(p for p in textures.iterdir() if find_fault(p) is None)
     photos = [read_image(path, path.name)[0] for path in paths[:40]]
     for kind in kinds:
         for seed in range(num_scenes):

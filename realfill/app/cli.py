@@ -50,12 +50,15 @@ def main(args: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if args is None else args)
     with (
         contextlib.redirect_stdout(UnbreakableStream(sys.stdout)),
-        contextlib.redirect_stderr(UnbreakableStream(sys.stderr)),
+        contextlib.redirect_stderr(UnbreakableStream(sys.stderr, ignored=OSError)),
         warnings.catch_warnings(),
     ):
         warnings.showwarning = _show_warning
-        status = _answer_or_run(words)
-        sys.stdout.flush()
+        try:
+            status = _answer_or_run(words)
+            sys.stdout.flush()
+        except OSError as error:  # of an answer; a command's own errors are reported by it
+            return _fail(error, 1)
         return status
 
 
@@ -154,7 +157,12 @@ def _in_one_line(box: str) -> str:
         return f"{choice[2]} is {choice[1]!r}; legal: {', '.join(legal)}"
     legal = re.search(r"Argument helptext:\s+--\S+(?:, --\S+)* (.+)", everything)
     if legal and (value := re.match(r"Error parsing (--\S+): .* from \[(.*)\]", text)):
-        return f"{value[1]} is {value[2]}; legal: {legal[1]}"
+        words = re.sub(r"\bINT\b", "a whole number", re.sub(r"\bFLOAT\b", "a number", legal[1]))
+        return f"{value[1]} is {value[2]}; legal: {words}"
+    if number := re.match(
+        r"Error parsing (--\S+): (invalid literal for int|could not convert string to float).*: '(.*)'$", text
+    ):
+        return f"{number[1]} is {number[3]!r}; legal: a {'whole number' if 'int' in number[2] else 'number'}"
     guess = re.search(r"Perhaps you meant:\s+(--[\w-]+)", everything)
     text = re.sub(r"^Error parsing \w+: ", "", text).strip(" .")
     return text + (f"; did you mean {guess[1]}?" if guess is not None else "")

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from os import PathLike
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -18,6 +17,7 @@ import skimage.data
 from realfill.benchmark.metrics import psnr, ssim
 from realfill.config import FitConfig, SampleConfig
 from realfill.errors import OutputError
+from realfill.io.files import write_text
 from realfill.io.images import ImageArray
 from realfill.pipeline import complete, fit
 from realfill.results.completions import Completion, check_output
@@ -87,7 +87,7 @@ def run_demo(
     }
     completions.save(folder, overwrite=overwrite)
     adapter.save(folder / "adapter", overwrite=overwrite)
-    (Path(folder) / "metrics.json").write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+    write_text(folder / "metrics.json", json.dumps(figures, indent=1) + "\n")
     say(f"{'in the hole':<22}{'PSNR':>8}{'SSIM':>8}")
     for name, values in figures.items():
         say(f"{name:<22}{values['psnr']:>8.2f}{values['ssim']:>8.3f}")

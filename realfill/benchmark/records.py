@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from realfill.io.files import write_text
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
@@ -94,9 +96,7 @@ class Results:
 
     def save(self, path: Path) -> None:
         """Write ``results.json``; an interruption leaves no half-written file."""
-        partial = path.with_suffix(".partial")
-        partial.write_text(json.dumps(asdict(self), indent=1) + "\n", encoding="utf-8")
-        partial.replace(path)
+        write_text(path, json.dumps(asdict(self), indent=1) + "\n")
 
     @classmethod
     def load(cls, path: Path) -> Results:

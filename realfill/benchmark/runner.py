@@ -25,6 +25,7 @@ from realfill.compute.progress import ProgressBar
 from realfill.config import RankSettings
 from realfill.errors import OutputError, RealFillError, RealFillWarning
 from realfill.geometry.matching import Matcher
+from realfill.io.files import partial_folder, write_text
 from realfill.io.images import ImageArray, MaskArray, read_image
 from realfill.io.writing import write_png
 from realfill.ranking.rank import rank
@@ -156,7 +157,7 @@ class Benchmark:
         elif any(p.name not in _REPORTS for p in output.glob("[!.]*")):  # a lock is hidden
             raise OutputError(f"{str(output)!r} is not empty and contains no benchmark; choose another folder")
         output.mkdir(parents=True, exist_ok=True)
-        path.write_text(identity, encoding="utf-8")
+        write_text(path, identity)
 
     def _about(self) -> dict[str, Any]:
         return {
@@ -182,6 +183,8 @@ class Benchmark:
                     folder, identity, *kept
                 )  # saved first, so that completions survive a failure of the measurement
             measured = self._measure(case, arm, *kept, folder)
+        except OutputError:  # a full disk would only waste what the other methods compute
+            raise
         except Exception as error:  # noqa: BLE001 - a failing method must not stop the others
             reason = f"{type(error).__name__}: {error}"
             return Run(case=case.name, method=arm.name, fit_seed=fit_seed, error=reason), []
@@ -199,13 +202,12 @@ class Benchmark:
             fitted = time.perf_counter()
             images = sampler(seeds)
             sampled = time.perf_counter()
-        partial = folder.with_name(folder.name + ".partial")
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        for seed, image in zip(seeds, images, strict=True):
-            write_png(partial / f"seed{seed}.png", image)
-        shutil.rmtree(folder, ignore_errors=True)
-        partial.replace(folder)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with partial_folder(folder.parent) as partial:
+            for seed, image in zip(seeds, images, strict=True):
+                write_png(partial / f"seed{seed}.png", image)
+            shutil.rmtree(folder, ignore_errors=True)
+            partial.replace(folder)
         messages = dict.fromkeys(str(w.message) for w in caught if issubclass(w.category, RealFillWarning))
         return Run(
             case=case.name, method=arm.name, fit_seed=fit_seed, fit_s=fitted - start, sample_s=sampled - fitted,
@@ -275,9 +277,7 @@ def _picture(folder: Path, seed: int) -> ImageArray:
 
 def _save_unit(folder: Path, identity: str, run: Run, records: Sequence[Record]) -> None:
     kept = {"identity": identity, "run": asdict(run), "records": [asdict(r) for r in records]}
-    partial = folder / f"{_RUN_NAME}.partial"
-    partial.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
-    partial.replace(folder / _RUN_NAME)
+    write_text(folder / _RUN_NAME, json.dumps(kept, indent=1) + "\n")
 
 
 def _load_unit(folder: Path, identity: str, seeds: Iterable[int]) -> tuple[Run, list[Record]] | None:

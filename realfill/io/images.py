@@ -181,8 +181,7 @@ def _from_pil(image: Image.Image, what: str) -> Photo:
         if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:  # the call copies the image even if nothing changes
             image = ImageOps.exif_transpose(image)
         if image.mode in ("P", "PA") or (image.mode in ("RGB", "L", "1") and "transparency" in image.info):
-            has_alpha = "transparency" in image.info or image.mode == "PA"
-            image = image.convert("LA" if image.mode == "L" else "RGBA" if has_alpha else "RGB")
+            image = image.convert("LA" if image.mode == "L" else "RGBA" if image.has_transparency_data else "RGB")
         if image.mode in ("I", "F") or image.mode.startswith("I;16"):
             array = _to_levels(_wide_grey(np.asarray(image)), what)
             array = np.iinfo(array.dtype).max - array if negative else array

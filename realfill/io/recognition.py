@@ -8,7 +8,7 @@ from pathlib import Path
 import cv2
 from PIL import ExifTags, Image, UnidentifiedImageError
 
-IMAGE_SUFFIXES = frozenset(
+_IMAGE_SUFFIXES = frozenset(
     {".png", ".jpg", ".jpeg", ".jpe", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".heic", ".heif", ".avif", ".jp2"}
 )
 _HEIF_SUFFIXES = frozenset({".heic", ".heif", ".hif"})
@@ -35,7 +35,7 @@ def find_fault(path: Path) -> str | None:
         return "no file"
     if is_raw(path):
         return "a raw file of a camera"
-    if path.suffix.lower() in IMAGE_SUFFIXES or is_heif(path):
+    if path.suffix.lower() in _IMAGE_SUFFIXES or is_heif(path):
         return None
     image_format = _pillow_format(path)
     is_photo = cv2.haveImageReader(str(path)) if image_format is None else image_format not in _NO_PHOTOS

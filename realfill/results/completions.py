@@ -17,12 +17,13 @@ from matplotlib.figure import Figure
 
 from realfill.config import RankSettings
 from realfill.errors import OutputError, SceneError
+from realfill.io.files import partial_folder
 from realfill.io.formats import SUFFIXES, FileFormat
 from realfill.io.images import read_photo
 from realfill.io.layers import write_layers
+from realfill.io.lock import locked
 from realfill.results.completion import Completion, build_layers, caption, extract_filled
 from realfill.results.folder import LAYERS_NAME, PATCH_ENDING, SCORES_NAME, SHEET_NAME, check_output, replace_files
-from realfill.results.lock import locked, partial_folder
 from realfill.results.pictures import image_grid, thumbnail
 from realfill.scene.scene import Scene
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from realfill.errors import OutputError
 from realfill.io.formats import SUFFIXES
-from realfill.results.lock import require_writable
+from realfill.io.lock import require_writable
 
 SCORES_NAME = "scores.json"
 SHEET_NAME = "contact_sheet.png"

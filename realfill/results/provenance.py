@@ -24,7 +24,7 @@ _LIBRARIES = (
     "torch", "diffusers", "transformers", "peft", "accelerate", "opencv-contrib-python", "scikit-image", "numpy",
 )  # fmt: skip
 _SEED_FIELDS = ("seed", "num_samples", "batch_size", "preset")  # the fields of a preset are in the settings anyway
-_MACHINE_FIELDS = ("checkpoint_every", "gradient_accumulation_steps", "gradient_checkpointing", "compile")
+_MACHINE_FIELDS = ("base", "checkpoint_every", "gradient_accumulation_steps", "gradient_checkpointing", "compile")
 
 
 def hash_array(array: NDArray) -> str:

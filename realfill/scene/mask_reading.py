@@ -140,6 +140,8 @@ def _read_opaque(image: ImageArray, target: ImageArray | None) -> MaskReading:
     """Read an image without a transparent part."""
     colours = sample(image.reshape(-1, 3))
     poles = _find_poles(colours)
+    if poles is None and 0 < image.max() <= _CLOSE:
+        raise SceneError(f"the mask is nearly black: its brightest value is {image.max()} of 255; {_LEGAL}")
     if poles is None:
         return MaskReading(mask=image.max(axis=2) > 127, source="the white pixels of the mask")
     if target is not None:

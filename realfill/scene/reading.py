@@ -50,7 +50,7 @@ def find_parts(directory: str | PathLike[str]) -> tuple[list[Path], Path, Path |
     folder = Path(directory)
     if not folder.is_dir():
         raise SceneError(f"there is no folder {str(folder)!r}; legal: a folder with ref/*, target/target.png, ...")
-    targets, faults = _sort_out(p for p in _files(folder / "target") if p.stem == "target")
+    targets, faults = _sort_out(p for p in _files(folder / "target") if p.stem.lower() == "target")
     if not targets:
         missing = f"target that can be read: {faults}" if faults else "target/target.png"
         raise SceneError(f"{str(folder)!r} has no {missing}; legal: ref/*, target/target.png, target/mask.png")
@@ -62,7 +62,7 @@ def find_parts(directory: str | PathLike[str]) -> tuple[list[Path], Path, Path |
 
 def find_image(folder: Path, stem: str) -> Path | None:
     """Find an image by its name without the suffix; a PNG is preferred; ``None`` if there is no such image."""
-    images, faults = _sort_out(p for p in _files(folder) if p.stem == stem)
+    images, faults = _sort_out(p for p in _files(folder) if p.stem.lower() == stem)
     if faults and not images:
         warn(f"{str(folder / stem)!r} is not used: {faults}. Save it as PNG")
     return _preferred(images) if images else None
@@ -80,7 +80,11 @@ def _sort_out(paths: Iterable[Path]) -> tuple[list[Path], str]:
 
 
 def _preferred(images: list[Path]) -> Path:
-    return min(images, key=lambda path: path.suffix.lower() != ".png")
+    chosen = min(images, key=lambda path: path.suffix.lower() != ".png")
+    others = ", ".join(path.name for path in images if path != chosen)
+    if others:
+        warn(f"{str(chosen)!r} is used, and {others} beside it is not. Remove what is not meant")
+    return chosen
 
 
 def read_parts(references: Iterable[ImageLike], target: ImageLike, mask: ImageLike | MaskArray | None) -> Parts:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from realfill.errors import SceneError
 from realfill.io.bands import bands
 from realfill.io.images import ImageArray, MaskArray
-from realfill.scene.colours import most_frequent, sample
+from realfill.scene.colours import describe_colour, most_frequent, sample
 
 _PAINT_ERROR = 24  # largest difference, in 8-bit levels, between a painted pixel and the mix of paint and target
 # Differences, in 8-bit levels, that coding noise does not reach and that paint clearly exceeds
@@ -50,6 +50,12 @@ def find_strokes(image: ImageArray, target: ImageArray) -> tuple[MaskArray, NDAr
             f"the mask shows the target with changes in many colours, in {changed.mean():.1%} of its pixels"
         )
     mask = _components_with(changed, core, 1 if is_exact else 16)
+    others = np.count_nonzero(inner & ~mask & (difference > _CLEAR_CHANGE))
+    if others > 0.01 * np.count_nonzero(core):
+        raise SceneError(
+            f"the mask shows the target with strokes of the colour {describe_colour(paint)}, and with other changes in "
+            f"{others / mask.size:.1%} of its pixels; paint with one colour"
+        )
     if np.median(opacity[core]) > 0.9:
         mask |= _gaps(mask, np.abs(image - paint).max(axis=2) <= _PAINT_ERROR)
     return mask, paint

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from realfill.errors import AdapterError
+from realfill.io.files import whole_file
 
 CHECKPOINT_NAME = "checkpoint.pt"
 
@@ -21,14 +22,20 @@ def save_checkpoint(path: Path, state: Mapping[str, Any], identity: str) -> None
         path: the file; missing folders are made.
         state: tensors, numbers and texts.
         identity: hash of everything that decides the result of the fit.
+
+    Raises:
+        OutputError: the file cannot be written, or the disk is full.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    try:
+    with whole_file(path, num_bytes=_tensor_bytes(state)) as partial:
         torch.save({"identity": identity, **state}, partial)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+
+
+def _tensor_bytes(state: Any) -> int:
+    """Size of all tensors in nested mappings, which is nearly that of the checkpoint."""
+    if isinstance(state, torch.Tensor):
+        return state.numel() * state.element_size()
+    return sum(map(_tensor_bytes, state.values())) if isinstance(state, Mapping) else 0
 
 
 def load_checkpoint(path: Path, identity: str, device: torch.device) -> dict[str, Any]:
@@ -47,11 +54,11 @@ def load_checkpoint(path: Path, identity: str, device: torch.device) -> dict[str
         saved_identity = state["identity"]
     except (OSError, RuntimeError, ValueError, EOFError, KeyError, TypeError, pickle.UnpicklingError) as error:
         raise AdapterError(
-            f"the checkpoint {str(path)!r} is damaged; remove it or set overwrite to start again"
+            f"the checkpoint {str(path)!r} is damaged; start again with overwrite=True (--overwrite), or remove it"
         ) from error
     if saved_identity != identity:
         raise AdapterError(
             f"the checkpoint {str(path)!r} belongs to a fit with another config, scene or base model; choose another "
-            "checkpoint_dir or set overwrite"
+            "folder, or replace it with overwrite=True (--overwrite)"
         )
     return state

@@ -15,6 +15,7 @@ import torch
 from realfill.compute.memory import until_it_fits
 from realfill.compute.progress import OnStep, Progress, ProgressBar
 from realfill.errors import AdapterError, TrainingError
+from realfill.io.files import require_space
 from realfill.training.checkpoint import load_checkpoint, save_checkpoint
 from realfill.training.crops import TrainingImage, draw_noising
 from realfill.training.trainer import Trainer
@@ -47,6 +48,7 @@ def train(
     Raises:
         TrainingError: the fit diverged.
         AdapterError: the checkpoint is damaged or belongs to another fit.
+        OutputError: the disk has no room for checkpoints.
     """
     settings, optimizer, accelerator = trainer.settings, trainer.optimizer, trainer.accelerator
     if checkpoint is not None:
@@ -120,8 +122,11 @@ def compute_gradients(trainer: Trainer, photos: Sequence[TrainingImage]) -> torc
 
 
 def _resume(trainer: Trainer, checkpoint: Path, identity: str, *, overwrite: bool) -> None:
-    """Load the checkpoint if there is one; otherwise write one, to find out early whether the file can be written."""
-    if checkpoint.exists():
+    """Load the checkpoint if there is one; otherwise write one, which shows early whether that is possible."""
+    exists = checkpoint.exists()
+    if trainer.accelerator.is_main_process:  # a new checkpoint is complete before it replaces the old one
+        require_space(checkpoint, 2 * trainer.checkpoint_bytes - (checkpoint.stat().st_size if exists else 0))
+    if exists:
         try:
             trainer.load_state_dict(load_checkpoint(checkpoint, identity, trainer.inpainter.device))
         except AdapterError:

@@ -11,7 +11,6 @@ import hashlib
 import json
 import math
 import re
-import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -26,9 +25,10 @@ import torch
 from realfill.compute.devices import make_accelerator, resolve_device
 from realfill.compute.progress import OnStep, Progress
 from realfill.config import SampleConfig
-from realfill.errors import AdapterError, BaseModelError, OutputError, SceneError
+from realfill.errors import AdapterError, BaseModelError, OutputError, SceneError, warn
+from realfill.io.files import partial_folder, whole_file
 from realfill.io.images import ImageArray, read_image, resize, to_array, to_tensor
-from realfill.io.recognition import IMAGE_SUFFIXES
+from realfill.io.recognition import find_fault
 from realfill.io.writing import write_png
 from realfill.models.diffusion.family import DiffusionFamily
 from realfill.models.diffusion.hub import Card
@@ -67,9 +67,7 @@ def pretrain(config: PretrainConfig, *, on_step: OnStep | None = None, progress:
         TrainingError: the run diverged.
     """
     start_folder = config.output / _START
-    partial_start = start_folder.with_suffix(".partial")
-    files = [p for p in config.output.glob("[!.]*") if p != partial_start]  # a lock is hidden
-    if files and not start_folder.exists():
+    if any(config.output.glob("[!.]*")) and not start_folder.exists():  # a lock is hidden
         raise OutputError(f"{str(config.output)!r} is not empty and holds no unfinished run; choose another folder")
     photos, held_out = load_photos(
         config.photos, config.num_holdout, config.holdout, shrink=partial(_shrink, config=config)
@@ -79,9 +77,10 @@ def pretrain(config: PretrainConfig, *, on_step: OnStep | None = None, progress:
     accelerator.wait_for_everyone()  # each process has checked the folder
     if not start_folder.exists() and accelerator.is_main_process:
         inpainter = _build_start(config, photos)
-        shutil.rmtree(partial_start, ignore_errors=True)
-        inpainter.save(partial_start, inpainter.card)
-        partial_start.replace(start_folder)
+        config.output.mkdir(parents=True, exist_ok=True)
+        with partial_folder(config.output) as folder:
+            inpainter.save(folder / _START, inpainter.card)
+            (folder / _START).replace(start_folder)
     accelerator.wait_for_everyone()
     inpainter = StableDiffusionInpainter.load(str(start_folder)).to(
         device, torch.float32
@@ -136,7 +135,12 @@ def load_photos(
     Raises:
         SceneError: no photos remain to train on, or ``holdout`` cannot be read or names other photos.
     """
-    paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
+    files = (p for p in folder.rglob("*") if p.is_file() and not p.name.startswith("."))
+    faults = {path: find_fault(path) for path in files}
+    paths = sorted(path for path, fault in faults.items() if fault is None)
+    if others := [f"{path.name} ({fault})" for path, fault in faults.items() if fault is not None]:
+        more = f" and {len(others) - 3} more" if len(others) > 3 else ""
+        warn(f"these files in {str(folder)!r} are left out: {', '.join(others[:3])}{more}. Save photos as PNG or JPEG")
     names = {p: re.sub(r"-\d{1,2}$", "", p.stem) for p in paths}
     if holdout is not None:
         held_names = _read_holdout(holdout, names)
@@ -286,4 +290,5 @@ def _plot_losses(losses: Sequence[float], path: Path) -> None:
     axes: Any = figure.subplots()
     axes.plot(np.arange(len(means)) * window, means)
     axes.set(xlabel="step", ylabel=f"loss, mean of {window} steps")
-    figure.savefig(path)
+    with whole_file(path) as file:
+        figure.savefig(file, format="png")

@@ -204,6 +204,12 @@ class Trainer:
             "scaler": scaler.state_dict() if scaler is not None else {},
         }
 
+    @property
+    def checkpoint_bytes(self) -> int:
+        """Size of a checkpoint: parameters, AdamW's two averages of each, and their moving average."""
+        tensors = [*self.parameters * 3, *self.average.values()]
+        return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore the state of an interrupted fit."""
         with torch.no_grad():

@@ -1,8 +1,10 @@
 """The command line as such: help, errors, exit statuses, start-up time and pipes."""
 
 import os
+import shlex
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -12,6 +14,7 @@ from realfill.app.cli import main
 COMMANDS = ("run", "fit", "complete", "rank", "demo", "bench", "models", "pretrain")
 HEAVY = ("torch", "diffusers", "transformers", "peft", "kornia", "cv2", "matplotlib", "accelerate", "skimage")
 REALFILL = [sys.executable, "-m", "realfill"]
+FULL = Path("/dev/full")
 
 
 @pytest.mark.parametrize("words", [[], *([name] for name in COMMANDS)])
@@ -75,7 +78,9 @@ def test_options_that_only_the_long_help_shows_are_accepted(command, option, cap
         (["run"], "missing: SCENE; -o DIR, --output DIR; see realfill run --help"),
         (["run", "s", "-o", "o", "--num-stepz", "3"], "--num-stepz, 3; did you mean --num-steps?"),
         (["run", "s", "-o", "o", "--sample.num-samples", "3"], "Unrecognized options: --sample.num-samples"),
-        (["run", "s", "-o", "o", "--num-steps", "many"], "--num-steps is 'many'; legal: INT"),
+        (["run", "s", "-o", "o", "--num-steps", "many"], "--num-steps is 'many'; legal: a whole number"),
+        (["run", "s", "-o", "o", "--guidance-scale", "much"], "--guidance-scale is 'much'; legal: a number"),
+        (["run", "s", "-o", "o", "--sample-seed", "1e3"], "--sample-seed is '1e3'; legal: a whole number"),
         (["run", "s", "-o", "o", "--matcher", "orb"], "--matcher is 'orb'; legal: loftr, sift"),
         (["run", "s", "-o", "o", "--num-steps", "0"], "--num-steps is 0; legal: a number of at least 1"),
         (["run", "s", "-o", "o", "--sample-seed", "9" * 20], f"--sample-seed is {'9' * 20}; legal: a whole number"),
@@ -180,3 +185,25 @@ def test_errors_are_one_line_in_every_encoding(encoding):
     environment = {**os.environ, "PYTHONIOENCODING": encoding}
     done = subprocess.run([*REALFILL, "run", "s"], check=False, capture_output=True, env=environment)
     assert done.stderr == b"error: missing: -o DIR, --output DIR; see realfill run --help\n"
+
+
+@pytest.mark.skipif(not FULL.exists(), reason="it stands for a full disk")
+@pytest.mark.parametrize("words", [["--version"], ["--help"], ["models"]])
+def test_an_answer_that_cannot_be_written_is_an_error(words):
+    with FULL.open("w") as full:
+        done = subprocess.run([*REALFILL, *words], check=False, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert (done.returncode, done.stderr) == (1, "error: [Errno 28] No space left on device\n")
+
+
+@pytest.mark.skipif(not FULL.exists(), reason="it stands for a full disk")
+@pytest.mark.parametrize(("word", "status"), [("models", 0), ("nosuch", 2)])
+def test_a_log_of_errors_that_is_full_does_not_stop_the_work(word, status):
+    with FULL.open("w") as full:
+        done = subprocess.run([*REALFILL, word], check=False, stdout=subprocess.DEVNULL, stderr=full)
+    assert done.returncode == status
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a shell closes the streams")
+@pytest.mark.parametrize(("words", "status"), [("--version", 0), ("models", 0), ("nosuch", 2)])
+def test_closed_streams_keep_the_status(words, status):
+    assert subprocess.run(["sh", "-c", f"{shlex.join(REALFILL)} {words} >&- 2>&-"], check=False).returncode == status

@@ -361,3 +361,44 @@ def test_pretrain_passes_its_options_on(tmp_path, capsys, monkeypatch):
     assert (config.photos, config.output, config.num_steps, config.widths) == (Path("photos"), out, 5, (8, 8, 8))
     assert not progress
     assert capsys.readouterr().out == ""
+
+
+def test_a_request_is_the_same_however_the_base_is_written(folder, tiny_sd, fit_words, tmp_path, capsys, monkeypatch):
+    words = ["run", str(folder), "-o", str(tmp_path / "out"), *fit_words[2:], "--num-samples", "1"]
+    words += ["--num-inference-steps", "2", "--matcher", "sift", "--device", "cpu"]
+    monkeypatch.chdir(Path(tiny_sd).parent)
+    assert main([*words, "--base", tiny_sd]) == 0
+    assert main([*words, "--base", f"./{Path(tiny_sd).name}/"]) == 0
+    assert "nothing to do" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("place", ["adapter", "run"])
+def test_an_adapter_given_as_the_base_is_named(place, folder, sample_words, tmp_path, capsys):
+    adapter = tmp_path / "run" / "adapter"
+    adapter.mkdir(parents=True)
+    (adapter / "adapter.json").touch()
+    base = str(adapter if place == "adapter" else tmp_path / "run")
+    assert main(["complete", str(folder), "-o", str(tmp_path / "out"), "--base", base, *sample_words]) == 1
+    assert f"is an adapter, not a base model; give it as the adapter: --adapter {adapter}" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.filterwarnings("always:.*is missing in:realfill.errors.RealFillWarning")
+def test_a_finished_job_whose_picture_is_gone_says_so(folder, tiny_sd, sample_words, tmp_path, capsys):
+    words = ["complete", str(folder), "-o", str(tmp_path / "out"), "--base", tiny_sd, *sample_words]
+    assert main(words) == 0
+    picture = next((tmp_path / "out").glob("00_seed*.png"))
+    picture.unlink()
+    capsys.readouterr()
+    assert main(words) == 0
+    out, error = capsys.readouterr()
+    assert "nothing to do" in out
+    assert f"{picture.name} is missing in" in error and "though scores.json lists it" in error
+
+
+def test_a_finished_fit_whose_weights_are_gone_is_not_called_finished(folder, fit_words, tmp_path, capsys):
+    words = ["fit", str(folder), "-o", str(tmp_path), *fit_words, "--device", "cpu"]
+    assert main(words) == 0
+    (tmp_path / "pytorch_lora_weights.safetensors").unlink()
+    assert main(words) == 1
+    assert "already holds an adapter" in capsys.readouterr().err

@@ -1,7 +1,9 @@
 """The runner: it measures every arm on every case, resumes, and reports failures."""
 
 import dataclasses
+import errno
 import json
+import os
 import time
 import warnings
 
@@ -13,6 +15,7 @@ from huggingface_hub import constants
 
 from realfill import RankConfig, SampleConfig
 from realfill.app.cli import main
+from realfill.benchmark import runner
 from realfill.benchmark.config import BenchConfig
 from realfill.benchmark.memory import PeakMemory
 from realfill.benchmark.methods.diffusion import Base, Prompt, RealFill
@@ -93,6 +96,21 @@ def test_every_arm_is_measured_on_every_case(cases, scene, tmp_path):
     assert "out of luck" in errors[0].error
     assert list(results.skipped) == ["3"] and "no ground truth" in results.skipped["3"]
     assert Results.load(tmp_path / "out" / "results.json") == dataclasses.replace(results)
+
+
+def test_a_full_disk_ends_a_benchmark_at_once_and_leaves_no_partial_files(cases, tmp_path, monkeypatch):
+    method = Flat()
+
+    def fill_disk(path, _):
+        if path.name == "seed1.png":
+            raise OutputError("no space left") from OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        path.write_bytes(b"half")
+
+    monkeypatch.setattr(runner, "write_png", fill_disk)
+    with pytest.raises(OutputError, match=r"no space left for .*flat"):
+        make([Arm(method=method)]).run(cases, tmp_path / "out", progress=False)
+    assert len(method.prepared) == 1
+    assert not list((tmp_path / "out").rglob("*.partial"))
 
 
 def test_a_killed_benchmark_resumes(cases, tmp_path, monkeypatch):

@@ -4,6 +4,9 @@ import errno
 import os
 import shutil
 import stat
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +15,8 @@ import torch
 from safetensors.torch import save_file
 
 from realfill.errors import OutputError
-from realfill.io import writing
-from realfill.io.files import require_space, whole_file
+from realfill.io import files, writing
+from realfill.io.files import partial_folder, remove_partials, require_space, whole_file, write_text
 from realfill.io.layers import Layer, write_layers
 from realfill.io.metadata import Credit
 from realfill.io.photos import Photo
@@ -30,6 +33,13 @@ def fail_after(data, error, path):
     with whole_file(path) as partial:
         partial.write_bytes(data)
         raise error
+
+
+def fail_among(finished, error, folder):
+    with partial_folder(folder) as partial:
+        for i, data in enumerate(finished):
+            (partial / f"{i}").write_bytes(data)
+        fail_after(b"half", error, partial / "a")
 
 
 @pytest.fixture
@@ -78,10 +88,96 @@ def test_a_long_name_and_a_name_that_is_no_utf8_can_be_written(tmp_path):
     assert sorted(os.fsencode(path.name) for path in tmp_path.iterdir()) == sorted(names)
 
 
+def test_a_text_is_written_in_utf8(tmp_path):
+    write_text(tmp_path / "a", "é")
+    assert contents(tmp_path) == {"a": "é".encode()}
+
+
+def test_files_that_belong_together_are_moved_together(tmp_path):
+    with partial_folder(tmp_path) as partial:
+        (partial / "a").write_text("a")
+        assert partial.parent == tmp_path and partial.name.startswith(".")
+        (partial / "a").replace(tmp_path / "a")
+    assert contents(tmp_path) == {"a": b"a"}
+
+
+@pytest.mark.parametrize("error", [ValueError("a bug"), KeyboardInterrupt()])
+def test_a_failure_leaves_no_partial_folder(error, tmp_path):
+    with pytest.raises(type(error)):
+        fail_among([], error, tmp_path)
+    assert contents(tmp_path) == {}
+
+
+def test_a_disk_that_is_full_within_a_partial_folder_is_named_by_the_destination(tmp_path):
+    with pytest.raises(OutputError, match=rf"no space left for '{tmp_path}': it needs more than 2 kB, and"):
+        fail_among([bytes(2000)], OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), tmp_path)
+    assert contents(tmp_path) == {}
+
+
+def test_a_partial_folder_in_a_missing_folder_is_named(tmp_path):
+    with pytest.raises(OutputError, match="nowhere' cannot be written to"), partial_folder(tmp_path / "nowhere"):
+        pass
+
+
+KILLED = """
+import os, signal, sys
+from realfill.io.files import partial_folder, whole_file
+with whole_file(sys.argv[1] + "/a.json") as file, partial_folder(sys.argv[1]) as folder:
+    file.write_text("half")
+    (folder / "b").write_text("half")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.fixture
+def killed(tmp_path):
+    """A folder with the partial file and the partial folder of a killed process."""
+    subprocess.run([sys.executable, "-c", KILLED, str(tmp_path)], check=False)
+    assert len(list(tmp_path.iterdir())) == 2
+    return tmp_path
+
+
+@pytest.mark.parametrize("start", ["another file", "a folder", "a question for space"])
+def test_partial_files_of_a_killed_process_are_removed_before_the_next_write(killed, start):
+    (killed / "mine.partial").write_text("mine")
+    if start == "another file":
+        write_text(killed / "c", "")
+        (killed / "c").unlink()
+    elif start == "a folder":
+        with partial_folder(killed):
+            pass
+    else:
+        require_space(killed / "c", 10)
+    assert contents(killed) == {"mine.partial": b"mine"}
+
+
+def test_partial_files_of_living_processes_stay(tmp_path):
+    with whole_file(tmp_path / "a"), partial_folder(tmp_path):
+        remove_partials(tmp_path)
+        assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_a_partial_file_older_than_the_process_of_its_id_was_of_another_one(tmp_path):
+    with whole_file(tmp_path / "a") as partial:
+        os.utime(partial, (1, 1))
+        remove_partials(tmp_path)
+        assert not partial.exists()
+        partial.touch()
+
+
+@pytest.mark.parametrize(("age_s", "stays"), [(3600, True), (90_000, False)])
+def test_partial_files_of_another_host_are_removed_after_a_day(killed, monkeypatch, age_s, stays):
+    for path in killed.iterdir():
+        os.utime(path, (time.time() - age_s,) * 2)
+    monkeypatch.setattr(files, "_HOST", "00000000")
+    remove_partials(killed)
+    assert bool(list(killed.iterdir())) == stays
+
+
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
 def test_a_full_disk_is_named_with_the_path_and_the_partial_file_is_removed(number, tmp_path):
     (tmp_path / "a.pt").write_text("old")
-    message = r"no space left for '.*a\.pt': it needs more than 2 kB, and .* is free; free"
+    message = r"no space left for '.*a\.pt': it needs more than 2 kB, and the disk has .* free; free"
     with pytest.raises(OutputError, match=message):
         fail_after(bytes(2000), OSError(number, os.strerror(number)), tmp_path / "a.pt")
     assert contents(tmp_path) == {"a.pt": b"old"}
@@ -97,7 +193,7 @@ def test_a_full_disk_is_named_with_the_path_and_the_partial_file_is_removed(numb
 )
 def test_a_full_disk_is_recognised_behind_the_errors_of_libraries(error, tmp_path, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**9, 10**9, 0))
-    with pytest.raises(OutputError, match=r"no space left .* 0 bytes is free"), whole_file(tmp_path / "a.pt"):
+    with pytest.raises(OutputError, match=r"no space left .* the disk has 0 bytes free"), whole_file(tmp_path / "a.pt"):
         raise error
     assert contents(tmp_path) == {}
 

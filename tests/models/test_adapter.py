@@ -1,8 +1,11 @@
 """Adapter: stock diffusers reads it, it survives saving, and damaged or confused folders are refused."""
 
+import errno
 import json
 import os
 import stat
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -150,10 +153,36 @@ def test_an_adapter_that_cannot_be_written_leaves_the_folder_unchanged(adapter, 
     def write_bytes(path, content):
         real(path, content[:10])
         if MANIFEST_NAME in path.name:
-            raise OSError("no space left on device")
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         return len(content)
 
     monkeypatch.setattr(type(folder), "write_bytes", write_bytes)
-    with pytest.raises(OSError, match="no space"):
+    with pytest.raises(OutputError, match="no space left for"):
         adapter.save(folder, overwrite=True)
+    assert {p.name: p.read_bytes() for p in folder.iterdir()} == before
+
+
+def test_a_file_of_an_adapter_is_named_with_its_folder(folder):
+    with pytest.raises(AdapterError, match=rf"is a file; legal: the folder of an adapter, '{folder}'"):
+        Adapter.load(folder / WEIGHTS_NAME)
+
+
+HOLD = """
+import sys
+from realfill.io.lock import locked
+with locked(sys.argv[1]):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_an_adapter_is_not_mixed_with_that_of_another_process(adapter, folder):
+    before = {p.name: p.read_bytes() for p in folder.iterdir()}
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as holder:
+        assert holder.stdout.readline() == "held\n"
+        with pytest.raises(OutputError, match=rf"is in use by process {holder.pid} on .* since"):
+            adapter.save(folder, overwrite=True)
+        holder.communicate()
     assert {p.name: p.read_bytes() for p in folder.iterdir()} == before

@@ -328,3 +328,21 @@ def test_only_a_download_is_announced(monkeypatch):
     assert describe_download("sd2", local_files_only=True) is None
     assert describe_download("mini") is None
     assert describe_download("somebody/something") is None
+
+
+@pytest.mark.parametrize("folder", ["run", "run/adapter"])
+def test_the_folder_of_a_run_and_of_its_adapter_are_no_base_models(folder, tmp_path):
+    (tmp_path / "run" / "adapter").mkdir(parents=True)
+    (tmp_path / "run" / "adapter" / "adapter.json").touch()
+    with pytest.raises(BaseModelError, match=r"run/adapter' is an adapter, not a base model; .*--adapter"):
+        locate(str(tmp_path / folder))
+
+
+def test_a_part_of_a_base_model_and_a_file_are_named_as_such(tiny_sd, tmp_path, monkeypatch):
+    with pytest.raises(BaseModelError, match=r"unet' is a part of a base model; legal: the whole of it, "):
+        locate(f"{tiny_sd}/unet")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "sd.ckpt").touch()
+    with pytest.raises(BaseModelError, match=r"sd.ckpt' is a file; legal: .*; convert a single-file checkpoint"):
+        locate("models/sd.ckpt")

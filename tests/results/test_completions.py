@@ -14,8 +14,8 @@ from PIL import Image
 from realfill import Completion, Completions, RankConfig, Scene
 from realfill.errors import OutputError, SceneError
 from realfill.io.images import read_image
+from realfill.io.lock import locked
 from realfill.results.folder import check_output
-from realfill.results.lock import locked
 
 PROVENANCE = {"realfill": "0.1.0", "base": "tiny", "sample": {"num_inference_steps": 5}}
 KEYPOINTS = RankConfig(matcher="sift").resolve({})

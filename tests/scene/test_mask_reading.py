@@ -297,3 +297,26 @@ def test_a_mask_is_a_copy():
 )
 def test_a_scene_tells_what_was_taken_for_the_hole(scene, source):
     assert scene().mask_source.startswith(source)
+
+
+def test_strokes_of_two_colours_on_a_copy_are_refused_and_not_half_used():
+    elsewhere = np.zeros(SIZE, np.float32)
+    elsewhere[120:140, 20:60] = 1
+    image = painted(painted(PHOTO, RED), (0, 0, 255), shape=elsewhere)
+    with pytest.raises(
+        SceneError, match=r"strokes of the colour rgb\(.*\), and with other changes in .*% of its pixels"
+    ):
+        read_mask(image, PHOTO)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_three_small_values_are_not_called_empty(dtype):
+    labels = HOLE.astype(dtype) * 2
+    labels[:5] = 1
+    with pytest.raises(SceneError, match="the mask is nearly black: its brightest value is 2 of 255"):
+        read_mask(labels)
+
+
+def test_the_transparency_of_a_palette_in_memory_is_read():
+    palette = Image.fromarray(with_alpha(PHOTO, 255 * ~HOLE)).quantize(64)
+    assert covers(read_mask(palette, PHOTO).mask)

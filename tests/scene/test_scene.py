@@ -49,7 +49,8 @@ def test_other_formats_are_read_and_png_is_preferred(tmp_path):
     write(tmp_path / "target" / "target.bmp", 255 - PHOTO)
     write(tmp_path / "target" / "target.png", PHOTO)
     write(tmp_path / "target" / "mask.bmp", HOLE.astype(np.uint8) * 255)
-    scene = Scene.load(str(tmp_path))
+    with pytest.warns(RealFillWarning, match=r"target.png' is used, and target.bmp beside it is not"):
+        scene = Scene.load(str(tmp_path))
     assert scene.references == () and np.array_equal(scene.target, PHOTO) and np.array_equal(scene.mask, HOLE)
 
 
@@ -391,3 +392,10 @@ def test_a_damaged_photo_is_an_error_and_not_left_out(tmp_path):
     (folder / "ref" / "5.png").write_bytes(b"")
     with pytest.raises(SceneError, match=r"5\.png"):
         Scene.load(folder)
+
+
+def test_names_are_found_in_any_case(scene, tmp_path):
+    scene.save(tmp_path)
+    (tmp_path / "target" / "target.png").rename(tmp_path / "target" / "Target.PNG")
+    (tmp_path / "target" / "mask.png").rename(tmp_path / "target" / "Mask.Png")
+    assert np.array_equal(Scene.load(tmp_path).mask, scene.mask)

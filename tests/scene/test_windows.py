@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from helpers import make_photo
 
+from realfill.scene import windows
 from realfill.scene.masks import bounding_box
 from realfill.scene.windows import Window, choose_window, choose_windows
 
@@ -306,3 +307,15 @@ def test_the_aspect_is_kept_to_eight_percent_if_the_models_sizes_are_coarse():
         window = choose_window(box_of(shape, (top, left, bottom, right)), resolution=128, multiple=16, context=1.05)
         stretched.append(abs(np.log(window.box_size[0] / window.size[0] / (window.box_size[1] / window.size[1]))))
     assert max(stretched) <= 0.085
+
+
+@pytest.mark.parametrize(
+    ("hole", "room", "span"),
+    [
+        ((400, 500), 1000, (266, 634, 184)),  # half the resolution on each side, in whole latents
+        ((100, 200), 230, (3, 227, 112)),  # the largest number of whole latents that fits
+        ((2, 234), 236, (0, 236, 120)),  # the hole needs all the room, so the scale changes a little
+    ],
+)
+def test_a_finer_window_along_one_axis(hole, room, span):
+    assert windows._span(hole, (0, room), 64, 8, 2.0) == span

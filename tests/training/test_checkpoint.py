@@ -1,11 +1,13 @@
 """Checkpoints: written whole or not at all, and bound to one fit."""
 
+import errno
 import os
+import shutil
 
 import pytest
 import torch
 
-from realfill.errors import AdapterError
+from realfill.errors import AdapterError, OutputError
 from realfill.training.checkpoint import load_checkpoint, save_checkpoint
 
 CPU = torch.device("cpu")
@@ -16,23 +18,31 @@ def test_a_checkpoint_is_read_back_by_the_same_fit_only(tmp_path):
     save_checkpoint(path, {"step": 3, "parameters": {"a": torch.arange(3.0)}}, "this fit")
     state = load_checkpoint(path, "this fit", CPU)
     assert state["step"] == 3 and state["parameters"]["a"].tolist() == [0, 1, 2]
-    with pytest.raises(AdapterError, match="another config, scene or base model; choose another checkpoint_dir"):
+    with pytest.raises(AdapterError, match="another config, scene or base model; choose another folder"):
         load_checkpoint(path, "another fit", CPU)
 
 
-def test_a_failed_write_leaves_the_earlier_checkpoint_and_no_other_file(tmp_path, monkeypatch):
+def test_a_full_disk_is_named_and_leaves_the_earlier_checkpoint_and_no_other_file(tmp_path, monkeypatch):
     path = tmp_path / "checkpoint.pt"
     save_checkpoint(path, {"step": 1}, "fit")
 
     def fill_disk(state, partial):
         partial.write_bytes(b"half")
-        raise OSError("no space left on device")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(torch, "save", fill_disk)
-    with pytest.raises(OSError, match="no space left"):
+    with pytest.raises(OutputError, match=r"no space left for '.*checkpoint\.pt': it needs more than 4 bytes"):
         save_checkpoint(path, {"step": 2}, "fit")
     assert list(tmp_path.iterdir()) == [path]
     assert load_checkpoint(path, "fit", CPU)["step"] == 1
+
+
+def test_a_checkpoint_for_which_there_is_no_room_is_not_begun(tmp_path, monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**9, 10**9, 2 * 10**6))
+    monkeypatch.setattr(torch, "save", lambda *_: pytest.fail("begun"))
+    state = {"step": 1, "optimizer": {"state": {0: {"exp_avg": torch.zeros(10**6)}}}}
+    with pytest.raises(OutputError, match="it needs 4 MB, and the disk has 2 MB free"):
+        save_checkpoint(tmp_path / "checkpoint.pt", state, "fit")
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such permissions")
@@ -50,7 +60,7 @@ def test_a_checkpoint_has_the_permissions_that_the_user_has_chosen(tmp_path, uma
 def test_a_damaged_checkpoint_is_an_error_that_names_it(tmp_path, content):
     path = tmp_path / "checkpoint.pt"
     path.write_bytes(content)
-    with pytest.raises(AdapterError, match=r"checkpoint.pt' is damaged; remove it or set overwrite"):
+    with pytest.raises(AdapterError, match=r"checkpoint.pt' is damaged; start again with overwrite=True"):
         load_checkpoint(path, "fit", CPU)
 
 

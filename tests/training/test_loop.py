@@ -10,7 +10,7 @@ from diffusers import UNet2DConditionModel
 from helpers import TINY_FIT, make_photo
 
 from realfill import FitConfig, fit
-from realfill.errors import AdapterError, RealFillWarning, SceneError, TrainingError
+from realfill.errors import AdapterError, OutputError, RealFillWarning, SceneError, TrainingError
 from realfill.models.diffusion.hub import Card
 from realfill.training import loop
 from realfill.training.checkpoint import CHECKPOINT_NAME
@@ -248,6 +248,21 @@ def test_checkpoints_are_written_at_regular_steps_and_at_the_end(scene, tiny_fit
     fit(scene, config, checkpoint_dir=tmp_path, progress=False)
     assert steps == [0, 2, 4, 5]
     assert [p.name for p in tmp_path.iterdir()] == [CHECKPOINT_NAME]
+
+
+@pytest.mark.parametrize("ema_decay", [0.9, 0.0])
+def test_a_fit_whose_checkpoints_do_not_fit_on_the_disk_does_not_start(
+    scene, tiny_fit, tmp_path, monkeypatch, ema_decay
+):
+    config = dataclasses.replace(tiny_fit, ema_decay=ema_decay, lora_rank=64)
+    fit(scene, config, checkpoint_dir=tmp_path / "finished", progress=False)
+    size = (tmp_path / "finished" / CHECKPOINT_NAME).stat().st_size
+    monkeypatch.setattr(loop, "compute_gradients", lambda *_: pytest.fail("trained"))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**9, 10**9, round(1.5 * size)))
+    with pytest.raises(OutputError, match=r"no space left for '.*checkpoint\.pt': it needs .* MB, and"):
+        fit(scene, config, checkpoint_dir=tmp_path / "new", progress=False)
+    assert not (tmp_path / "new" / CHECKPOINT_NAME).exists()
+    fit(scene, config, checkpoint_dir=tmp_path / "finished", progress=False)  # only one more has to fit
 
 
 def test_on_step_gets_reports_and_can_end_the_fit(scene, tiny_fit):

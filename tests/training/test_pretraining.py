@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 import realfill.training.pretraining
 from realfill import SampleConfig, Scene, complete
-from realfill.errors import BaseModelError, OutputError, SceneError
+from realfill.errors import BaseModelError, OutputError, RealFillWarning, SceneError
 from realfill.io.images import read_image
 from realfill.models.diffusion.stable_diffusion import StableDiffusionInpainter
 from realfill.training.pretraining import PretrainConfig, _shrink, load_photos, pretrain
@@ -92,10 +92,6 @@ def test_a_failure_before_the_first_step_does_not_block_the_folder(config, monke
     config.output.mkdir()
     monkeypatch.chdir(config.output)
     config = dataclasses.replace(config, output=Path())
-    Path("start.partial").mkdir()
-    Path(
-        "start.partial", "half.safetensors"
-    ).touch()  # left by a run that was killed while it wrote the untrained base model
     with monkeypatch.context() as patch:
         patch.setattr(realfill.training.pretraining, "Trainer", fail)
         with pytest.raises(ValueError, match="three processes"):
@@ -239,3 +235,13 @@ def test_only_the_first_level_of_a_base_model_can_be_widened(config, tmp_path):
         pretrain(
             dataclasses.replace(config, init=first, output=tmp_path / "third", widths=(40, 32, 64)), progress=False
         )
+
+
+def test_photos_are_found_by_content_and_other_files_are_named(tmp_path):
+    for i, (name, kind) in enumerate([("a.jfif", "JPEG"), ("b.ppm", "PPM"), ("c", "PNG")]):
+        Image.fromarray(make_photo(40, 48, i)).save(tmp_path / name, kind)
+    (tmp_path / "notes.txt").write_text("notes")
+    (tmp_path / ".DS_Store").touch()
+    with pytest.warns(RealFillWarning, match=r"left out: notes.txt \(no image in a known format\)\. Save"):
+        photos, _ = load_photos(tmp_path, 0)
+    assert len(photos) == 3

@@ -45,6 +45,7 @@ class Bench:
         from realfill.benchmark.runner import discard
         from realfill.benchmark.setup import set_up
         from realfill.benchmark.tables import build_tables
+        from realfill.io.files import write_text
 
         case_folders(self.scenes)  # an error here comes before anything is loaded
         fit = dataclasses.replace(self.fit, base=self.base)
@@ -57,8 +58,8 @@ class Bench:
             results = benchmark.run(self.scenes, self.output, progress=self.machine.progress)
             tables = build_tables(results)
             report = markdown(results, tables=tables)
-            (self.output / "results.md").write_text(report, encoding="utf-8")
-            (self.output / "index.html").write_text(html(results, self.output, tables=tables), encoding="utf-8")
+            write_text(self.output / "results.md", report)
+            write_text(self.output / "index.html", html(results, self.output, tables=tables))
         self.machine.say(report)
         for run in results.runs:
             if run.error is not None:

@@ -63,13 +63,21 @@ class Complete:
 
     def __call__(self) -> None:
         """Run the command."""
+        from realfill.models.diffusion.hub import refuse_adapter
+
+        if self.base is not None:
+            refuse_adapter(self.base)
         scene = self._load_scene()
         source = _load_adapter(self.adapter) if self.adapter is not None else str(self.base)
         with in_output(self.output):
             sampling = self._sampling(scene, source)
             ignoring = ("sample seed", "sample num_samples") if self.extend else ()
             state = find_job(
-                self.output, sampling.request, result="scores.json", overwrite=self.files.overwrite, ignoring=ignoring
+                self.output,
+                sampling.request,
+                results=("scores.json",),
+                overwrite=self.files.overwrite,
+                ignoring=ignoring,
             )
             holds_completions = (self.output / "scores.json").is_file()
             if state == "done" and not self.extend:

@@ -34,7 +34,7 @@ class Demo:
         config = FitConfig(base="mini", num_steps=self.num_steps)
         with in_output(self.output):
             request = make_request("demo", config.base, fit=config)
-            if find_job(self.output, request, result="metrics.json", overwrite=self.overwrite) == "done":
+            if find_job(self.output, request, results=("metrics.json",), overwrite=self.overwrite) == "done":
                 self.machine.say(f"{self.output} holds the finished demo; see {self.output / 'contact_sheet.png'}")
                 return
             run_demo(

@@ -37,13 +37,14 @@ class Fit:
 
     def __call__(self) -> None:
         """Run the command."""
-        from realfill.models.diffusion.hub import ADAPTER_NAME
+        from realfill.models.diffusion.adapter import MANIFEST_NAME, WEIGHTS_NAME
 
         config = choose_base(self.fit, self.base, self.machine)
         scene = load_scene(self.reading, self.machine, self.scene)
         with in_output(self.output):
             request = make_request("fit", config.base, scene=scene, fit=config, window=self.window)
-            if find_job(self.output, request, result=ADAPTER_NAME, overwrite=self.overwrite) == "done":
+            files = (MANIFEST_NAME, WEIGHTS_NAME)
+            if find_job(self.output, request, results=files, overwrite=self.overwrite) == "done":
                 self.machine.say(f"{self.output} holds the finished adapter of this request; nothing to do")
                 return
             require_no_adapter(self.output, self.output, overwrite=self.overwrite)

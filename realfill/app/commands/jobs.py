@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from realfill.config import FitConfig, RankConfig, SampleConfig, WindowConfig
-from realfill.errors import BaseModelError, OutputError
+from realfill.errors import BaseModelError, OutputError, warn
 
 if TYPE_CHECKING:
     from realfill.models.diffusion.adapter import Adapter
@@ -27,9 +27,9 @@ JOB_NAME = "job.json"
 State: TypeAlias = Literal["new", "unfinished", "done"]
 Request: TypeAlias = Mapping[str, Any]
 
-# Fields that do not change the result: those about speed, and presets, once they are resolved.
+# Fields that do not change the result: those about speed, and presets, once they are resolved; the base is separate.
 _WITHOUT_EFFECT = {
-    "fit": ("preset", "checkpoint_every", "gradient_accumulation_steps", "gradient_checkpointing", "compile"),
+    "fit": ("base", "preset", "checkpoint_every", "gradient_accumulation_steps", "gradient_checkpointing", "compile"),
     "sample": ("preset", "batch_size"),
 }
 
@@ -41,7 +41,7 @@ def in_output(folder: Path) -> Iterator[None]:
     Raises:
         OutputError: another process holds the folder, or it cannot be written to.
     """
-    from realfill.results.lock import locked
+    from realfill.io.lock import locked
 
     with locked(folder):
         yield
@@ -78,7 +78,8 @@ def make_request(
         card = Card.load(locate(base, local_files_only=True))
     except BaseModelError:
         card = Card()
-    request: dict[str, Any] = {"command": command, "base": base, **(inputs or {})}
+    place = str(Path(base).resolve()) if Path(base).is_dir() else base  # however the directory is written
+    request: dict[str, Any] = {"command": command, "base": place, **(inputs or {})}
     fitted = adapter.config if adapter is not None else fit.resolve(card.fit) if fit is not None else None
     if adapter is not None:
         request["adapter"] = {"fit": adapter.config.to_dict(), "manifest": dict(adapter.manifest)}
@@ -99,14 +100,14 @@ def make_request(
 
 
 def find_job(
-    folder: Path, request: Request, *, result: str, overwrite: bool = False, ignoring: tuple[str, ...] = ()
+    folder: Path, request: Request, *, results: tuple[str, ...], overwrite: bool = False, ignoring: tuple[str, ...] = ()
 ) -> State:
     """Compare the request that a folder belongs to with this one.
 
     Args:
         folder: the output folder.
         request: the result of ``make_request``.
-        result: name of a file without which the folder holds no result.
+        results: names of the files without which the folder holds no result.
         overwrite: the results in the folder may be replaced.
         ignoring: settings that may differ, such as ``sample seed``.
 
@@ -121,7 +122,7 @@ def find_job(
         previous, state = dict(recorded["request"]), recorded["state"]
     except (OSError, ValueError, KeyError, TypeError):
         return "new"
-    if overwrite or not (folder / result).is_file():
+    if overwrite or not all((folder / name).is_file() for name in results):
         return "new"
     different = [line for line in _differences(previous, request) if line.split(":")[0] not in ignoring]
     if different:
@@ -129,15 +130,31 @@ def find_job(
             f"{str(folder)!r} holds the result of a different request ({'; '.join(different[:3])}). Choose another "
             "folder, or replace the result with --overwrite"
         )
-    return "done" if state == "done" else "unfinished"
+    if state != "done":
+        return "unfinished"
+    if missing := _missing_files(folder / results[0]):
+        warn(
+            f"{', '.join(missing)} is missing in {str(folder)!r}, though {results[0]} lists it; --overwrite computes "
+            "everything again"
+        )
+    return "done"
+
+
+def _missing_files(result: Path) -> list[str]:
+    """List the completions that ``scores.json`` names and that somebody removed; other results name no files."""
+    try:
+        names = [record["file"] for record in json.loads(result.read_text(encoding="utf-8")).get("completions", ())]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return [result.name]
+    return [name for name in names if not (result.parent / name).is_file()]
 
 
 def record_job(folder: Path, request: Request, *, done: bool) -> None:
     """Write ``job.json``."""
+    from realfill.io.files import write_text
+
     values = {"state": "done" if done else "unfinished", "request": request}
-    partial = folder / f"{JOB_NAME}.partial"
-    partial.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
-    partial.replace(folder / JOB_NAME)
+    write_text(folder / JOB_NAME, json.dumps(values, indent=1) + "\n")
 
 
 def read_request(folder: Path) -> Request | None:

@@ -54,7 +54,7 @@ class Rank:
                     "files": self.files.formats, "completions": hash_file(self.completions / "scores.json"),
                 },
             )  # fmt: skip
-            state = find_job(self.output, request, result="scores.json", overwrite=self.files.overwrite)
+            state = find_job(self.output, request, results=("scores.json",), overwrite=self.files.overwrite)
             if state == "done":
                 self.machine.say(f"{self.output} holds the finished result of this request; nothing to do")
                 ranked = Completions.load(self.output, scene)

@@ -57,7 +57,7 @@ class Run:
                 "run", config.base, scene=scene, fit=config, sample=self.sample, window=self.window, ranking=self.rank,
                 inputs={"files": self.files.formats},
             )  # fmt: skip
-            state = find_job(self.output, request, result="scores.json", overwrite=self.files.overwrite)
+            state = find_job(self.output, request, results=("scores.json",), overwrite=self.files.overwrite)
             if state == "done":
                 self.machine.say(f"{self.output} holds the finished result of this request; nothing to do")
                 return

@@ -15,6 +15,8 @@ from safetensors.torch import load_file, save
 
 from realfill.config import FitSettings, WindowSettings
 from realfill.errors import AdapterError, OutputError
+from realfill.io.files import partial_folder
+from realfill.io.lock import locked
 from realfill.models.diffusion.hub import ADAPTER_NAME, INDEX_NAME
 
 WEIGHTS_NAME = "pytorch_lora_weights.safetensors"  # the name that diffusers looks for
@@ -53,11 +55,9 @@ class Adapter:
         Stock diffusers reads the folder with ``pipe.load_lora_weights(directory)``.
 
         Raises:
-            OutputError: the folder already holds an adapter, and ``overwrite`` is not set.
+            OutputError: the folder already holds an adapter, and ``overwrite`` is not set; another process writes to
+                it; or the disk is full.
         """
-        folder = Path(directory)
-        if not overwrite and ((folder / WEIGHTS_NAME).exists() or (folder / MANIFEST_NAME).exists()):
-            raise OutputError(f"{str(folder)!r} already holds an adapter; choose another folder, or set overwrite=True")
         metadata = {f"{part}.{k}": v for part in PARTS for k, v in (self.lora_metadata(part) or {}).items()}
         header = {"format": "pt", "lora_adapter_metadata": json.dumps(metadata, indent=2, sort_keys=True)}
         values = {
@@ -67,9 +67,16 @@ class Adapter:
             "losses": [round(x, 6) for x in self.losses],
             "manifest": dict(self.manifest),
         }
-        folder.mkdir(parents=True, exist_ok=True)
         weights, manifest = save(dict(self.tensors), metadata=header), json.dumps(values, indent=1) + "\n"
-        _write_whole(folder, {WEIGHTS_NAME: weights, MANIFEST_NAME: manifest.encode()})
+        with locked(directory) as folder, partial_folder(folder) as partial:
+            if not overwrite and any((folder / name).exists() for name in (WEIGHTS_NAME, MANIFEST_NAME)):
+                raise OutputError(
+                    f"{str(folder)!r} already holds an adapter; choose another folder, or set overwrite=True"
+                )
+            (partial / WEIGHTS_NAME).write_bytes(weights)
+            (partial / MANIFEST_NAME).write_bytes(manifest.encode())
+            for name in (WEIGHTS_NAME, MANIFEST_NAME):
+                (partial / name).replace(folder / name)
 
     @classmethod
     def load(cls, directory: str | PathLike[str]) -> Adapter:
@@ -84,6 +91,8 @@ class Adapter:
                 f"{str(folder)!r} is a base model, not an adapter; give it as the base model: --base {folder} on the "
                 f"command line, or FitConfig(base={str(folder)!r})"
             )
+        if folder.is_file():
+            raise AdapterError(f"{str(folder)!r} is a file; legal: the folder of an adapter, {str(folder.parent)!r}")
         for name in (WEIGHTS_NAME, MANIFEST_NAME):
             if not (folder / name).is_file():
                 raise AdapterError(
@@ -130,16 +139,3 @@ class Adapter:
     def __repr__(self) -> str:
         size = sum(t.numel() * t.element_size() for t in self.tensors.values()) / 1e6
         return f"Adapter(base {self.base!r}, {len(self.losses)} steps, {size:.1f} MB)"
-
-
-def _write_whole(folder: Path, contents: Mapping[str, bytes]) -> None:
-    """Write files by name; a failure leaves the folder unchanged."""
-    partials = {name: folder / f"{name}.partial" for name in contents}
-    try:
-        for name, partial in partials.items():
-            partial.write_bytes(contents[name])
-        for name, partial in partials.items():
-            partial.replace(folder / name)
-    finally:
-        for partial in partials.values():
-            partial.unlink(missing_ok=True)

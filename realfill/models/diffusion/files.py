@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from diffusers import UNet2DConditionModel
 
+from realfill.io.files import partial_folder
 from realfill.models.mini.autoencoder import PatchAutoencoder
 from realfill.models.quiet import quiet
 
@@ -48,18 +49,33 @@ def compute_fingerprint(pipeline: StableDiffusionInpaintPipeline) -> str:
 
 
 def save_pipeline(pipeline: StableDiffusionInpaintPipeline, directory: Path) -> None:
-    """Write a pipeline with its U-Net in half precision; the pipeline itself does not change."""
+    """Write a pipeline with its U-Net in half precision; the pipeline itself does not change.
+
+    Raises:
+        OutputError: the disk is full. An earlier pipeline in the directory stays.
+    """
     unet = UNet2DConditionModel.from_config(pipeline.unet.config)
     unet.load_state_dict(pipeline.unet.state_dict())  # type: ignore[attr-defined]
     parts = {**pipeline.components, "requires_safety_checker": False}
-    with quiet():
-        parts["unet"] = unet.half()  # type: ignore[attr-defined]
-        StableDiffusionInpaintPipeline(**parts).save_pretrained(directory)  # type: ignore[arg-type]
-    mode = (directory / "model_index.json").stat().st_mode
-    for weights in directory.rglob("*.safetensors"):  # which safetensors makes readable for the user alone
+    directory.mkdir(parents=True, exist_ok=True)
+    with partial_folder(directory) as partial:
+        with quiet():
+            parts["unet"] = unet.half()  # type: ignore[attr-defined]
+            StableDiffusionInpaintPipeline(**parts).save_pretrained(partial)  # type: ignore[arg-type]
+        _tidy(pipeline, partial)
+        for path in [p for p in partial.rglob("*") if p.is_file()]:
+            target = directory / path.relative_to(partial)
+            target.parent.mkdir(exist_ok=True)
+            path.replace(target)
+
+
+def _tidy(pipeline: StableDiffusionInpaintPipeline, folder: Path) -> None:
+    """Give weights the permissions of the other files, and remove private paths from configs."""
+    mode = (folder / "model_index.json").stat().st_mode
+    for weights in folder.rglob("*.safetensors"):  # which safetensors makes readable for the user alone
         weights.chmod(mode)
     for part in pipeline.components:
-        config = directory / part / "config.json"
+        config = folder / part / "config.json"
         if config.is_file():  # the libraries record the path that they read it from, which is private
             values = json.loads(config.read_text(encoding="utf-8"))
             values.pop("_name_or_path", None)

@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from realfill.config import FitConfig, RankConfig, SampleConfig, WindowConfig
 from realfill.errors import BaseModelError
+from realfill.io.files import write_text
 from realfill.models.quiet import quiet
 
 MINI_DIRECTORY = Path(__file__).parents[1] / "mini" / "weights"
@@ -73,7 +74,7 @@ class Card:
 
     def save(self, directory: Path) -> None:
         """Write ``card.json`` into a directory."""
-        (directory / CARD_NAME).write_text(json.dumps(asdict(self), indent=1) + "\n", encoding="utf-8")
+        write_text(directory / CARD_NAME, json.dumps(asdict(self), indent=1) + "\n")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,11 +126,30 @@ def locate(base: str, *, local_files_only: bool = False) -> Path:
         return _checked(source.directory, base)
     if source is None and Path(base).is_dir():
         return _checked(Path(base), base)
+    if source is None and Path(base).is_file():
+        raise BaseModelError(
+            f"{base!r} is a file; legal: {', '.join(BASES)}, a hub id such as 'owner/name', or a directory in "
+            "diffusers' layout; convert a single-file checkpoint with diffusers first"
+        )
     if source is None and not _is_hub_id(base):
         raise BaseModelError(
             f"there is no base model {base!r}; legal: {', '.join(BASES)}, a hub id such as 'owner/name', or a directory"
         )
     return _locate_on_hub(base, source.repositories if source else (base,), local_files_only=local_files_only)
+
+
+def refuse_adapter(base: str) -> None:
+    """Check that the folder of an adapter is not given as a base model.
+
+    Raises:
+        BaseModelError: it is.
+    """
+    for folder in (base, f"{base}/adapter"):  # realfill run writes its adapter there
+        if (Path(folder) / ADAPTER_NAME).is_file():
+            raise BaseModelError(
+                f"{folder!r} is an adapter, not a base model; give it as the adapter: --adapter {folder} on the "
+                f"command line, or complete(scene, Adapter.load({folder!r}))"
+            )
 
 
 def _locate_on_hub(base: str, repositories: Sequence[str], *, local_files_only: bool) -> Path:
@@ -241,13 +261,13 @@ def _checked(directory: Path, base: str) -> Path:
         BaseModelError: it has another layout, or lacks files.
     """
     if not (directory / INDEX_NAME).is_file():
-        if (directory / ADAPTER_NAME).is_file():
+        refuse_adapter(str(directory))
+        if (directory.parent / INDEX_NAME).is_file():
             raise BaseModelError(
-                f"{base!r} is an adapter, not a base model; give it as the adapter: --adapter {base} on the command "
-                f"line, or complete(scene, Adapter.load({base!r}))"
+                f"{base!r} is a part of a base model; legal: the whole of it, {str(directory.parent)!r}"
             )
         raise BaseModelError(
-            f"{base!r} ({directory}) is not a model in diffusers' layout, because {INDEX_NAME} is missing; "
+            f"{base!r} is not a model in diffusers' layout, because {INDEX_NAME} is missing; "
             "convert a single-file checkpoint with diffusers first"
         )
     missing = [p for p in _PARTS if not (directory / p).is_dir() or not any((directory / p).iterdir())]

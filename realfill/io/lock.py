@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import re
-import shutil
 import socket
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
@@ -17,10 +14,9 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from realfill.errors import OutputError
+from realfill.io.files import partial_folder, remove_partials, write_text
 
 _LOCK_NAME, _HOLDER_NAME = ".realfill.lock", ".realfill.lock.json"
-_PARTIAL = ".partial"
-_PARTIAL_FOLDER = re.compile(r"\.partial(-\d+-\w+)?")
 _TIMEOUT_S = 0.2  # a process that releases the lock is given this long
 
 
@@ -28,9 +24,10 @@ _TIMEOUT_S = 0.2  # a process that releases the lock is given this long
 def locked(directory: str | PathLike[str]) -> Iterator[Path]:
     """Hold the lock of an output folder, which is created if it does not exist.
 
-    The operating system releases the lock when its process ends, however it ends, so a dead process
-    never holds it. Partial folders that a dead process left behind are removed. The lock is reentrant within a
-    thread. Processes that torchrun or accelerate started for one job share the lock of the first of them.
+    The operating system releases the lock when its process ends, however it ends, so the lock of a dead process is
+    never in the way. Partial files that a dead process left there or in a folder below are removed. The lock is
+    reentrant within a thread. Processes that torchrun or accelerate started for one job share the lock of the first
+    of them.
 
     Args:
         directory: the output folder.
@@ -49,7 +46,8 @@ def locked(directory: str | PathLike[str]) -> Iterator[Path]:
     try:
         if lock.lock_counter == 1:
             _write_holder(folder)
-            _remove_partial_folders(folder)
+            for place in (folder, *(path for path in folder.iterdir() if path.is_dir())):
+                remove_partials(place)
         yield folder
     finally:
         if lock.lock_counter == 1:
@@ -57,16 +55,6 @@ def locked(directory: str | PathLike[str]) -> Iterator[Path]:
                 with suppress(OSError):  # Windows keeps an open file; it is harmless
                     (folder / name).unlink(missing_ok=True)
         lock.release()
-
-
-@contextmanager
-def partial_folder(folder: Path) -> Iterator[Path]:
-    """Create a folder for files that are being written, next to their destination; it is removed at the end."""
-    partial = _make_partial_folder(folder)
-    try:
-        yield partial
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def require_writable(directory: str | PathLike[str]) -> Path:
@@ -78,7 +66,8 @@ def require_writable(directory: str | PathLike[str]) -> Path:
     folder = Path(directory)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(_make_partial_folder(folder), ignore_errors=True)
+        with partial_folder(folder):
+            pass
     except OSError as error:
         raise OutputError(f"{str(folder)!r} cannot be written to ({error.strerror}); choose another folder") from error
     return folder
@@ -101,8 +90,8 @@ def _acquire(folder: Path) -> FileLock:
 def _write_holder(folder: Path) -> None:
     since = datetime.now().astimezone().isoformat(sep=" ", timespec="seconds")
     holder = {"pid": os.getpid(), "host": socket.gethostname(), "since": since}
-    with suppress(OSError):  # only the message of other processes lacks it then
-        (folder / _HOLDER_NAME).write_text(json.dumps(holder), encoding="utf-8")
+    with suppress(OSError, OutputError):  # only the message of other processes lacks it then
+        write_text(folder / _HOLDER_NAME, json.dumps(holder))
 
 
 def _describe_holder(folder: Path) -> str:
@@ -111,14 +100,3 @@ def _describe_holder(folder: Path) -> str:
         return f"process {holder['pid']} on {holder['host']} since {holder['since']}"
     except (OSError, ValueError, KeyError, TypeError):
         return "another process"
-
-
-def _make_partial_folder(folder: Path) -> Path:
-    return Path(tempfile.mkdtemp(prefix=f"{_PARTIAL}-{os.getpid()}-", dir=folder))
-
-
-def _remove_partial_folders(folder: Path) -> None:
-    """Remove partial folders; while the lock is held, all of them belong to processes that ended."""
-    for path in folder.iterdir():
-        if _PARTIAL_FOLDER.fullmatch(path.name) and path.is_dir():
-            shutil.rmtree(path, ignore_errors=True)

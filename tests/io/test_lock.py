@@ -12,12 +12,17 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from realfill.errors import OutputError
-from realfill.results.lock import locked, partial_folder
+from realfill.io.files import partial_folder
+from realfill.io.lock import locked
 
 HOLD = """
 import sys, time
-from realfill.results.lock import locked, partial_folder
-with locked(sys.argv[1]) as folder, partial_folder(folder) as partial:
+from pathlib import Path
+from realfill.io.files import partial_folder, whole_file
+from realfill.io.lock import locked
+adapter = Path(sys.argv[1], "adapter")
+adapter.mkdir(exist_ok=True)
+with locked(sys.argv[1]) as folder, partial_folder(folder) as partial, whole_file(adapter / "a"):
     (partial / "half.png").write_bytes(b"half")
     print("held", flush=True)
     time.sleep(60)
@@ -41,7 +46,7 @@ def test_the_error_names_the_process_that_holds_the_lock(holder, tmp_path):
     with pytest.raises(OutputError, match=message), locked(tmp_path):
         pass
     assert time.monotonic() - start < 2
-    assert len(list(tmp_path.glob(".partial-*/half.png"))) == 1, "the files of a living process stay"
+    assert len(list(tmp_path.glob(".*.partial/half.png"))) == 1, "the files of a living process stay"
 
 
 @pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
@@ -49,17 +54,8 @@ def test_a_dead_process_holds_no_lock_and_its_partial_files_are_removed(holder, 
     holder.send_signal(end)
     holder.wait()
     with locked(tmp_path):
-        assert not list(tmp_path.glob(".partial*"))
-    assert not list(tmp_path.iterdir())
-
-
-def test_partial_folders_of_earlier_versions_are_removed_and_other_files_stay(tmp_path):
-    (tmp_path / ".partial").mkdir()
-    (tmp_path / ".partial" / "00_seed1.png").write_bytes(b"half")
-    (tmp_path / ".partial-notes").mkdir()
-    with locked(tmp_path):
-        assert {p.name for p in tmp_path.iterdir()} >= {".partial-notes"}
-    assert [p.name for p in tmp_path.iterdir()] == [".partial-notes"]
+        assert not list(tmp_path.rglob("*.partial"))
+    assert [p.name for p in tmp_path.rglob("*")] == ["adapter"]
 
 
 def test_the_lock_is_reentrant_and_leaves_nothing_behind(tmp_path):
