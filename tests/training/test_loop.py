@@ -259,7 +259,7 @@ def test_a_fit_whose_checkpoints_do_not_fit_on_the_disk_does_not_start(
     size = (tmp_path / "finished" / CHECKPOINT_NAME).stat().st_size
     monkeypatch.setattr(loop, "compute_gradients", lambda *_: pytest.fail("trained"))
     monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**9, 10**9, round(1.5 * size)))
-    with pytest.raises(OutputError, match=r"no space left for '.*checkpoint\.pt': it needs .* MB, and"):
+    with pytest.raises(OutputError, match=r"no space left for '.*checkpoint\.safetensors': it needs .* MB, and"):
         fit(scene, config, checkpoint_dir=tmp_path / "new", progress=False)
     assert not (tmp_path / "new" / CHECKPOINT_NAME).exists()
     fit(scene, config, checkpoint_dir=tmp_path / "finished", progress=False)  # only one more has to fit
