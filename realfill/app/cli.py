@@ -1,4 +1,4 @@
-"""The command line: ``realfill run|fit|complete|rank|demo|bench|models|pretrain``."""
+"""The command line: ``realfill run|fit|complete|rank|demo|bench|models|doctor|pretrain``."""
 
 from __future__ import annotations
 
@@ -28,6 +28,7 @@ _COMMANDS = {
     "demo": "Run the whole job on a real photo; a few minutes, no network, no GPU.",
     "bench": "Measure methods on scenes with ground truth.",
     "models": "List the base models.",
+    "doctor": "Describe this machine for a bug report, and run a self-test.",
     "pretrain": "Pre-train a small base model on a folder of photos.",
 }
 _SHELLS = ("bash", "zsh", "fish", "tcsh")

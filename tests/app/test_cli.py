@@ -11,7 +11,7 @@ import pytest
 import realfill
 from realfill.app.cli import main
 
-COMMANDS = ("run", "fit", "complete", "rank", "demo", "bench", "models", "pretrain")
+COMMANDS = ("run", "fit", "complete", "rank", "demo", "bench", "models", "doctor", "pretrain")
 HEAVY = ("torch", "diffusers", "transformers", "peft", "kornia", "cv2", "matplotlib", "accelerate", "skimage")
 REALFILL = [sys.executable, "-m", "realfill"]
 FULL = Path("/dev/full")
