@@ -4,19 +4,21 @@
 
 TEXTURES is a folder of photos that serve as textures. Each scene has exposure differences, vignetting, lens distortion,
 blur and noise between its photos, and some have passers-by in single photos. What the hole hides is known to the pixel.
+In some kinds the references cannot show it: those of another scene, of a moved object, turned away, or mirrored.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import cv2
 import numpy as np
 import tyro
 from numpy.typing import NDArray
+from planted_worlds import Quad, box, boxes, draw_texture, layers, moved, rectangle, street, wall
 
 from realfill import Scene
 from realfill.geometry.cameras import Camera
@@ -24,27 +26,13 @@ from realfill.io.images import ImageArray, read_image
 from realfill.io.recognition import find_fault
 from realfill.io.writing import write_png
 
-Kind = Literal["plane", "layers", "boxes", "street", "closer", "night", "walkers", "elsewhere"]
-KINDS: tuple[Kind, ...] = ("plane", "layers", "boxes", "street", "closer", "night", "walkers", "elsewhere")
+Kind = Literal[
+    "plane", "layers", "boxes", "street", "closer", "night", "walkers", "elsewhere", "moved", "unseen", "mirrored",
+    "single", "wide",
+]  # fmt: skip
+KINDS: tuple[Kind, ...] = get_args(Kind)
 _SUPERSAMPLING = 2
 _FAR = 1e6
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Quad:
-    """A textured parallelogram in space.
-
-    Attributes:
-        corner: (3,) the corner at the texture's top left.
-        right: (3,) its upper edge.
-        down: (3,) its left edge.
-        texture: (h, w, 3) uint8.
-    """
-
-    corner: NDArray[np.float64]
-    right: NDArray[np.float64]
-    down: NDArray[np.float64]
-    texture: ImageArray
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -94,28 +82,38 @@ def plant(kind: Kind, textures: Sequence[ImageArray], seed: int, *, size: tuple[
 
     Args:
         kind: ``plane``: one wall; ``layers``: walls at several depths; ``boxes``: boxes on a floor before a wall;
-            ``street``: forward motion between two walls; ``closer``: boxes, with one reference far closer; ``night``:
-            boxes by day and by night; ``walkers``: boxes, with passers-by; ``elsewhere``: references of another scene.
+            ``street``: forward motion between two walls. All others show boxes. ``closer``: one reference far closer;
+            ``wide``: wide lenses with barrel distortion; ``night``: references by night; ``walkers``: passers-by in
+            the references; ``single``: one reference; ``mirrored``: one reference is mirrored; ``elsewhere``:
+            references of another scene; ``moved``: a box by the hole stands in other places in the references (in one
+            other place if ``seed`` is even, in one for each if it is odd); ``unseen``: the references are turned away
+            from the hole (even seeds), or one large thing hides it from all of them (odd seeds).
         textures: photos.
         seed: of all randomness.
         size: (height, width) of the target.
     """
     rng = np.random.default_rng([seed, KINDS.index(kind)])
-    build = {"plane": _wall, "layers": _layers, "street": _street}.get(kind, _boxes)
+    build = {"plane": wall, "layers": layers, "street": street}.get(kind, boxes)
     quads = build(textures, rng)
-    cameras = _cameras(kind, size, rng)
+    cameras = _cameras(kind, size, rng, turned_away=kind == "unseen" and seed % 2 == 0)
     shots = [_shot(kind, n, camera, textures, rng) for n, camera in enumerate(cameras)]
+    mask = _hole(size, rng) if kind in ("moved", "unseen") else None
+    if kind == "moved":
+        shots = _with_moved_box(shots, _middle(mask, cameras[0]), textures, rng, together=seed % 2 == 0)
+    if kind == "unseen":
+        mask, shots = _hide(mask, shots, textures, rng, turned_away=seed % 2 == 0)
     truth, depth = render(quads, shots[0], rng)
     others = quads if kind != "elsewhere" else build(textures[::-1], np.random.default_rng(seed + 1000))
     rendered = [render(others, shot, rng) for shot in shots[1:]]
-    mask = _hole(size, rng)
+    mask = _hole(size, rng) if mask is None else mask
     visible = np.stack(
         [_visible(depth, cameras[0], shot.camera, z) for shot, (_, z) in zip(shots[1:], rendered, strict=True)]
     )
-    if kind == "elsewhere":
-        visible[:] = False
-    target = np.where(mask[..., None], np.uint8(0), truth)
-    scene = Scene([image for image, _ in rendered], target, mask)
+    photos = [image for image, _ in rendered]
+    if kind == "mirrored":
+        photos[0] = photos[0][:, ::-1].copy()
+    visible[: {"elsewhere": len(visible), "mirrored": 1}.get(kind, 0)] = False
+    scene = Scene(photos, np.where(mask[..., None], np.uint8(0), truth), mask)
     return Planted(scene=scene, truth=truth, depth=depth, cameras=tuple(cameras), visible=visible)
 
 
@@ -156,87 +154,22 @@ def render(quads: Sequence[Quad], shot: Shot, rng: np.random.Generator) -> tuple
     return noisy.round().clip(0, 255).astype(np.uint8), depth
 
 
-def _texture(textures: Sequence[ImageArray], rng: np.random.Generator) -> ImageArray:
-    photo = textures[int(rng.integers(len(textures)))]
-    height, width = photo.shape[:2]
-    side = int(rng.uniform(0.5, 1) * min(height, width))
-    y, x = int(rng.integers(height - side + 1)), int(rng.integers(width - side + 1))
-    return photo[y : y + side, x : x + side]
-
-
-def _rectangle(centre: Sequence[float], width: float, height: float, turn: float, texture: ImageArray) -> Quad:
-    """Stand a rectangle upright, turned about the vertical axis."""
-    right = np.array([np.cos(turn), 0, np.sin(turn)]) * width
-    down = np.array([0, height, 0.0])
-    return Quad(corner=np.asarray(centre, float) - right / 2 - down / 2, right=right, down=down, texture=texture)
-
-
-def _wall(textures: Sequence[ImageArray], rng: np.random.Generator) -> list[Quad]:
-    return [_rectangle((0, 0, 6), 16, 12, rng.uniform(-0.3, 0.3), _texture(textures, rng))]
-
-
-def _layers(textures: Sequence[ImageArray], rng: np.random.Generator) -> list[Quad]:
-    quads = [_rectangle((0, 0, 12), 34, 26, 0, _texture(textures, rng))]
-    for depth in (8, 5, 3.5):
-        x, y = rng.uniform(-0.35, 0.35, 2) * depth
-        width, height = rng.uniform(0.3, 0.7, 2) * depth
-        quads.append(_rectangle((x, y, depth), width, height, rng.uniform(-0.4, 0.4), _texture(textures, rng)))
-    return quads
-
-
-def _floor(textures: Sequence[ImageArray], rng: np.random.Generator) -> Quad:
-    return Quad(
-        corner=np.array([-14, 1.5, 1.0]),
-        right=np.array([28, 0, 0.0]),
-        down=np.array([0, 0, 18.0]),
-        texture=_texture(textures, rng),
-    )
-
-
-def _boxes(textures: Sequence[ImageArray], rng: np.random.Generator) -> list[Quad]:
-    quads = [_rectangle((0, -3, 12), 40, 20, rng.uniform(-0.15, 0.15), _texture(textures, rng)), _floor(textures, rng)]
-    for _ in range(int(rng.integers(3, 6))):
-        depth = rng.uniform(3.5, 8)
-        x, width, height = rng.uniform(-0.4, 0.4) * depth, rng.uniform(0.8, 1.8), rng.uniform(0.8, 2.4)
-        turn = rng.uniform(-0.7, 0.7)
-        middle = np.array([x, 1.5 - height / 2, depth])
-        front = np.array([np.sin(turn), 0, -np.cos(turn)]) * width / 2
-        side = np.array([np.cos(turn), 0, np.sin(turn)]) * width / 2
-        quads.append(_rectangle(middle + front, width, height, turn, _texture(textures, rng)))
-        quads += [
-            _rectangle(middle + sign * side, width, height, turn + np.pi / 2, _texture(textures, rng))
-            for sign in (-1, 1)
-        ]
-    return quads
-
-
-def _street(textures: Sequence[ImageArray], rng: np.random.Generator) -> list[Quad]:
-    quads = [_rectangle((0, 0, 22), 20, 16, 0, _texture(textures, rng)), _floor(textures, rng)]
-    for side in (-1, 1):
-        for start in (2.0, 8.0, 14.0):
-            quads.append(  # noqa: PERF401
-                Quad(
-                    corner=np.array([side * 2.5, -4.5, start]),
-                    right=np.array([0, 0, 6.0]),
-                    down=np.array([0, 6.0, 0]),
-                    texture=_texture(textures, rng),
-                )
-            )
-    return quads
-
-
-def _cameras(kind: Kind, size: tuple[int, int], rng: np.random.Generator) -> list[Camera]:
-    focal = rng.uniform(0.8, 1.3) * max(size)
+def _cameras(kind: Kind, size: tuple[int, int], rng: np.random.Generator, *, turned_away: bool) -> list[Camera]:
+    is_wide = kind == "wide"
+    focal = (rng.uniform(0.5, 0.65) if is_wide else rng.uniform(0.8, 1.3)) * max(size)
+    bends = (-0.16, -0.08) if is_wide else (-0.05, 0.02)
     cameras = [
-        Camera(size=size, focal=focal, distortion=rng.uniform(-0.05, 0.02), rotation=np.eye(3), translation=np.zeros(3))
+        Camera(size=size, focal=focal, distortion=rng.uniform(*bends), rotation=np.eye(3), translation=np.zeros(3))
     ]
-    for n in range(3):
+    for n in range(1 if kind == "single" else 3):
         place = rng.uniform(-1, 1, 3) * (0.9, 0.3, 0.5)
         if kind == "street":
             place = np.array([rng.uniform(-0.3, 0.3), rng.uniform(-0.1, 0.1), -(n + 1) * 0.7])
         if kind == "closer" and n == 0:
             place = np.array([rng.uniform(-0.2, 0.2), 0.1, 2.0])
         angles = rng.uniform(-1, 1, 3) * (0.06, 0.12, 0.06)
+        if turned_away:
+            angles[1] = -np.arctan(0.42 * size[1] / focal)  # to the right, since the hole is at the left
         rotation = cv2.Rodrigues(angles)[0]
         scale = rng.uniform(0.8, 1.25)
         other = (round(size[0] * scale), round(size[1] * scale))
@@ -244,7 +177,7 @@ def _cameras(kind: Kind, size: tuple[int, int], rng: np.random.Generator) -> lis
             Camera(
                 size=other,
                 focal=focal * scale * rng.uniform(0.9, 1.15),
-                distortion=rng.uniform(-0.05, 0.02),
+                distortion=rng.uniform(*bends),
                 rotation=rotation,
                 translation=-rotation @ place,
             )
@@ -259,7 +192,7 @@ def _shot(kind: Kind, number: int, camera: Camera, textures: Sequence[ImageArray
     passers: tuple[Quad, ...] = ()
     if kind == "walkers" and number:
         passers = tuple(
-            _rectangle((rng.uniform(-1, 1), 0.6, rng.uniform(2.5, 3.5)), 0.5, 1.7, 0, _texture(textures, rng))
+            rectangle((rng.uniform(-1, 1), 0.6, rng.uniform(2.5, 3.5)), 0.5, 1.7, 0, draw_texture(textures, rng))
             for _ in range(2)
         )
     return Shot(
@@ -271,6 +204,53 @@ def _shot(kind: Kind, number: int, camera: Camera, textures: Sequence[ImageArray
         noise=rng.uniform(1, 3),
         passers=passers,
     )
+
+
+def _middle(mask: NDArray[np.bool_], camera: Camera) -> NDArray[np.float64]:
+    """Return the ray, at depth 1, that the target's camera sends through the middle of the hole."""
+    rows, columns = np.nonzero(mask)
+    return np.append(camera.rays(np.array([columns.mean(), rows.mean()])), 1.0)
+
+
+def _with_moved_box(
+    shots: Sequence[Shot],
+    ray: NDArray[np.float64],
+    textures: Sequence[ImageArray],
+    rng: np.random.Generator,
+    *,
+    together: bool,
+) -> list[Shot]:
+    """Stand a box by the hole in the target, and aside of it in the references."""
+    depth = rng.uniform(2.8, 4)
+    middle = ray * depth + (rng.uniform(-0.4, 0.4), 0, 0)
+    thing = box(middle, rng.uniform(0.7, 1.1), rng.uniform(0.9, 1.6), rng.uniform(-0.5, 0.5), textures, rng)
+    moves = [np.zeros(3), *(rng.choice([-1, 1]) * rng.uniform((0.6, 0, -0.3), (1.2, 0, 0.5)) for _ in shots[1:])]
+    if together:
+        moves[1:] = [moves[1]] * len(shots[1:])
+    return [replace(shot, passers=tuple(moved(thing, by))) for shot, by in zip(shots, moves, strict=True)]
+
+
+def _hide(
+    mask: NDArray[np.bool_],
+    shots: Sequence[Shot],
+    textures: Sequence[ImageArray],
+    rng: np.random.Generator,
+    *,
+    turned_away: bool,
+) -> tuple[NDArray[np.bool_], list[Shot]]:
+    """Hide the hole from the references: it lies beside what they show, or a thing stands before it in all of them."""
+    if turned_away:
+        height, width = mask.shape
+        beside = np.zeros_like(mask)
+        top = round(rng.uniform(0.1, 0.3) * height)
+        beside[top : round(rng.uniform(0.7, 0.9) * height), : round(rng.uniform(0.2, 0.3) * width)] = True
+        return beside, list(shots)
+    depth = rng.uniform(2.2, 2.8)
+    rows, columns = np.nonzero(mask)
+    focal = shots[0].camera.focal
+    width, height = (1.5 * (np.ptp(axis) + 1) / focal * depth for axis in (columns, rows))
+    thing = rectangle(_middle(mask, shots[0].camera) * depth, width, height, 0, draw_texture(textures, rng))
+    return mask, [shots[0], *(replace(shot, passers=(thing,)) for shot in shots[1:])]
 
 
 def _hole(size: tuple[int, int], rng: np.random.Generator) -> NDArray[np.bool_]:
@@ -289,13 +269,13 @@ def _hole(size: tuple[int, int], rng: np.random.Generator) -> NDArray[np.bool_]:
 
 
 def _visible(depth: NDArray[np.float64], target: Camera, other: Camera, seen: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Tell which of the target's pixels another photo shows, by its own depth."""
+    """Tell which of the target's pixels another photo shows, by its own depth: the same thing at the same place."""
     pixels = np.stack(np.meshgrid(np.arange(target.size[1]), np.arange(target.size[0])), axis=-1).astype(float)
     place, far = other.project(target.unproject(pixels, depth))
     at = np.rint(place).astype(int)
     inside = (at >= 0).all(axis=2) & (at[..., 0] < other.size[1]) & (at[..., 1] < other.size[0]) & (far > 0)
     nearest = seen[at[..., 1].clip(0, other.size[0] - 1), at[..., 0].clip(0, other.size[1] - 1)]
-    return inside & (far < nearest * 1.03)
+    return inside & (np.abs(far / nearest - 1) < 0.03)
 
 
 def main(

@@ -11,7 +11,7 @@ from typing import Any, Literal, TypeAlias
 
 from tqdm import tqdm
 
-Phase: TypeAlias = Literal["fit", "sample", "rank"]
+Phase: TypeAlias = Literal["fit", "sample", "rank", "composite"]
 
 _LINE_EVERY_S = 10.0  # a line in a log after this time or share, whichever comes first
 _LINE_EVERY_SHARE = 0.05
@@ -23,7 +23,8 @@ class Progress:
     """The state of a job after a step.
 
     Attributes:
-        phase: ``fit`` (optimizer steps), ``sample`` (denoising steps) or ``rank`` (completions).
+        phase: ``fit`` (optimizer steps), ``sample`` (denoising steps), ``rank`` (completions) or ``composite``
+            (hundredths of the work).
         step: steps done.
         num_steps: largest number of steps; a time budget may end a fit earlier.
         time_s: seconds spent on the steps done.
@@ -47,6 +48,40 @@ OnStep: TypeAlias = Callable[[Progress], bool | None]
 
 class Interrupted(Exception):  # noqa: N818 - it is no error
     """Raised within a job when ``on_step`` returned ``False``; the job catches it and returns what is finished."""
+
+
+class Stages:
+    """Reports the stages of a job in hundredths of its work, and ends the job when ``on_step`` returns ``False``."""
+
+    def __init__(self, phase: Phase, on_step: OnStep | None) -> None:
+        """Start the clock; it is only reported and decides nothing."""
+        self._phase: Phase = phase
+        self._on_step, self._started = on_step, time.monotonic()
+        self._start = self._end = self._step = 0
+
+    def enter(self, end: int) -> None:
+        """Begin a stage that ends at this hundredth of the work; the stage before it is done.
+
+        Raises:
+            Interrupted: ``on_step`` returned ``False``.
+        """
+        self._start, self._end = self._end, end
+        self()
+
+    def __call__(self, share: float = 0.0) -> None:
+        """Report that a share of the stage is done; a share below the last one only asks whether to go on.
+
+        Raises:
+            Interrupted: ``on_step`` returned ``False``.
+        """
+        self._step = max(self._step, self._start + int(share * (self._end - self._start)))
+        if self._on_step is None:
+            return
+        time_s = time.monotonic() - self._started
+        left_s = time_s * (100 - self._step) / self._step if self._step else None
+        progress = Progress(phase=self._phase, step=self._step, num_steps=100, time_s=time_s, left_s=left_s)
+        if self._on_step(progress) is False:
+            raise Interrupted
 
 
 class ProgressBar(tqdm):

@@ -1,29 +1,32 @@
 """Bundle adjustment: cameras and points moved until the points are seen where they were matched.
 
-With scipy's ``least_squares`` on the sparse Jacobian's pattern. Each camera has eight parameters: rotation vector,
-translation, logarithm of the focal length over its prior, and k1. The target's pose stays, and so does the distance of
-the second camera, since a scene has no scale of its own.
+Levenberg-Marquardt with analytic derivatives, in which the points are eliminated from each step (Schur complement,
+Triggs et al. 2000), so that a step solves one small system for the cameras. Each camera has eight parameters: a turn,
+translation, logarithm of the focal length over its prior, and k1. The target's pose stays. The scale is left alone,
+since a scene has none of its own.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import least_squares
-from scipy.sparse import coo_array, csr_array
-from scipy.spatial.transform import Rotation
 
 from realfill.geometry.cameras import Camera
 
 _FOCAL_RANGE = (0.35, 4.0)  # of the longer side
-_FOCAL_WEIGHT = 2.0  # of the prior, against an observation's error of one pixel at a longer side of 1,000
 _DISTORTION_SIGMA = 0.03
-_GAUGE_WEIGHT = 1e3
+_PRIOR_SHARE = 0.01  # observations' weight that a prior has together, since they do not err independently
+_LEAST_PRIOR = 2.0
 _MAX_POINTS = 1500
 _PARAMETERS = 8
+_MAX_STEPS, _MAX_DAMPING = 40, 1e6
+_LEAST_GAIN = 1e-4  # relative gain of a step at which the adjustment ends
+_LEAST_DEPTH = 1e-6
+_WORST_PX = 1e4
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -48,10 +51,17 @@ class Tracks:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FocalPrior:
-    """What is known of a focal length: its value in pixels, and the standard deviation of its logarithm."""
+    """What is known of a focal length.
+
+    Attributes:
+        focal: its value in pixels.
+        sigma: the standard deviation of its logarithm.
+        max_factor: largest factor between the value and the result, either way.
+    """
 
     focal: float
     sigma: float
+    max_factor: float = np.inf
 
 
 def bundle_adjust(
@@ -71,27 +81,35 @@ def bundle_adjust(
     images = sorted(cameras)
     kept = _choose_points(points, tracks, images)
     rows = np.isin(tracks.image, images) & kept[tracks.point]
-    place = {image: n for n, image in enumerate(images)}
+    rows = np.flatnonzero(rows)[np.argsort(tracks.point[rows], kind="stable")]
     problem = _Problem(
-        camera_of=np.array([place[i] for i in tracks.image[rows]]),
+        camera_of=np.searchsorted(images, tracks.image[rows]),
         point_of=(np.cumsum(kept) - 1)[tracks.point[rows]],
         observed=tracks.xy[rows],
         centres=np.array([cameras[i].centre for i in images]),
-        focals=np.array([priors[i].focal for i in images]),
-        sigmas=np.array([priors[i].sigma for i in images]),
-        start=np.array([_parameters(cameras[i], priors[i].focal) for i in images]),
+        priors=np.array([[priors[i].focal, priors[i].sigma, priors[i].max_factor] for i in images]),
+        sides=np.array([max(cameras[i].size) for i in images]),
         unit=max(cameras[images[0]].size) / 1000,
     )
-    low, high = problem.bounds([max(cameras[i].size) for i in images], int(kept.sum()))
-    values = np.concatenate([problem.start.ravel(), points[kept].ravel()]).clip(low + 1e-9, high - 1e-9)
-    solved = least_squares(
-        problem.residuals, values, jac_sparsity=problem.sparsity(int(kept.sum())), bounds=(low, high), x_scale="jac",
-        loss="soft_l1", f_scale=1.0, max_nfev=30, ftol=1e-4, xtol=1e-5,
-    ).x  # fmt: skip
-    poses, scene = problem.split(solved)
+    state = _State(
+        rotations=np.array([cameras[i].rotation for i in images]),
+        translations=np.array([cameras[i].translation for i in images], float),
+        lens=np.array([[np.log(cameras[i].focal / priors[i].focal), cameras[i].distortion] for i in images]),
+        points=points[kept],
+    )
+    state = problem.minimise(state)
     moved = points.copy()
-    moved[kept] = scene
-    adjusted = {image: _camera(cameras[image], poses[n], priors[image].focal) for n, image in enumerate(images)}
+    moved[kept] = state.points
+    adjusted = {
+        image: replace(
+            cameras[image],
+            focal=float(priors[image].focal * np.exp(state.lens[n, 0])),
+            distortion=float(state.lens[n, 1]),
+            rotation=state.rotations[n],
+            translation=state.translations[n],
+        )
+        for n, image in enumerate(images)
+    }
     return adjusted, moved
 
 
@@ -106,86 +124,137 @@ def _choose_points(points: NDArray, tracks: Tracks, images: Sequence[int]) -> ND
     return kept
 
 
-def _parameters(camera: Camera, focal: float) -> list[float]:
-    rotation = Rotation.from_matrix(camera.rotation).as_rotvec()
-    return [*rotation, *camera.translation, float(np.log(camera.focal / focal)), camera.distortion]
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _State:
+    """What is adjusted: rotations (C, 3, 3), translations (C, 3), log focal and k1 (C, 2), points (N, 3)."""
 
-
-def _camera(camera: Camera, pose: NDArray, focal: float) -> Camera:
-    return Camera(
-        size=camera.size,
-        focal=float(focal * np.exp(pose[6])),
-        distortion=float(pose[7]),
-        rotation=Rotation.from_rotvec(pose[:3]).as_matrix(),
-        translation=pose[3:6],
-    )
+    rotations: NDArray
+    translations: NDArray
+    lens: NDArray
+    points: NDArray
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class _Problem:
-    """The residuals, and which of them depend on which values."""
+    """The observations, in the order of their points, the priors, and the search for what explains them best."""
 
     camera_of: NDArray
     point_of: NDArray
     observed: NDArray
     centres: NDArray
-    focals: NDArray
-    sigmas: NDArray
-    start: NDArray
+    priors: NDArray
+    sides: NDArray
     unit: float
 
-    @property
-    def count(self) -> int:
-        return len(self.focals)
+    def minimise(self, state: _State) -> _State:
+        """Take steps while they gain anything."""
+        cost, damping = self.cost(state), 1e-3
+        for _ in range(_MAX_STEPS):
+            system = self._system(state)
+            while damping < _MAX_DAMPING:
+                step = self._step(state, *system, damping)
+                reached = self.cost(step)
+                if reached < cost:
+                    break
+                damping *= 8
+            else:
+                return state
+            gain = (cost - reached) / max(cost, 1e-12)
+            state, cost, damping = step, reached, max(damping / 4, 1e-9)
+            if gain < _LEAST_GAIN:
+                break
+        return state
 
-    def split(self, values: NDArray) -> tuple[NDArray, NDArray]:
-        """Split the values into cameras (C, 8) and points (N, 3)."""
-        end = _PARAMETERS * self.count
-        return values[:end].reshape(self.count, _PARAMETERS), values[end:].reshape(-1, 3)
+    def cost(self, state: _State) -> float:
+        """Sum up the robust errors (soft L1) and the deviations from the priors."""
+        error, *_ = self._errors(state)
+        robust = 2 * (np.sqrt(1 + (error**2).sum(axis=1)) - 1)
+        return float(robust.sum() + (self._prior_weights() * state.lens**2).sum())
 
-    def residuals(self, values: NDArray) -> NDArray:
-        """Compute reprojection errors, deviations from the priors, and from the pose and scale that stay."""
-        pose, scene = self.split(values)
-        rotation = Rotation.from_rotvec(pose[:, :3]).as_matrix()
-        local = np.einsum("nij,nj->ni", rotation[self.camera_of], scene[self.point_of]) + pose[self.camera_of, 3:6]
-        ray = local[:, :2] / np.maximum(local[:, 2:], 1e-6)
+    def _prior_weights(self) -> NDArray:
+        """Weigh the deviations (C, 2) of the logarithm of the focal length and of k1."""
+        counts = np.bincount(self.camera_of, minlength=len(self.priors))
+        weight = np.maximum(_PRIOR_SHARE * counts, _LEAST_PRIOR)
+        return weight[:, None] / np.stack([self.priors[:, 1], np.full(len(counts), _DISTORTION_SIGMA)], axis=1) ** 2
+
+    def _errors(self, state: _State) -> tuple[NDArray, NDArray, NDArray, NDArray, NDArray]:
+        """Return errors (M, 2), points turned into the cameras (M, 3), depths (M, 1), rays (M, 2), focal lengths."""
+        turned = np.einsum("nij,nj->ni", state.rotations[self.camera_of], state.points[self.point_of])
+        local = turned + state.translations[self.camera_of]
+        depth = np.maximum(local[:, 2:], _LEAST_DEPTH)
+        ray = local[:, :2] / depth
+        focal = (self.priors[:, 0] * np.exp(state.lens[:, 0]))[self.camera_of, None] / self.unit
+        bent = 1 + state.lens[self.camera_of, 1:] * (ray**2).sum(axis=1, keepdims=True)
+        error = focal * bent * ray - (self.observed - self.centres[self.camera_of]) / self.unit
+        return np.clip(error, -_WORST_PX, _WORST_PX), turned, depth, ray, focal
+
+    def _system(self, state: _State) -> tuple[NDArray, NDArray, NDArray, NDArray, NDArray]:
+        """Return the normal equations: cameras (8C, 8C), points (N, 3, 3), both (N, 3, 8C), and gradients."""
+        error, turned, depth, ray, focal = self._errors(state)
+        count, number = len(self.priors), len(state.points)
+        distortion = state.lens[self.camera_of, 1:]
         radius = (ray**2).sum(axis=1, keepdims=True)
-        focal = (self.focals * np.exp(pose[:, 6]))[self.camera_of, None]
-        projected = focal * (1 + pose[self.camera_of, 7:8] * radius) * ray + self.centres[self.camera_of]
-        error = np.clip((projected - self.observed) / self.unit, -1e4, 1e4)
-        baseline = np.linalg.norm(self.start[1, 3:6])
-        gauge = [*(pose[0, :6] - self.start[0, :6]), np.linalg.norm(pose[1, 3:6]) / baseline - 1]
-        return np.concatenate([
-            error.ravel(), _FOCAL_WEIGHT * pose[:, 6] / self.sigmas, pose[:, 7] / _DISTORTION_SIGMA,
-            _GAUGE_WEIGHT * np.array(gauge),
-        ])  # fmt: skip
+        by_ray = focal[..., None] * (
+            (1 + distortion * radius)[..., None] * np.eye(2)
+            + 2 * distortion[..., None] * ray[:, :, None] * ray[:, None]
+        )
+        by_place = np.concatenate([by_ray, -(by_ray @ ray[:, :, None])], axis=2) / depth[..., None]
+        by_turn = np.cross(turned[:, None], by_place)
+        by_lens = np.stack([focal * (1 + distortion * radius) * ray, focal * radius * ray], axis=2)
+        weight = (1 + (error**2).sum(axis=1)) ** -0.5
+        camera = np.concatenate([by_turn, by_place, by_lens], axis=2)
+        point = by_place @ state.rotations[self.camera_of]
+        weighted, weighted_point = camera * weight[:, None, None], point * weight[:, None, None]
+        first = np.flatnonzero(np.diff(self.point_of, prepend=-1))  # of each point's observations
+        own, gradient = np.zeros((count, _PARAMETERS, _PARAMETERS)), np.zeros((count, _PARAMETERS))
+        for n in range(count):
+            mine = self.camera_of == n
+            rows = weighted[mine].reshape(-1, _PARAMETERS)
+            own[n] = rows.T @ camera[mine].reshape(-1, _PARAMETERS)
+            gradient[n] = error[mine].ravel() @ rows
+        priors = self._prior_weights()
+        own[:, [6, 7], [6, 7]] += priors
+        gradient[:, 6:] += priors * state.lens
+        whole = np.zeros((count, _PARAMETERS, count, _PARAMETERS))
+        whole[np.arange(count), :, np.arange(count)] = own
+        points = np.add.reduceat(weighted_point.transpose(0, 2, 1) @ point, first)
+        point_gradient = np.add.reduceat((weighted_point.transpose(0, 2, 1) @ error[..., None])[..., 0], first)
+        both = np.zeros((number, count, 3, _PARAMETERS))
+        both[self.point_of, self.camera_of] = weighted_point.transpose(0, 2, 1) @ camera
+        size = count * _PARAMETERS
+        return (
+            whole.reshape(size, size), points, both.transpose(0, 2, 1, 3).reshape(number, 3, size),
+            gradient.ravel(), point_gradient,
+        )  # fmt: skip
 
-    def bounds(self, sides: Sequence[int], num_points: int) -> tuple[NDArray, NDArray]:
-        """Bound the focal lengths; nothing else."""
-        low = np.full(_PARAMETERS * self.count + 3 * num_points, -np.inf)
-        high = -low
-        logarithms = np.log(np.array(_FOCAL_RANGE)[:, None] * np.array(sides) / self.focals)
-        focal = slice(6, _PARAMETERS * self.count, _PARAMETERS)
-        low[focal], high[focal] = np.minimum(logarithms[0], -1e-3), np.maximum(logarithms[1], 1e-3)
-        return low, high
-
-    def sparsity(self, num_points: int) -> csr_array:
-        """Mark which residual depends on which value."""
-        first_point, number = _PARAMETERS * self.count, len(self.observed)
-        columns = np.concatenate([
-            _PARAMETERS * self.camera_of[:, None] + np.arange(_PARAMETERS),
-            first_point + 3 * self.point_of[:, None] + np.arange(3),
-        ], axis=1)  # fmt: skip
-        columns = np.repeat(columns, 2, axis=0)
-        rows = np.repeat(np.arange(2 * number), columns.shape[1])
-        camera, end = np.arange(self.count), 2 * number
-        gauge = end + 2 * self.count
-        rows = np.concatenate([
-            rows, end + camera, end + self.count + camera, gauge + np.arange(6), np.full(3, gauge + 6),
-        ])  # fmt: skip
-        columns = np.concatenate([
-            columns.ravel(), _PARAMETERS * camera + 6, _PARAMETERS * camera + 7, np.arange(6),
-            _PARAMETERS + np.arange(3, 6),
-        ])  # fmt: skip
-        shape = (gauge + 7, first_point + 3 * num_points)
-        return coo_array((np.ones(len(rows)), (rows, columns)), shape=shape).tocsr()
+    def _step(
+        self,
+        state: _State,
+        cameras: NDArray,
+        points: NDArray,
+        both: NDArray,
+        gradient: NDArray,
+        point_gradient: NDArray,
+        damping: float,
+    ) -> _State:
+        """Solve the damped normal equations; the target's pose, the first six values, stays."""
+        inverse = np.linalg.inv(points * (1 + damping * np.eye(3)) + 1e-9 * np.eye(3))
+        carried = inverse @ both
+        size = cameras.shape[0]
+        reduced = cameras * (1 + damping * np.eye(size)) - np.tensordot(both, carried, axes=([0, 1], [0, 1]))
+        right = -gradient + np.tensordot(carried, point_gradient, axes=([0, 1], [0, 1]))
+        move = np.zeros(size)
+        move[6:] = np.linalg.solve(reduced[6:, 6:] + 1e-9 * np.eye(size - 6), right[6:])
+        scene = -(inverse @ point_gradient[..., None])[..., 0] - carried @ move
+        by_camera = move.reshape(-1, _PARAMETERS)
+        turns = np.stack([cv2.Rodrigues(turn)[0] for turn in by_camera[:, :3]])
+        lens = state.lens + by_camera[:, 6:]
+        low, high = np.log(np.array(_FOCAL_RANGE)[:, None] * self.sides / self.priors[:, 0])
+        most = np.log(self.priors[:, 2])
+        lens[:, 0] = lens[:, 0].clip(np.maximum(low, -most), np.minimum(high, most))
+        return _State(
+            rotations=turns @ state.rotations,
+            translations=state.translations + by_camera[:, 3:6],
+            lens=lens,
+            points=state.points + scene,
+        )

@@ -14,8 +14,8 @@ _RIDGE = 2e-3  # pull of the matrix towards the channels' own lines
 _LINE_LIMIT, _MATRIX_LIMIT = 2.0, 1.5  # of the median error, from which pixels count less
 
 
-def match_colours(image: ImageArray, known: ImageArray, overlap: MaskArray) -> NDArray:
-    """Fit the colours of an image to the target's where both are known.
+def fit_colours(image: ImageArray, known: ImageArray, overlap: MaskArray) -> NDArray:
+    """Fit the matrix that brings the colours of an image to the target's.
 
     First a line for each channel, then a matrix between channels that stays near these lines; both by iteratively
     reweighted least squares, so that what differs between the images does not count.
@@ -26,12 +26,11 @@ def match_colours(image: ImageArray, known: ImageArray, overlap: MaskArray) -> N
         overlap: (H, W) bool: where they are compared.
 
     Returns:
-        (H, W, 3) float32 in [0, 255].
+        (4, 3) float32: a row for each channel of the image, and the offset, in levels of 255.
     """
-    aligned = image.astype(np.float32)
-    for channel in range(3):
-        gain, mean, target_mean = _fit_line(image[..., channel][overlap], known[..., channel][overlap])
-        aligned[..., channel] = gain * (aligned[..., channel] - mean) + target_mean
+    lines = [_fit_line(image[..., c][overlap], known[..., c][overlap]) for c in range(3)]
+    gain, mean, target_mean = (np.array(values) for values in zip(*lines, strict=True))
+    aligned = image * gain.astype(np.float32) + (target_mean - gain * mean).astype(np.float32)
     source, target = (
         cv2.GaussianBlur(picture.astype(np.float32), (0, 0), 2)[overlap] / 255 for picture in (aligned, known)
     )
@@ -47,8 +46,14 @@ def match_colours(image: ImageArray, known: ImageArray, overlap: MaskArray) -> N
         error = np.abs(source @ matrix - target).mean(axis=1)
         limit = _MATRIX_LIMIT * max(float(np.median(error)), 0.004)
         weight = limit / np.maximum(error, limit)
-    mixed = aligned.reshape(-1, 3) @ matrix[:3].astype(np.float32) + (matrix[3] * 255).astype(np.float32)
-    return mixed.reshape(aligned.shape).clip(0, 255).astype(np.float32)
+    offset = (target_mean - gain * mean) @ matrix[:3] + 255 * matrix[3]
+    return np.vstack([gain[:, None] * matrix[:3], offset]).astype(np.float32)
+
+
+def apply_colours(image: NDArray, colours: NDArray) -> NDArray:
+    """Apply a matrix of ``fit_colours`` to an image (H, W, 3) in [0, 255]; the result is float32 in [0, 255]."""
+    mixed = image.reshape(-1, 3).astype(np.float32) @ colours[:3] + colours[3]
+    return mixed.clip(0, 255, out=mixed).reshape(image.shape)
 
 
 def _fit_line(values: NDArray, target: NDArray) -> tuple[float, float, float]:

@@ -3,22 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from realfill.compute.progress import Interrupted, OnStep, Stages
+from realfill.errors import StoppedError
+from realfill.geometry.alignment import FullLayer, find_parts
 from realfill.geometry.choice import choose, enlarge
 from realfill.geometry.correspondences import Pairs, match_all
-from realfill.geometry.depth import sweep
+from realfill.geometry.depth import DepthMap, sweep
 from realfill.geometry.fields import WarpField, find_homographies, warp_by_depth, warp_by_plane
+from realfill.geometry.given_depth import DepthEstimator, given_depth
 from realfill.geometry.layers import NO_LAYER_COST, HalfSize, Layer, build_layers
 from realfill.geometry.reconstruction import Reconstruction, reconstruct
-from realfill.geometry.seamless import blend_layers
-from realfill.io.images import ImageArray, MaskArray
+from realfill.geometry.rendering import Plan, blank_labels, fill_rest, render
+from realfill.geometry.sampling import Pyramid
+from realfill.geometry.seamless import correct
+from realfill.geometry.smooth import hide
+from realfill.geometry.working import Working, shrink_all, thin_out
+from realfill.io.images import MaskArray
 
 _COST_SCALE = 40.0  # expected error at which confidence has fallen to 1/e
+_MOST_MATCHES = 800  # of each pair of photos, for the cameras
+_LEAST_SHARE = 0.01  # of a part of the hole, from which a layer is aligned at full size
+# hundredths of the work after which each stage ends, with three references
+_MATCHED, _RECONSTRUCTED, _SWEPT, _LAYERED, _CHOSEN, _ALIGNED, _RENDERED = 35, 65, 70, 78, 82, 88, 100
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -26,72 +39,207 @@ class Composite:
     """A hole filled by geometry.
 
     Attributes:
-        image: (H, W, 3) uint8, equal to the target outside the hole.
+        image: (H, W, 3), of the target's type, and equal to it outside the hole.
         confidence: (H, W) float32 in [0, 1]; 1 outside the hole, 0 where no layer reaches.
         source: (H, W) int16: the reference that each pixel of the hole comes from; -1: none.
-        layers: the candidates, best fitting first.
-        reconstruction: the cameras; ``None`` where they could not be estimated.
+        layers: the candidates, best fitting first, at the working size: the target's, or 768 pixels on the longer side
+            where it is larger.
+        reconstruction: the cameras, at the working size; ``None`` where they could not be estimated.
+        depth: of the target's pixels; ``None`` without cameras.
+        reference_sizes: (height, width) of each reference at the working size, to which the maps of the layers point.
     """
 
-    image: ImageArray
+    image: NDArray
     confidence: NDArray
     source: NDArray[np.int16]
     layers: tuple[Layer, ...]
     reconstruction: Reconstruction | None
+    depth: DepthMap | None = None
+    reference_sizes: tuple[tuple[int, int], ...] = ()
 
 
 def composite(
-    known: ImageArray, hole: MaskArray, references: Sequence[ImageArray], *, pairs: Pairs | None = None
+    known: NDArray,
+    hole: MaskArray,
+    references: Sequence[NDArray],
+    *,
+    reference_masks: Sequence[MaskArray | None] | None = None,
+    focals: Sequence[float | None] | None = None,
+    pairs: Pairs | None = None,
+    depth: DepthEstimator | None = None,
+    on_step: OnStep | None = None,
 ) -> Composite:
     """Fill a hole with what references show.
 
+    Geometry is computed at the working size. The chosen layers are then sampled from the references' own pixels at the
+    target's full size, tile by tile.
+
     Args:
-        known: (H, W, 3) uint8, the target; not read in the hole.
+        known: (H, W, 3) uint8 or uint16 sRGB, the target; not read in the hole.
         hole: (H, W) bool, True = fill.
-        references: each (h, w, 3) uint8.
-        pairs: the result of ``match_all``; ``None``: it is computed here.
+        references: each (h, w, 3) uint8 or uint16 sRGB, of any size.
+        reference_masks: for each reference the part that is left out, (h, w) bool, or ``None``; no pixel comes from it.
+        focals: focal lengths of the target and each reference in pixels, as EXIF states them, or ``None``.
+        pairs: the result of ``match_all``, in the photos' own pixels; ``None``: it is computed here.
+        depth: returns the target's depth at the working size, for example by a network; it is used in place of the
+            sweep, where there are cameras.
+        on_step: called between pairs, cameras, layers and tiles, with hundredths of the work. If it returns ``False``,
+            the work ends: once the layers are chosen, what is not rendered yet is enlarged from the working size.
+
+    Raises:
+        StoppedError: ``on_step`` returned ``False`` before the layers were chosen.
     """
-    known = np.where(hole[..., None], np.uint8(0), known)
-    pairs = match_all([known, *references], hole) if pairs is None else pairs
-    reconstruction = reconstruct([hole.shape, *(r.shape[:2] for r in references)], pairs)
-    warps = _warps(known, hole, references, pairs, reconstruction)
-    layers = build_layers(warps, references, known, hole)
-    rest = cv2.inpaint(known, hole.astype(np.uint8), 5, cv2.INPAINT_TELEA).astype(np.float32)
-    half = HalfSize.of(known, hole)
-    images = [*(layer.image for layer in layers), rest]
-    costs = [*(layer.cost for layer in layers), np.full(half.hole.shape, NO_LAYER_COST, np.float32)]
-    small = choose(costs, [half.shrink(image) for image in images], half.hole)
-    labels = enlarge(small, hole.shape)
-    cost = np.take_along_axis(np.stack(costs), small[None], axis=0)[0]
-    trust = np.where(small == len(layers), 0, np.exp(-cost / _COST_SCALE)).astype(np.float32)
-    trust = cv2.resize(cv2.GaussianBlur(trust, (0, 0), 1.5), hole.shape[::-1])
-    numbers = np.array([*(layer.warp.reference for layer in layers), -1], np.int16)
-    source = np.where(hole, numbers[labels], -1).astype(np.int16)
+    stages = Stages("composite", on_step)
+    image = np.where(hole[..., None], known.dtype.type(0), known)
+    masks = list(reference_masks or [None] * len(references))
+    references = [hide(reference, mask) for reference, mask in zip(references, masks, strict=True)]
+    try:
+        stages.enter(_MATCHED)
+        match = partial(match_all, check=stages)
+        working = shrink_all(image, hole, references, masks=masks, focals=focals, pairs=pairs, match=match)
+        found = _choose_layers(working, depth, stages)
+    except Interrupted as error:
+        raise StoppedError("the composite was stopped before there was anything to keep") from error
+    layers = found.layers
+    plan, labels = _plan(found, working, references, masks, hole), blank_labels(hole.shape)
+    try:
+        stages.enter(_ALIGNED)
+        plan = _aligned(plan, image, hole, stages)
+        stages.enter(_RENDERED)
+        render(image, labels, hole, plan, stages)
+        stages(1)
+    except Interrupted:
+        fill_rest(image, labels, hole, plan)
+    numbers = np.full(256, -1, np.int16)
+    numbers[: len(layers)] = [layer.warp.reference for layer in layers]
+    source = numbers[labels]
+    trust = np.asarray(cv2.resize(found.trust, hole.shape[::-1], interpolation=cv2.INTER_LINEAR), np.float32)
+    trust[source < 0] = 0
+    trust[~hole] = 1
     return Composite(
-        image=blend_layers(images, labels, known, hole),
-        confidence=np.where(hole, np.where(source >= 0, trust, 0), 1).astype(np.float32),
-        source=source,
-        layers=tuple(layers),
-        reconstruction=reconstruction,
-    )
+        image=image, confidence=trust, source=source, layers=layers, reconstruction=found.reconstruction,
+        depth=found.depth, reference_sizes=found.reference_sizes,
+    )  # fmt: skip
 
 
-def _warps(
-    known: ImageArray,
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Found:
+    """What was found at the working size.
+
+    Attributes:
+        layers: the candidates.
+        labels: (h, w) at half the working size; the label after the last layer is the rest.
+        half_hole: (h, w) bool, the hole at that size.
+        trust: (h, w) float32 at that size, the confidence of the chosen layers.
+        reconstruction: the cameras.
+        depth: of the target.
+        reference_sizes: (height, width) of each reference.
+    """
+
+    layers: tuple[Layer, ...]
+    labels: NDArray
+    half_hole: MaskArray
+    trust: NDArray
+    reconstruction: Reconstruction | None
+    depth: DepthMap | None
+    reference_sizes: tuple[tuple[int, int], ...]
+
+
+def _choose_layers(working: Working, estimate: DepthEstimator | None, stages: Stages) -> _Found:
+    """Find cameras, depth and layers at the working size, and choose a layer for each pixel.
+
+    Raises:
+        Interrupted: ``on_step`` returned ``False``.
+    """
+    known, hole, references = working.known, working.hole, working.references
+    stages.enter(_RECONSTRUCTED)
+    pairs = thin_out(working.pairs, (hole.shape[0], hole.shape[1]), _MOST_MATCHES)
+    sizes = [hole.shape, *(r.shape[:2] for r in references)]
+    reconstruction = reconstruct(sizes, pairs, working.focals, check=stages)
+    stages.enter(_SWEPT)
+    depth = None
+    if reconstruction is not None and estimate is None:
+        depth = sweep(reconstruction.cameras, reconstruction.points, known, hole, references)
+    elif reconstruction is not None and estimate is not None:
+        given = given_depth(estimate, known, reconstruction.cameras[0], reconstruction.points)
+        depth = DepthMap(depth=given, cost=np.zeros_like(given), checked=given)
+    stages.enter(_LAYERED)
+    warps = [warp.excluding(working.masks[warp.reference]) for warp in _warps(working, reconstruction, depth)]
+    layers = tuple(build_layers(warps, references, known, hole, check=stages))
+    stages.enter(_CHOSEN)
+    half = HalfSize.of(known, hole)
+    rest = _rest(known, hole)
+    costs = [*(layer.cost for layer in layers), np.full(half.hole.shape, NO_LAYER_COST, np.float32)]
+    labels = choose(costs, [half.shrink(image) for image in (*(layer.image for layer in layers), rest)], half.hole)
+    cost = np.take_along_axis(np.stack(costs), labels[None], axis=0)[0]
+    trust = np.where(labels == len(layers), 0, np.exp(-cost / _COST_SCALE)).astype(np.float32)
+    return _Found(
+        layers=layers, labels=labels, half_hole=half.hole, trust=cv2.GaussianBlur(trust, (0, 0), 1.5),
+        reconstruction=reconstruction, depth=depth,
+        reference_sizes=tuple((r.shape[0], r.shape[1]) for r in references),
+    )  # fmt: skip
+
+
+def _plan(
+    found: _Found,
+    working: Working,
+    references: Sequence[NDArray],
+    masks: Sequence[MaskArray | None],
     hole: MaskArray,
-    references: Sequence[ImageArray],
-    pairs: Pairs,
-    reconstruction: Reconstruction | None,
-) -> list[WarpField]:
+) -> Plan:
+    """Bring layers to the full size, and solve for their correction at the working size."""
+    pyramids = [Pyramid(reference) for reference in references]
+    rest = _rest(working.known, working.hole)
+    labels = enlarge(found.labels, working.hole.shape)
+    images = np.stack([*(layer.image for layer in found.layers), rest])
+    correction = correct(images, labels, working.known, working.hole)
+    y, x = np.ogrid[: labels.shape[0], : labels.shape[1]]
+    return Plan(
+        layers=[
+            FullLayer.of(layer, working.references[n].shape, pyramids[n], masks[n], (hole.shape[0], hole.shape[1]))
+            for layer in found.layers
+            for n in [layer.warp.reference]
+        ],
+        rest=rest, labels=found.labels, small_hole=found.half_hole,
+        correction=correction, preview=images[labels, y, x] + correction, size=(hole.shape[0], hole.shape[1]),
+    )  # fmt: skip
+
+
+def _aligned(plan: Plan, image: NDArray, hole: MaskArray, stages: Stages) -> Plan:
+    """Correct the fields of the layers that are used in each part of the hole.
+
+    Raises:
+        Interrupted: ``on_step`` returned ``False``.
+    """
+    layers = list(plan.layers)
+    parts = find_parts(plan.small_hole, (hole.shape[0], hole.shape[1]))
+    shrunk = find_parts(plan.small_hole, plan.small_hole.shape)
+    for number, (part, small) in enumerate(zip(parts, shrunk, strict=True)):
+        used = np.bincount(plan.labels[small][plan.small_hole[small]], minlength=len(layers) + 1)
+        for n in range(len(layers)):
+            stages((number + n / len(layers)) / len(parts))
+            if used[n] > _LEAST_SHARE * used.sum():
+                layers[n] = layers[n].corrected(part, image, hole)
+    return replace(plan, layers=layers)
+
+
+def _rest(known: NDArray, hole: MaskArray) -> NDArray:
+    """Continue the known pixels into the hole by Telea's method, for what no layer shows."""
+    return cv2.inpaint(known, hole.astype(np.uint8), 5, cv2.INPAINT_TELEA).astype(np.float32)
+
+
+def _warps(working: Working, reconstruction: Reconstruction | None, depth: DepthMap | None) -> list[WarpField]:
+    size, references = working.hole.shape, working.references
     warps = []
-    if reconstruction is not None:
+    if reconstruction is not None and depth is not None:
         cameras = reconstruction.cameras
-        depth = sweep(cameras, reconstruction.points, known, hole, references).depth
-        warps += [warp_by_depth(i - 1, cameras[0], cameras[i], depth, hole.shape) for i in sorted(cameras) if i]
-    for (target, other), matches in pairs.items():
+        warps += [
+            warp_by_depth(i - 1, cameras[0], cameras[i], depth.depth, size, depth.checked) for i in sorted(cameras) if i
+        ]
+    for (target, other), matches in working.pairs.items():
         if target == 0:
             warps += [
-                warp_by_plane(other - 1, matrix, hole.shape, references[other - 1].shape)
-                for matrix in find_homographies(matches, hole.shape)
+                warp_by_plane(other - 1, matrix, size, references[other - 1].shape)
+                for matrix in find_homographies(matches, size)
             ]
     return warps

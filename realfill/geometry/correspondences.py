@@ -1,33 +1,44 @@
 """Correspondences: verified keypoint matches between all pairs of photos of a scene, with the target's hole hidden.
 
-RootSIFT everywhere, and RootSIFT on affine views (ASIFT, Morel & Yu 2009) between the target and each reference, which
-finds more matches where the viewpoints differ. Pairs are verified by a fundamental matrix (MAGSAC++).
+RootSIFT everywhere, and RootSIFT on affine views (ASIFT, Morel & Yu 2009) between the target and each reference with
+which it has few matches, since affine views find more where the viewpoints differ. Pairs are verified by a fundamental
+matrix (MAGSAC++).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache, partial
+from itertools import combinations
 from typing import Any, TypeAlias
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from realfill.geometry.matching import Matcher, lies_in, outside
+from realfill.geometry.smooth import hide
 from realfill.io.images import ImageArray, MaskArray
 
 Pairs: TypeAlias = Mapping[tuple[int, int], NDArray]
 """For images i < j, (K, 4): x and y in image i, x and y in image j, in the images' own pixels."""
 
-_PLAIN_PX, _PLAIN_LIMIT = 1536, 8000  # longer side at which keypoints are detected, and the largest number of them
-_AFFINE_PX, _AFFINE_LIMIT = 640, 900  # the same for each affine view
+_PLAIN_PX, _PLAIN_LIMIT = 1024, 8000  # longer side at which keypoints are detected, and the largest number of them
+_AFFINE_LIMIT = 900  # the same for each affine view
+_AFFINE_STAGES = (
+    (1000, 384),
+    (200, 640),
+)  # number of matches below which affine views are taken, and their longer side
 _MAX_ENLARGEMENT = 2.0
 _CONTRAST = 0.01
 _MAX_RATIO = 0.8  # of Lowe's test
+_LEAST_DISTANCE = 0.01  # added to both distances, so that equal descriptors are not told apart
 _SAME_POINT_PX = 4.0  # rivals closer than this are the same point, detected twice
+_SAME_KEYPOINT_PX = 2.0  # distance at which the match back counts as the match forth
 _CHUNK = 1500  # rows of the similarity matrix that are held at a time
 _MIN_MATCHES = 12
-_EPIPOLAR_PX = 1.5
+_EPIPOLAR_PX, _EPIPOLAR_SIDE = 1.5, 1024  # largest error, in images that are shrunk to this longer side
 _MAX_PATCH_PX = 12.0  # radius of a descriptor's patch that must not reach into the hole
 
 
@@ -44,42 +55,83 @@ class Keypoints:
     descriptors: NDArray
 
 
-def match_all(images: Sequence[ImageArray], hole: MaskArray) -> Pairs:
+def match_all(
+    images: Sequence[ImageArray],
+    hole: MaskArray,
+    reference_masks: Sequence[MaskArray | None] | None = None,
+    *,
+    matcher: Matcher | None = None,
+    check: Callable[[float], None] | None = None,
+) -> Pairs:
     """Match all pairs of images; the first is the target.
 
     Args:
         images: each (H, W, 3) uint8, the target first.
         hole: (H, W) bool of the target, True = fill. Keypoints near it are dropped.
+        reference_masks: for each reference the part that is left out, (h, w) bool, or ``None``. Keypoints near it are
+            dropped.
+        matcher: finds the matches. ``None``: RootSIFT, also on affine views.
+        check: called between photos and pairs with the share of the work that is done; it may raise an exception.
 
     Returns:
         The matches that agree with a fundamental matrix, the surest first; none where fewer than 12 matches were found.
     """
-    candidates: dict[tuple[int, int], list[NDArray]] = {}
-    for affine in (False, True):
-        keypoints = [detect(image, hole if i == 0 else None, affine=affine) for i, image in enumerate(images)]
-        for i in range(len(images)):
-            for j in range(i + 1, len(images)):
-                if i == 0 or not affine:  # affine views are slow, and the references have each other's normal views
-                    candidates.setdefault((i, j), []).append(match(keypoints[i], keypoints[j]))
-    return {pair: _verified(np.concatenate(matches)) for pair, matches in candidates.items()}
+    masks = [hole, *(reference_masks or [None] * (len(images) - 1))]
+    if matcher is not None:
+        return _match_by(matcher, images, masks)
+    images = [images[0], *(hide(image, mask) for image, mask in zip(images[1:], masks[1:], strict=True))]
+    check = check or (lambda _: None)
+    target_views = cache(partial(detect, images[0], hole))
+    sides = [max(image.shape[:2]) for image in images]
+    plain = []
+    for i, (image, mask) in enumerate(zip(images, masks, strict=True)):
+        check(0.3 * i / len(images))
+        plain.append(detect(image, mask))
+    pairs, numbers = {}, list(combinations(range(len(images)), 2))
+    for n, (i, j) in enumerate(numbers):
+        share = 0.3 + 0.7 * n / len(numbers)
+        check(share)
+        candidates = match(plain[i], plain[j])
+        pairs[i, j] = verify(candidates, (sides[i], sides[j]))
+        for limit, side in _AFFINE_STAGES if i == 0 else ():  # references have each other's normal views
+            if len(pairs[i, j]) < limit:  # affine views are slow
+                views = [target_views(affine_px=side), detect(images[j], masks[j], affine_px=side)]
+                check(share)
+                candidates = np.concatenate([candidates, match(*views)])
+                pairs[i, j] = verify(candidates, (sides[i], sides[j]))
+    return pairs
 
 
-def detect(image: ImageArray, hole: MaskArray | None = None, *, affine: bool = False) -> Keypoints:
+def _match_by(matcher: Matcher, images: Sequence[ImageArray], excluded: Sequence[MaskArray | None]) -> Pairs:
+    """Match all pairs by a matcher, each image without what is left out of it."""
+    features = [matcher.extract(hide(image, mask)) for image, mask in zip(images, excluded, strict=True)]
+    numbers = list(combinations(range(len(images)), 2))
+    pairs: dict[tuple[int, int], NDArray] = {}
+    found = matcher.match_pairs([(features[i], features[j]) for i, j in numbers])
+    for (i, j), matches in zip(numbers, found, strict=True):
+        kept = outside(matches[np.argsort(-matches.confidence, kind="stable")], excluded[i])
+        table = np.concatenate([kept.keypoints0, kept.keypoints1], axis=1)
+        sides = max(images[i].shape[:2]), max(images[j].shape[:2])
+        pairs[i, j] = verify(table[~lies_in(kept.keypoints1, excluded[j])], sides)
+    return pairs
+
+
+def detect(image: ImageArray, hole: MaskArray | None = None, *, affine_px: int | None = None) -> Keypoints:
     """Detect keypoints and describe them by RootSIFT.
 
     Args:
         image: (H, W, 3) uint8.
         hole: (H, W) bool; keypoints whose patch reaches into it are dropped.
-        affine: detect them in affine views of the image, at a smaller size.
+        affine_px: detect them in affine views of the image, at this longer side; ``None``: in the image itself.
     """
     height, width = image.shape[:2]
-    scale = min(_MAX_ENLARGEMENT, (_AFFINE_PX if affine else _PLAIN_PX) / max(height, width))
+    scale = min(_MAX_ENLARGEMENT, (affine_px or _PLAIN_PX) / max(height, width))
     interpolation = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
     grey = cv2.cvtColor(cv2.resize(image, None, fx=scale, fy=scale, interpolation=interpolation), cv2.COLOR_RGB2GRAY)
     detector: Any = cv2.SIFT_create(  # type: ignore[attr-defined]
-        nfeatures=_AFFINE_LIMIT if affine else _PLAIN_LIMIT, contrastThreshold=_CONTRAST, enable_precise_upscale=True
+        nfeatures=_AFFINE_LIMIT if affine_px else _PLAIN_LIMIT, contrastThreshold=_CONTRAST, enable_precise_upscale=True
     )
-    if affine:
+    if affine_px:
         detector = cv2.AffineFeature_create(detector, maxTilt=3, minTilt=0)  # type: ignore[attr-defined]
     found, descriptors = detector.detectAndCompute(grey, None)
     points = (np.array([k.pt for k in found], np.float32).reshape(-1, 2) + 0.5) / np.float32(scale) - np.float32(0.5)
@@ -103,37 +155,57 @@ def match(first: Keypoints, second: Keypoints) -> NDArray:
     """
     if min(len(first.points), len(second.points)) < 3:
         return np.zeros((0, 4), np.float32)
-    best, ratio = np.zeros(len(first.points), int), np.ones(len(first.points), np.float32)
-    reverse, reverse_score = np.zeros(len(second.points), int), np.full(len(second.points), -np.inf, np.float32)
-    for start in range(0, len(first.points), _CHUNK):
-        rows = slice(start, start + _CHUNK)
-        similarity = first.descriptors[rows] @ second.descriptors.T
-        nearest = np.argpartition(-similarity, 2, axis=1)[:, :3]
-        scores = np.take_along_axis(similarity, nearest, axis=1)
-        order = np.argsort(-scores, axis=1, kind="stable")
-        nearest, scores = np.take_along_axis(nearest, order, 1), np.take_along_axis(scores, order, 1)
-        distances = np.sqrt(np.maximum(2 - 2 * scores, 0))
-        apart = np.linalg.norm(second.points[nearest] - second.points[nearest[:, :1]], axis=2) > _SAME_POINT_PX
-        rival = np.where(apart, distances, np.inf).min(axis=1)
-        rival = np.where(np.isfinite(rival), rival, distances[:, -1])
-        best[rows], ratio[rows] = nearest[:, 0], distances[:, 0] / np.maximum(rival, 1e-6)
-        column_best = similarity.argmax(axis=0)
-        column_score = similarity[column_best, np.arange(len(second.points))]
-        better = column_score > reverse_score
-        reverse[better], reverse_score[better] = column_best[better] + start, column_score[better]
-    mutual = np.linalg.norm(first.points[reverse[best]] - first.points, axis=1) < 2
-    kept = np.flatnonzero(mutual & (ratio < _MAX_RATIO))
+    best, ratio = _nearest(first, second)
+    kept = np.flatnonzero(ratio < _MAX_RATIO)
+    back = _nearest_only(second.descriptors[best[kept]], first.descriptors)
+    kept = kept[np.linalg.norm(first.points[back] - first.points[kept], axis=1) < _SAME_KEYPOINT_PX]
     kept = kept[np.argsort(ratio[kept], kind="stable")]
     matches = np.concatenate([first.points[kept], second.points[best[kept]]], axis=1)
     _, unique = np.unique(np.round(matches[:, :2] / 1.5).astype(int), axis=0, return_index=True)
     return matches[np.sort(unique)]
 
 
-def _verified(matches: NDArray) -> NDArray:
-    """Keep the matches that agree with a fundamental matrix."""
+def _nearest(first: Keypoints, second: Keypoints) -> tuple[NDArray, NDArray]:
+    """Find the nearest descriptor of the second image for each of the first, and the ratio of Lowe's test.
+
+    The rival of the test is the second or third nearest, whichever is the first that shows another point.
+    """
+    best, ratio = np.zeros(len(first.points), int), np.ones(len(first.points), np.float32)
+    for start in range(0, len(first.points), _CHUNK):
+        rows = slice(start, start + _CHUNK)
+        similarity = first.descriptors[rows] @ second.descriptors.T
+        every = np.arange(len(similarity))
+        nearest, scores = [], []
+        for _ in range(3):  # three passes for the largest value are far quicker than a partial sort
+            nearest.append(similarity.argmax(axis=1))
+            scores.append(similarity[every, nearest[-1]])
+            similarity[every, nearest[-1]] = -np.inf
+        distances = np.sqrt(np.maximum(2 - 2 * np.stack(scores, axis=1), 0))
+        places = second.points[np.stack(nearest, axis=1)]
+        apart = np.linalg.norm(places - places[:, :1], axis=2) > _SAME_POINT_PX
+        rival = np.where(apart, distances, np.inf).min(axis=1)
+        rival = np.where(np.isfinite(rival), rival, distances[:, -1])
+        best[rows], ratio[rows] = nearest[0], (distances[:, 0] + _LEAST_DISTANCE) / (rival + _LEAST_DISTANCE)
+    return best, ratio
+
+
+def _nearest_only(descriptors: NDArray, others: NDArray) -> NDArray:
+    """Find the nearest of other descriptors for each descriptor."""
+    return np.concatenate([
+        (descriptors[start : start + _CHUNK] @ others.T).argmax(axis=1) for start in range(0, len(descriptors), _CHUNK)
+    ] or [np.zeros(0, int)])  # fmt: skip
+
+
+def verify(matches: NDArray, sides: tuple[int, int]) -> NDArray:
+    """Keep the matches (K, 4) that agree with a fundamental matrix; none where there are fewer than 12.
+
+    Args:
+        matches: x and y in the first image, x and y in the second.
+        sides: the longer side of both images in pixels.
+    """
     if len(matches) < _MIN_MATCHES:
         return matches[:0]
-    _, inliers = cv2.findFundamentalMat(
-        matches[:, :2], matches[:, 2:], cv2.USAC_MAGSAC, _EPIPOLAR_PX, confidence=0.9999, maxIters=10_000
-    )
+    scale = np.repeat([min(1.0, _EPIPOLAR_SIDE / side) for side in sides], 2).astype(np.float32)
+    one, other = np.split(matches * scale, 2, axis=1)
+    _, inliers = cv2.findFundamentalMat(one, other, cv2.USAC_MAGSAC, _EPIPOLAR_PX, confidence=0.9999, maxIters=10_000)
     return matches[:0] if inliers is None else matches[inliers.ravel() > 0]

@@ -1,12 +1,14 @@
 """Depth: the inverse depth of every pixel of the target, by a plane sweep and semi-global matching.
 
 Known pixels are compared with the references; the hole's pixels by how well the references agree with each other.
+What at most one reference shows of the hole takes its depth from within that reference.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import cv2
 import numpy as np
@@ -26,6 +28,8 @@ _CARRIED_COST, _CARRIED_LABELS = 0.5, 4.0  # largest cost against a depth that w
 _SPREAD, _COLOUR_SIGMA = 20_000.0, 6.0  # of the fast global smoother
 _SLOPE_RIDGE = 1e-3  # of the fitted planes, as a share of the image side squared
 _MIN_SAMPLES, _LEAST_SHARE = 200, 1e-4
+_RING = 0.06  # width of the known ring around the hole that is hidden to check the depth, as a share of the longer side
+_UNKNOWN_COST = 0.6  # of a depth at which a pixel leaves the photos
 _AGREEMENT = 0.2  # weight of the agreement between references where the target itself is known
 
 
@@ -36,10 +40,13 @@ class DepthMap:
     Attributes:
         depth: (h, w) float32 at the size of the sweep.
         cost: (h, w) float32: matching cost of the chosen depth, from 0 to 1.
+        checked: (h, w) float32: the same as ``depth``, but estimated as in the hole in a ring around it, where it can
+            be compared with what the target shows.
     """
 
     depth: NDArray
     cost: NDArray
+    checked: NDArray
 
 
 def sweep(
@@ -92,22 +99,77 @@ def sweep(
         ]
         if pairs:
             between[..., label] = _best_half(pairs)
-    mixed = np.where(np.isnan(between), with_target, (1 - _AGREEMENT) * with_target + _AGREEMENT * between)
-    cost = np.where(np.isnan(mixed), between, mixed)
-    blind = np.asarray(np.isnan(cost).all(axis=2, keepdims=True))
-    cost = np.where(blind, 0, np.where(np.isnan(cost), 0.6, cost)).astype(np.float32)
-    inverse, label = _choose(semi_global(cost), base, offsets, least)
-    if blind.any() and views:
-        trust = np.where(blind[..., 0], 0, np.take_along_axis(cost, label[..., None], axis=2)[..., 0] < _SURE)
-        carried = _carry_in(cameras, references, 1 / inverse, trust > 0, pixels, scale)
-        wanted = (1 / carried - base - offsets[0]) / (offsets[-1] - offsets[0]) * (_NUM_PLANES - 1)
-        distance = np.abs(np.arange(_NUM_PLANES) - wanted[..., None])
-        guess = _CARRIED_COST * np.minimum(distance / _CARRIED_LABELS, 1)
-        usable = blind[..., 0] & np.isfinite(wanted)
-        cost = np.where(usable[..., None], np.nan_to_num(guess), cost).astype(np.float32)
-        inverse, label = _choose(semi_global(cost), base, offsets, least)
-    chosen = np.where(blind[..., 0], 1, np.take_along_axis(cost, label[..., None], axis=2)[..., 0])
-    return DepthMap(depth=(1 / inverse).astype(np.float32), cost=chosen.astype(np.float32))
+    around = covered & (cv2.distanceTransform(covered.astype(np.uint8), cv2.DIST_L2, 5) < _RING * max(small))
+    ring = seen & around
+    carry = partial(_carry_in, cameras, references, pixels=pixels, scale=scale)
+    levels = _Levels(base, offsets, least)
+    volumes = _Volumes(with_target, between, carry if views else None)
+    solved, check = volumes.solve(levels), volumes.solve(levels, hidden=ring)
+    return DepthMap(
+        depth=(1 / solved.inverse).astype(np.float32),
+        cost=solved.cost.astype(np.float32),
+        checked=np.where(around, 1 / check.inverse, 1 / solved.inverse).astype(np.float32),
+    )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Levels:
+    """The planes of the sweep: a base (h, w) in inverse depth, offsets (L,), and the least inverse depth."""
+
+    base: NDArray
+    offsets: NDArray
+    least: float
+
+    def labels_of(self, inverse: NDArray) -> NDArray:
+        """Return the labels, with fractions, of inverse depths (h, w)."""
+        share = (inverse - self.base - self.offsets[0]) / (self.offsets[-1] - self.offsets[0])
+        return share * (len(self.offsets) - 1)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Solution:
+    """Inverse depth, label and matching cost of each pixel, each (h, w)."""
+
+    inverse: NDArray
+    label: NDArray
+    cost: NDArray
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Volumes:
+    """Matching costs (h, w, L) with the target and between references, NaN where there are none."""
+
+    with_target: NDArray
+    between: NDArray
+    carry: Callable[[NDArray, MaskArray], NDArray] | None
+
+    def solve(self, levels: _Levels, *, hidden: MaskArray | None = None) -> _Solution:
+        """Choose a depth for each pixel; what at most one reference shows takes its depth from within that reference.
+
+        Args:
+            levels: the planes.
+            hidden: pixels (h, w) at which the target counts as unknown.
+        """
+        with_target = self.with_target
+        if hidden is not None:
+            with_target = np.where(hidden[..., None], np.float32(np.nan), with_target)
+        mixed = np.where(
+            np.isnan(self.between), with_target, (1 - _AGREEMENT) * with_target + _AGREEMENT * self.between
+        )
+        cost = np.where(np.isnan(mixed), self.between, mixed)
+        blind = np.asarray(np.isnan(cost).all(axis=2))
+        cost = np.where(blind[..., None], 0, np.where(np.isnan(cost), _UNKNOWN_COST, cost)).astype(np.float32)
+        inverse, label = _choose(semi_global(cost), levels.base, levels.offsets, levels.least)
+        if blind.any() and self.carry is not None:
+            trust = ~blind & (np.take_along_axis(cost, label[..., None], axis=2)[..., 0] < _SURE)
+            wanted = levels.labels_of(1 / self.carry(1 / inverse, trust))
+            distance = np.abs(np.arange(_NUM_PLANES) - wanted[..., None])
+            guess = _CARRIED_COST * np.minimum(distance / _CARRIED_LABELS, 1)
+            usable = blind & np.isfinite(wanted)
+            cost = np.where(usable[..., None], np.nan_to_num(guess), cost).astype(np.float32)
+            inverse, label = _choose(semi_global(cost), levels.base, levels.offsets, levels.least)
+        chosen = np.where(blind, 1, np.take_along_axis(cost, label[..., None], axis=2)[..., 0])
+        return _Solution(inverse, label, chosen)
 
 
 def _carry_in(

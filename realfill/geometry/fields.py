@@ -5,7 +5,7 @@ By planes (homographies, refined by optical flow on known pixels) or by a depth 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
 import cv2
@@ -21,6 +21,7 @@ Kind: TypeAlias = Literal["plane", "depth"]
 _NUM_PLANES = 3
 _MIN_INLIERS, _MIN_INLIER_SHARE = 10, 0.06  # of a plane, and of all matches of the pair
 _PLANE_PX = 3.0  # largest error of a plane's inlier, at a longer side of 768 pixels
+_PLANE_REFERENCE_PX = 0.7  # the same in pixels of a reference, which are large where it is much smaller
 _MAX_AREA = 400.0  # largest change of area, either way: a scale of 1/20 to 20
 _FRAME_PX = 3  # the outermost pixels of photos are often dark or smeared
 _OCCLUSION = 1.04  # ratio of depths from which the farther point is hidden
@@ -36,6 +37,8 @@ class WarpField:
         map: (H, W, 2) float32: x and y in the reference's own pixels, for each pixel of the target.
         valid_mask: (H, W) bool: where the map lies inside the reference and is not distorted beyond use.
         hidden: (H, W) bool: where something nearer hides the point in the reference.
+        checked_map: the map to judge the warp by around the hole, found without the target's pixels there; ``None``:
+            the map itself.
     """
 
     reference: int
@@ -43,16 +46,26 @@ class WarpField:
     map: NDArray
     valid_mask: MaskArray
     hidden: MaskArray
+    checked_map: NDArray | None = None
 
     def apply(self, image: ImageArray) -> ImageArray:
-        """WarpField the reference, (h, w, 3) uint8, to the target's view, (H, W, 3)."""
+        """Warp the reference, (h, w, 3) uint8, to the target's view, (H, W, 3)."""
         return sample(image, self.map)
+
+    def excluding(self, mask: MaskArray | None) -> WarpField:
+        """Return the warp without the pixels that show, or mix in, a part of the reference, (h, w) bool."""
+        if mask is None:
+            return self
+        reach = 2 * _spacing(self.map) + 1  # of interpolation after shrinking
+        grown = cv2.distanceTransform((~mask).astype(np.uint8), cv2.DIST_L2, 5) <= reach
+        x, y = self.map[..., 0], self.map[..., 1]
+        shown = cv2.remap(grown.astype(np.uint8), x, y, cv2.INTER_NEAREST, borderMode=cv2.BORDER_REPLICATE) > 0
+        return replace(self, valid_mask=self.valid_mask & ~shown)
 
 
 def sample(image: ImageArray, pixels: NDArray) -> ImageArray:
     """Look up an image (h, w, 3) at (H, W, 2) places, after shrinking it to their spacing."""
-    step_x, step_y = (np.linalg.norm(np.gradient(pixels[..., i]), axis=0) for i in (0, 1))
-    spacing = float(np.median(np.sqrt(step_x * step_y)))
+    spacing = _spacing(pixels)
     if spacing > 1.15:
         small: NDArray = cv2.resize(image, None, fx=1 / spacing, fy=1 / spacing, interpolation=cv2.INTER_AREA)
         scale = np.array([small.shape[1] / image.shape[1], small.shape[0] / image.shape[0]], np.float32)
@@ -64,6 +77,12 @@ def sample(image: ImageArray, pixels: NDArray) -> ImageArray:
     return warped.astype(np.uint8, copy=False)
 
 
+def _spacing(pixels: NDArray) -> float:
+    """Return the median distance between the places (H, W, 2) of neighbours."""
+    step_x, step_y = (np.linalg.norm(np.gradient(pixels[..., i]), axis=0) for i in (0, 1))
+    return float(np.median(np.sqrt(step_x * step_y)))
+
+
 def find_homographies(matches: NDArray, size: tuple[int, ...]) -> list[NDArray]:
     """Find planes: homographies (3, 3) from the target to a reference, each among the matches the others leave.
 
@@ -72,7 +91,7 @@ def find_homographies(matches: NDArray, size: tuple[int, ...]) -> list[NDArray]:
         size: (height, width) of the target.
     """
     homographies, rest = [], matches
-    threshold = _PLANE_PX * max(size[:2]) / 768
+    threshold = max(_PLANE_PX * max(size[:2]) / 768, _PLANE_REFERENCE_PX * _relative_scale(matches))
     while len(homographies) < _NUM_PLANES and len(rest) >= _MIN_INLIERS:
         matrix, inliers = cv2.findHomography(
             rest[:, 2:], rest[:, :2], cv2.USAC_MAGSAC, threshold, maxIters=10_000, confidence=0.9999
@@ -86,6 +105,14 @@ def find_homographies(matches: NDArray, size: tuple[int, ...]) -> list[NDArray]:
         homographies.append(inverse * np.sign(inverse[2] @ np.append(rest[agree, :2].mean(axis=0), 1)))
         rest = rest[~agree]
     return homographies
+
+
+def _relative_scale(matches: NDArray) -> float:
+    """Return the pixels of the target per pixel of the reference, by the spread of their matches."""
+    if len(matches) < 2:
+        return 1.0
+    spread = [float(np.median(np.abs(m - np.median(m, axis=0)).sum(axis=1))) for m in (matches[:, :2], matches[:, 2:])]
+    return spread[0] / max(spread[1], 1e-6)
 
 
 def warp_by_plane(reference: int, matrix: NDArray, size: tuple[int, ...], shape: tuple[int, ...]) -> WarpField:
@@ -113,7 +140,14 @@ def warp_by_plane(reference: int, matrix: NDArray, size: tuple[int, ...], shape:
     )  # fmt: skip
 
 
-def warp_by_depth(reference: int, target: Camera, other: Camera, depth: NDArray, size: tuple[int, ...]) -> WarpField:
+def warp_by_depth(
+    reference: int,
+    target: Camera,
+    other: Camera,
+    depth: NDArray,
+    size: tuple[int, ...],
+    checked: NDArray | None = None,
+) -> WarpField:
     """Build the warp of a depth map; points behind nearer ones are marked as hidden.
 
     Args:
@@ -122,10 +156,9 @@ def warp_by_depth(reference: int, target: Camera, other: Camera, depth: NDArray,
         other: the reference's camera.
         depth: (h, w) of the target, at any size.
         size: (height, width) of the target.
+        checked: the depth to judge the warp by around the hole, found without the target's pixels there.
     """
-    whole = cv2.resize(cv2.medianBlur(depth.astype(np.float32), 3), size[1::-1], interpolation=cv2.INTER_LINEAR)
-    pixels, far = other.project(target.unproject(grid_of(size), whole.astype(float)))
-    pixels = np.clip(pixels, -1e6, 1e6).astype(np.float32)
+    pixels, far = _project(target, other, depth, size)
     valid = (far > 0) & inside(pixels, other.size)
     spacing = max(1.0, 3 * max(other.size) / 768)
     cells = (pixels / spacing).astype(int)
@@ -137,7 +170,17 @@ def warp_by_depth(reference: int, target: Camera, other: Camera, depth: NDArray,
     np.minimum.at(nearest, index.ravel(), np.where(valid, far, np.inf).ravel())
     behind = (far > nearest[index] * _OCCLUSION).astype(np.uint8)
     hidden = cv2.morphologyEx(behind, cv2.MORPH_OPEN, np.ones((3, 3), np.uint8)) > 0
-    return WarpField(reference=reference, kind="depth", map=pixels, valid_mask=valid, hidden=hidden)
+    return WarpField(
+        reference=reference, kind="depth", map=pixels, valid_mask=valid, hidden=hidden,
+        checked_map=None if checked is None else _project(target, other, checked, size)[0],
+    )  # fmt: skip
+
+
+def _project(target: Camera, other: Camera, depth: NDArray, size: tuple[int, ...]) -> tuple[NDArray, NDArray]:
+    """Return where another camera sees the target's pixels, (H, W, 2), and how far from it they are."""
+    whole = cv2.resize(cv2.medianBlur(depth.astype(np.float32), 3), size[1::-1], interpolation=cv2.INTER_LINEAR)
+    pixels, far = other.project(target.unproject(grid_of(size), whole.astype(float)))
+    return np.clip(pixels, -1e6, 1e6).astype(np.float32), far
 
 
 def refine_by_flow(warp: WarpField, warped: ImageArray, known: ImageArray, hole: MaskArray, reach: float) -> WarpField:
@@ -153,9 +196,35 @@ def refine_by_flow(warp: WarpField, warped: ImageArray, known: ImageArray, hole:
         hole: (H, W) bool.
         reach: distance in pixels at which the correction has faded to 1/e.
     """
-    inner = cv2.erode((~hole & warp.valid_mask).astype(np.uint8), np.ones((9, 9), np.uint8)) > 0
+    shift = measure_shift(warped, known, hole, warp.valid_mask, reach, 0.04 * max(hole.shape))
+    x, y = (axis.astype(np.float32) for axis in np.meshgrid(np.arange(hole.shape[1]), np.arange(hole.shape[0])))
+    moved = cv2.remap(warp.map, x + shift[..., 0], y + shift[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    valid = cv2.remap(
+        warp.valid_mask.astype(np.uint8), x + shift[..., 0], y + shift[..., 1], cv2.INTER_NEAREST,
+        borderMode=cv2.BORDER_REPLICATE,
+    )  # fmt: skip
+    return replace(warp, map=moved, valid_mask=warp.valid_mask & (valid > 0))
+
+
+def measure_shift(
+    warped: ImageArray, known: ImageArray, hole: MaskArray, valid_mask: MaskArray, reach: float, largest: float
+) -> NDArray:
+    """Measure how far a warped reference is shifted against the known pixels, by optical flow (DIS).
+
+    Args:
+        warped: (H, W, 3) uint8, in the target's colours.
+        known: (H, W, 3) uint8, the target; not read in the hole.
+        hole: (H, W) bool.
+        valid_mask: (H, W) bool, where the warped reference can be used.
+        reach: distance in pixels from the known pixels at which the shift has faded to 1/e in the hole.
+        largest: flow beyond this many pixels does not count.
+
+    Returns:
+        (H, W, 2) float32: where each pixel of the target lies in the warped reference, relative to the pixel itself.
+    """
+    inner = cv2.erode((~hole & valid_mask).astype(np.uint8), np.ones((9, 9), np.uint8)) > 0
     if inner.sum() < 200:
-        return warp
+        return np.zeros((*hole.shape, 2), np.float32)
     equalize = cv2.createCLAHE(2.0, (8, 8))
     target = np.where(hole[..., None], warped, known)
     one, other = (equalize.apply(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)) for image in (target, warped))
@@ -164,7 +233,7 @@ def refine_by_flow(warp: WarpField, warped: ImageArray, known: ImageArray, hole:
     flow, back = estimator.calc(one, other, None), estimator.calc(other, one, None)
     x, y = (axis.astype(np.float32) for axis in np.meshgrid(np.arange(hole.shape[1]), np.arange(hole.shape[0])))
     loop = flow + cv2.remap(back, x + flow[..., 0], y + flow[..., 1], cv2.INTER_LINEAR)
-    small = np.hypot(flow[..., 0], flow[..., 1]) < 0.04 * max(hole.shape)
+    small = np.hypot(flow[..., 0], flow[..., 1]) < largest
     weight = (inner & (np.abs(loop).max(axis=2) < 1) & small).astype(np.float32)
     spread = cv2.GaussianBlur(weight, (0, 0), 3)
     smooth = cv2.GaussianBlur(flow * weight[..., None], (0, 0), 3) / np.maximum(spread, 1e-3)[..., None]
@@ -172,13 +241,7 @@ def refine_by_flow(warp: WarpField, warped: ImageArray, known: ImageArray, hole:
     smooth = continue_into(smooth, open_)
     smooth = np.where((hole | open_)[..., None], cv2.GaussianBlur(smooth, (0, 0), 4), smooth)
     depth = cv2.distanceTransform(hole.astype(np.uint8), cv2.DIST_L2, 5)
-    smooth = (smooth * np.exp(-((depth / reach) ** 2))[..., None]).astype(np.float32)
-    moved = cv2.remap(
-        warp.map, x + smooth[..., 0], y + smooth[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
-    )
-    return WarpField(
-        reference=warp.reference, kind=warp.kind, map=moved, valid_mask=warp.valid_mask, hidden=warp.hidden
-    )
+    return (smooth * np.exp(-((depth / reach) ** 2))[..., None]).astype(np.float32)
 
 
 def inside(pixels: NDArray, shape: tuple[int, ...]) -> MaskArray:

@@ -6,15 +6,15 @@ into the hole, and whether another reference agrees with what the layer shows th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from realfill.geometry.colour import match_colours
-from realfill.geometry.fields import WarpField, refine_by_flow
+from realfill.geometry.colour import apply_colours, fit_colours
+from realfill.geometry.fields import WarpField, refine_by_flow, sample
 from realfill.geometry.smooth import continue_into
 from realfill.io.images import ImageArray, MaskArray
 
@@ -37,12 +37,14 @@ class Layer:
     Attributes:
         warp: where it comes from.
         image: (H, W, 3) float32 in [0, 255].
+        colours: (4, 3) float32, the matrix that brings the reference's colours to the target's.
         misfit: mean difference to the known pixels around the hole, from 0 (equal) to about 98.
         cost: (h, w) float32, the expected error at half the target's size.
     """
 
     warp: WarpField
     image: NDArray
+    colours: NDArray
     misfit: float
     cost: NDArray
 
@@ -74,7 +76,7 @@ class HalfSize:
         small = cv2.resize(hole.astype(np.float32), size, interpolation=cv2.INTER_AREA) > 0
         side = max(hole.shape)
         outside, within = (
-            cv2.distanceTransform(mask.astype(np.uint8), cv2.DIST_L2, 5) * 2 / side for mask in (~small, small)
+            cv2.distanceTransform(mask.astype(np.uint8), cv2.DIST_L2, 5) * (2 / side) for mask in (~small, small)
         )
         return cls(side, size, small, _shrunk(known, size), outside, within)
 
@@ -88,7 +90,12 @@ class HalfSize:
 
 
 def build_layers(
-    warps: Sequence[WarpField], references: Sequence[ImageArray], known: ImageArray, hole: MaskArray
+    warps: Sequence[WarpField],
+    references: Sequence[ImageArray],
+    known: ImageArray,
+    hole: MaskArray,
+    *,
+    check: Callable[[], None] | None = None,
 ) -> list[Layer]:
     """Turn warps into layers, the best fitting first; warps that do not reach the hole or do not fit are left out.
 
@@ -97,11 +104,14 @@ def build_layers(
         references: each (h, w, 3) uint8.
         known: (H, W, 3) uint8, the target; not read in the hole.
         hole: (H, W) bool.
+        check: called between layers; it may raise an exception.
     """
     half = HalfSize.of(known, hole)
     distance = cv2.distanceTransform((~hole).astype(np.uint8), cv2.DIST_L2, 5)
     candidates = []
     for warp in warps:
+        if check:
+            check()
         candidate = _candidate(warp, references[warp.reference], known, hole, distance, half)
         if candidate is not None:
             candidates.append(candidate)
@@ -109,6 +119,8 @@ def build_layers(
     kept: list[_Candidate] = []
     for candidate in candidates:
         number = candidate.warp.reference
+        if check:
+            check()
         if candidate.warp.kind == "depth":
             kept.append(candidate)
         elif sum(k.warp.reference == number and k.warp.kind == "plane" for k in kept) < _PLANES_PER_REFERENCE:
@@ -138,6 +150,7 @@ def differ(one: NDArray, other: NDArray, sigma: float) -> NDArray:
 class _Candidate:
     warp: WarpField
     image: NDArray
+    colours: NDArray
     misfit: float
     continued: NDArray
 
@@ -149,14 +162,20 @@ def _candidate(
     if (warp.valid_mask & hole).sum() < 0.02 * hole.sum() or overlap.sum() < 300:
         return None
     warped = warp.apply(reference)
-    image = _coloured(warped, known, hole, warp.valid_mask & ~warp.hidden, distance, half.side)
+    colours = _fit(warped, known, hole, warp.valid_mask & ~warp.hidden, distance, half.side)
+    image = apply_colours(warped, colours)
     grey, target = (
         cv2.GaussianBlur(cv2.cvtColor(picture.astype(np.uint8), cv2.COLOR_RGB2GRAY), (0, 0), 1.5)[overlap]
         for picture in (image, known)
     )
     if min(grey.std(), target.std()) == 0 or np.corrcoef(grey, target)[0, 1] < _MIN_CORRELATION:
         return None
-    small, inner = half.shrink(image), half.shrink(overlap) > 0.99
+    judged = image
+    if warp.checked_map is not None:
+        judged = sample(reference, warp.checked_map)
+        usable = warp.valid_mask & ~warp.hidden
+        judged = apply_colours(judged, _fit(judged, known, hole, usable, distance, half.side))
+    small, inner = half.shrink(judged), half.shrink(overlap) > 0.99
     error = differ(small, np.where(inner[..., None], half.known, small), 0.0075 * half.side)
     near = np.exp(-half.distance_to_hole / 0.06) * inner
     misfit = float((error * near).sum() / max(float(near.sum()), 1e-6))
@@ -164,7 +183,7 @@ def _candidate(
     mean = half.blur(error * inner, 2) / np.maximum(weight, 1e-3)
     usable = (weight > 0.15) & ~half.hole
     continued = half.blur(continue_into(np.where(usable, mean, 0), ~usable))
-    return _Candidate(warp=warp, image=image, misfit=misfit, continued=continued)
+    return _Candidate(warp=warp, image=image, colours=colours, misfit=misfit, continued=continued)
 
 
 def _refined(
@@ -174,16 +193,17 @@ def _refined(
     side = max(hole.shape)
     matched = candidate.image.clip(0, 255).astype(np.uint8)
     warp = refine_by_flow(candidate.warp, matched, known, hole, 0.08 * side)
-    image = _coloured(warp.apply(reference), known, hole, warp.valid_mask, distance, side)
-    return replace(candidate, warp=warp, image=image)
+    warped = warp.apply(reference)
+    colours = _fit(warped, known, hole, warp.valid_mask, distance, side)
+    return replace(candidate, warp=warp, image=apply_colours(warped, colours), colours=colours)
 
 
-def _coloured(
+def _fit(
     warped: ImageArray, known: ImageArray, hole: MaskArray, usable: MaskArray, distance: NDArray, side: int
 ) -> NDArray:
     near = usable & ~hole & (distance < 0.1 * side)
     overlap = near if near.sum() > 400 else usable & ~hole
-    return match_colours(warped, known, overlap) if overlap.sum() > 50 else warped.astype(np.float32)
+    return fit_colours(warped, known, overlap) if overlap.sum() > 50 else np.eye(4, 3, dtype=np.float32)
 
 
 def _with_costs(candidates: Sequence[_Candidate], half: HalfSize) -> list[Layer]:
@@ -211,7 +231,15 @@ def _with_costs(candidates: Sequence[_Candidate], half: HalfSize) -> list[Layer]
         if candidate.warp.kind == "plane":
             cost = cost + _PLANE_DISTANCE_COST * half.depth_in_hole
         cost = np.where(valid[n], cost, _WORST).astype(np.float32).clip(0, _WORST)
-        layers.append(Layer(warp=candidate.warp, image=candidate.image, misfit=candidate.misfit, cost=cost))
+        layers.append(
+            Layer(
+                warp=candidate.warp,
+                image=candidate.image,
+                colours=candidate.colours,
+                misfit=candidate.misfit,
+                cost=cost,
+            )
+        )
     return layers
 
 

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import cv2
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from realfill.config import RankSettings
+from realfill.geometry.smooth import hide
 from realfill.io.images import ImageArray, MaskArray, fit_within, resize, to_array, to_tensor
 from realfill.scene.masks import fill_smooth, resize_mask
+
+if TYPE_CHECKING:
+    import torch
+
+# Torch, kornia and transformers take seconds to import, and the composite does without them.
+# ruff: noqa: PLC0415
 
 Features: TypeAlias = Any
 """The features of an image, as ``Matcher.extract`` returns them; each matcher has its own type."""
@@ -39,8 +45,8 @@ class Matches:
     def __len__(self) -> int:
         return len(self.confidence)
 
-    def __getitem__(self, kept: NDArray[np.bool_]) -> Matches:
-        """Select matches by a (K,) bool array."""
+    def __getitem__(self, kept: NDArray[np.bool_ | np.intp]) -> Matches:
+        """Select matches by a (K,) bool array, or by their numbers in a new order."""
         return Matches(
             keypoints0=self.keypoints0[kept], keypoints1=self.keypoints1[kept], confidence=self.confidence[kept]
         )
@@ -82,25 +88,41 @@ def load_matcher(settings: RankSettings, device: torch.device) -> Matcher:
 
     Args:
         settings: name and thresholds of the matcher.
-        device: the device that LoFTR runs on. SIFT always runs on the CPU.
+        device: the device that networks run on. SIFT always runs on the CPU.
 
     Raises:
-        BaseModelError: the weights of LoFTR are not available.
+        BaseModelError: the weights are not available.
     """
     if settings.matcher == "sift":
         return SiftMatcher(max_size_px=settings.max_size_px, max_ratio=settings.max_ratio)
-    from realfill.geometry.loftr import load_loftr  # noqa: PLC0415  # kornia takes a second to import
+    if settings.matcher == "loftr":
+        from realfill.geometry.loftr import load_loftr
 
-    return load_loftr(device, max_size_px=settings.max_size_px, min_confidence=settings.min_confidence)
+        return load_loftr(device, max_size_px=settings.max_size_px, min_confidence=settings.min_confidence)
+    if settings.matcher == "lightglue":
+        from realfill.geometry.lightglue import load_lightglue
+
+        return load_lightglue(device, max_size_px=settings.max_size_px, min_confidence=settings.min_confidence)
+    from realfill.geometry.efficient_loftr import load_efficient_loftr
+
+    return load_efficient_loftr(
+        settings.matcher, device, max_size_px=settings.max_size_px, min_confidence=settings.min_confidence
+    )
 
 
-def match_references(known: ImageArray, mask: MaskArray, references: Iterable[ImageArray]) -> list[Matches]:
+def match_references(
+    known: ImageArray,
+    mask: MaskArray,
+    references: Iterable[ImageArray],
+    reference_masks: Sequence[MaskArray | None] | None = None,
+) -> list[Matches]:
     """Match each reference with the known pixels of the target, by SIFT.
 
     Args:
         known: (H, W, 3) uint8, the target. Pixels under the mask have no influence.
         mask: (H, W) bool, True = hole.
         references: each (h, w, 3) uint8.
+        reference_masks: for each reference the part that is left out, (h, w) bool, or ``None``.
 
     Returns:
         For each reference its matches: ``keypoints0`` lie in the reference, ``keypoints1`` in the target outside the
@@ -111,17 +133,32 @@ def match_references(known: ImageArray, mask: MaskArray, references: Iterable[Im
     target = sift.extract(fill_hole_smooth(resize(known, small_size), resize_mask(mask, small_size)))
     scale = np.array(mask.shape[::-1]) / small_size[::-1]
     results = []
-    for reference in references:
-        matches = sift.match(sift.extract(reference), target)
+    for i, reference in enumerate(references):
+        excluded = reference_masks[i] if reference_masks is not None else None
+        matches = outside(sift.match(sift.extract(hide(reference, excluded)), target), excluded)
         points = ((matches.keypoints1 + 0.5) * scale - 0.5).astype(np.float32)
-        x, y = np.rint(points).astype(int).clip(0, np.array(mask.shape[::-1]) - 1).T
         matches = Matches(keypoints0=matches.keypoints0, keypoints1=points, confidence=matches.confidence)
-        results.append(matches[~mask[y, x]])
+        results.append(matches[~lies_in(points, mask)])
     return results
+
+
+def outside(matches: Matches, excluded: MaskArray | None) -> Matches:
+    """Keep the matches whose first keypoint lies outside the part of its image that is left out, (h, w) bool."""
+    return matches[~lies_in(matches.keypoints0, excluded)]
+
+
+def lies_in(points: NDArray[np.float32], mask: MaskArray | None) -> NDArray[np.bool_]:
+    """Tell which points (K, 2) lie in a mask (H, W); none lies in ``None``."""
+    if mask is None:
+        return np.zeros(len(points), bool)
+    x, y = np.rint(points).astype(int).reshape(-1, 2).T
+    return mask[y.clip(0, mask.shape[0] - 1), x.clip(0, mask.shape[1] - 1)]
 
 
 def fill_hole_smooth(known: ImageArray, mask: MaskArray) -> ImageArray:
     """Continue the known pixels smoothly into the hole, so that its outline has no edges of its own."""
+    import torch
+
     return to_array(fill_smooth(to_tensor(known), torch.from_numpy(mask)[None, None])[0])
 
 

@@ -6,7 +6,7 @@ adjustment. Focal lengths and distortion have priors, since a few distant photos
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import cv2
@@ -17,10 +17,12 @@ from realfill.geometry.adjustment import FocalPrior, Tracks, bundle_adjust
 from realfill.geometry.cameras import Camera, triangulate, viewing_angles
 from realfill.geometry.correspondences import Pairs
 
-_FOCAL = 1.2  # default focal length, as a share of the longer side
-_OTHER_FOCALS = (0.75, 1.9)  # tried where EXIF says nothing
-_FOCAL_SIGMA, _EXIF_SIGMA = 0.25, 0.05  # of the logarithm of the focal length
+_FOCALS = (1.2, 0.75, 1.9)  # focal lengths tried where EXIF says nothing, as shares of the longer side
+_FOCAL_SIGMA, _EXIF_SIGMA = 0.5, 0.05  # of the logarithm of the focal length
+_EXIF_FACTOR = 1.5  # largest factor between EXIF's focal length and the result
+_DOUBT = 0.8  # EXIF is wrong if the cameras fit this much better without it
 _MAX_ERROR_PX = 4.0  # largest reprojection error of an observation, at a longer side of 1,000 pixels
+_GOOD_PX = 1.0  # error below which cameras of all photos need no second attempt
 _MIN_PAIR, _MIN_POSE = 30, 15  # matches of the first pair, and of each further photo
 _MIN_ANGLE = np.deg2rad(1.5)  # median parallax of the first pair
 _MIN_POINT_ANGLE = np.deg2rad(0.5)
@@ -42,33 +44,68 @@ class Reconstruction:
 
 
 def reconstruct(
-    sizes: Sequence[tuple[int, int]], pairs: Pairs, focals: Sequence[float | None] | None = None
+    sizes: Sequence[tuple[int, int]],
+    pairs: Pairs,
+    focals: Sequence[float | None] | None = None,
+    *,
+    check: Callable[[], None] | None = None,
 ) -> Reconstruction | None:
     """Estimate the cameras of photos from matches between them.
 
     Args:
         sizes: (height, width) of each image, the target first.
         pairs: verified matches.
-        focals: focal length of each image in pixels where EXIF states it.
+        focals: focal length of each image in pixels where EXIF states it. It is a prior, which the result leaves by at
+            most a factor of 1.5. Where the cameras fit the matches far better without it, EXIF is ignored.
+        check: called between cameras; it may raise an exception.
 
     Returns:
         ``None`` where no reference shares enough matches and parallax with the target.
     """
-    given = list(focals or [None] * len(sizes))
     tracks = _link(pairs)
+    free = [None] * len(sizes)
+    if focals is None or not any(focals):
+        return _best(sizes, tracks, pairs, free, _FOCALS, check)
+    bound = _best(sizes, tracks, pairs, focals, _FOCALS[:1], check)
+    other = _best(sizes, tracks, pairs, free, _FOCALS[:1], check)
+    if bound is not None and (other is None or not _contradicts(other, bound)):
+        return bound
+    return _best(sizes, tracks, pairs, free, _FOCALS, check)
+
+
+def _contradicts(other: Reconstruction, bound: Reconstruction) -> bool:
+    """Tell whether a reconstruction without EXIF is so much better that EXIF must be wrong."""
+    if len(other.cameras) != len(bound.cameras):
+        return len(other.cameras) > len(bound.cameras)
+    return other.error_px < _DOUBT * bound.error_px
+
+
+def _best(
+    sizes: Sequence[tuple[int, int]],
+    tracks: Tracks,
+    pairs: Pairs,
+    given: Sequence[float | None],
+    guesses: Sequence[float],
+    check: Callable[[], None] | None,
+) -> Reconstruction | None:
+    """Reconstruct from several first pairs and focal lengths; return the best result."""
     order = sorted((j for i, j in pairs if i == 0), key=lambda j: -len(pairs[0, j]))
     best: Reconstruction | None = None
     for first in order[:2]:
         if len(pairs[0, first]) < _MIN_PAIR:
             continue
-        for guess in (_FOCAL,) if given[0] else (_FOCAL, *_OTHER_FOCALS):
+        for guess in guesses:
             priors = [
-                FocalPrior(focal=f or guess * max(size), sigma=_EXIF_SIGMA if f else _FOCAL_SIGMA)
+                FocalPrior(focal=f, sigma=_EXIF_SIGMA, max_factor=_EXIF_FACTOR)
+                if f
+                else FocalPrior(focal=guess * max(size), sigma=_FOCAL_SIGMA)
                 for f, size in zip(given, sizes, strict=True)
             ]
-            candidate = _grow(sizes, tracks, pairs, first, priors)
+            candidate = _grow(sizes, tracks, pairs, first, priors, check)
             if candidate is not None and (best is None or _quality(candidate) > _quality(best)):
                 best = candidate
+            if best is not None and len(best.cameras) == len(sizes) and best.error_px < _GOOD_PX:
+                return best
     return best
 
 
@@ -116,6 +153,7 @@ def _grow(
     pairs: Pairs,
     first: int,
     priors: Sequence[FocalPrior],
+    check: Callable[[], None] | None,
 ) -> Reconstruction | None:
     """Start with the target and one reference, then add the others one by one."""
     unit = max(sizes[0]) / 1000
@@ -127,6 +165,8 @@ def _grow(
     cameras, points = bundle_adjust(cameras, points, tracks, priors)
     waiting = [i for i in range(1, len(sizes)) if i != first]
     while waiting:
+        if check:
+            check()
         counts = {i: int(np.isfinite(points[tracks.point[tracks.image == i], 0]).sum()) for i in waiting}
         image = max(waiting, key=lambda i: counts[i])
         waiting.remove(image)
@@ -135,6 +175,8 @@ def _grow(
             cameras[image] = pose
             points = _triangulate(cameras, tracks, unit)
             cameras, points = bundle_adjust(cameras, points, tracks, priors)
+    if check:
+        check()
     points = _triangulate(cameras, tracks, unit)
     cameras, points = bundle_adjust(cameras, points, tracks, priors)
     points = _triangulate(cameras, tracks, unit)

@@ -1,77 +1,131 @@
-"""Seamless blending of chosen layers with the known pixels, by a screened Poisson equation (Bhat et al. 2008)."""
+"""Seamless blending of chosen layers with the known pixels, by a screened Poisson equation (Bhat et al. 2008).
+
+The equation is solved for a correction: what must be added to the chosen layers so that their gradients stay, the known
+pixels follow at the hole's border, and the layers' own values come back further away. The correction is smooth except
+beside seams and the border. It is therefore solved at a small size first, and at the full size only near those.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
-
+import cv2
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import coo_array, csr_array
 
-from realfill.io.images import ImageArray, MaskArray
+from realfill.geometry.smooth import continue_into
+from realfill.io.images import MaskArray
 
 _REACH = 0.08  # distance over which a difference at the border fades, as a share of the longer side
-_ITERATIONS = 400
-_TOLERANCE = 1e-5
+_ITERATIONS = 300
+_TOLERANCE = 1e-4  # of the residual's norm
+_COARSEST_PX = 96
+_NEIGHBOURS = ((0, 1), (0, -1), (1, 0), (-1, 0))
 
 
-def blend_layers(images: Sequence[NDArray], labels: NDArray, known: ImageArray, hole: MaskArray) -> ImageArray:
-    """Fill the hole with the layers' gradients, the known pixels at its border, and the layers' values further away.
+def screen_weight(side: int) -> float:
+    """Return the weight of the layers' own values, for a photo with this longer side in pixels."""
+    return 1 / (_REACH * side) ** 2
+
+
+def correct(images: NDArray, labels: NDArray, known: NDArray, hole: MaskArray) -> NDArray:
+    """Solve for the correction of the whole hole, from coarse to fine.
 
     Args:
-        images: of each layer, (H, W, 3) in [0, 255].
-        labels: (H, W): the layer of each pixel.
-        known: (H, W, 3) uint8.
+        images: (L, H, W, 3) float32 in [0, 255], the layers.
+        labels: (H, W): the layer of each pixel of the hole.
+        known: (H, W, 3) in [0, 255].
         hole: (H, W) bool.
 
     Returns:
-        (H, W, 3) uint8, equal to ``known`` outside the hole.
+        (H, W, 3) float32; continued smoothly outside the hole, for enlarging.
     """
     height, width = hole.shape
-    stack = np.stack(images)
-    y, x = np.mgrid[:height, :width]
-    chosen = stack[labels, y, x]
-    left, right, upper, lower = np.s_[:, :-1], np.s_[:, 1:], np.s_[:-1], np.s_[1:]
-
-    def gradient(near: Any, far: Any) -> NDArray:
-        """Average the gradients that the two pixels' own layers have between them."""
-        a, b = labels[near], labels[far]
-        here, there = (y[near], x[near]), (y[far], x[far])
-        return (stack[(a, *there)] - stack[(a, *here)] + stack[(b, *there)] - stack[(b, *here)]) / 2
-
-    across, down = gradient(left, right), gradient(upper, lower)
-    weight_across = (hole[left] | hole[right]).astype(np.float32)
-    weight_down = (hole[upper] | hole[lower]).astype(np.float32)
-    screen = np.float32(1 / (_REACH * max(hole.shape)) ** 2)
-
-    def divergence(right_flow: NDArray, down_flow: NDArray) -> NDArray:
-        result = np.zeros((height, width), np.float32)
-        result[right] += right_flow
-        result[left] -= right_flow
-        result[lower] += down_flow
-        result[upper] -= down_flow
-        return result * hole
-
-    result = known.copy()
-    for channel in range(3):
-        image = np.where(hole, chosen[..., channel], known[..., channel]).astype(np.float32)
-        residual = divergence(
-            (across[..., channel] - image[right] + image[left]) * weight_across,
-            (down[..., channel] - image[lower] + image[upper]) * weight_down,
+    start = None
+    if max(hole.shape) > _COARSEST_PX and min(hole.shape) > 8:
+        size = (width // 2, height // 2)
+        small_hole = cv2.resize(hole.astype(np.uint8) * 255, size, interpolation=cv2.INTER_AREA) > 0
+        coarse = correct(
+            np.stack([cv2.resize(image, size, interpolation=cv2.INTER_AREA) for image in images]),
+            cv2.resize(labels.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST),
+            cv2.resize(known.astype(np.float32), size, interpolation=cv2.INTER_AREA),
+            small_hole,
         )
-        direction, length = residual.copy(), float((residual**2).sum())
-        limit = _TOLERANCE * length
-        for _ in range(_ITERATIONS):
-            if length <= limit:
-                break
-            product = screen * direction * hole + divergence(
-                (direction[right] - direction[left]) * weight_across,
-                (direction[lower] - direction[upper]) * weight_down,
-            )
-            step = np.float32(length / float((direction * product).sum()))
-            image += step * direction
-            residual -= step * product
-            before, length = length, float((residual**2).sum())
-            direction = residual + np.float32(length / before) * direction
-        result[..., channel] = np.where(hole, image.round().clip(0, 255), known[..., channel]).astype(np.uint8)
+        start = np.asarray(cv2.resize(coarse, (width, height), interpolation=cv2.INTER_LINEAR), np.float32)
+    found = solve(images, labels, known, hole, screen=screen_weight(max(hole.shape)), start=start)
+    return continue_into(found, ~hole)
+
+
+def solve(
+    images: NDArray,
+    labels: NDArray,
+    known: NDArray,
+    hole: MaskArray,
+    *,
+    screen: float,
+    start: NDArray | None = None,
+    free: MaskArray | None = None,
+) -> NDArray:
+    """Solve the screened Poisson equation for the correction, by conjugate gradients.
+
+    Between two pixels of the same layer the gradient is the layer's, across a seam the mean of both layers', and
+    between the hole and a known pixel that of the hole's layer.
+
+    Args:
+        images: (L, H, W, 3) float32 in [0, 255], the layers.
+        labels: (H, W): the layer of each pixel of the hole.
+        known: (H, W, 3) in [0, 255]; read outside the hole.
+        hole: (H, W) bool.
+        screen: weight of the layers' own values.
+        start: (H, W, 3) float32, an estimate of the correction.
+        free: (H, W) bool: the pixels of the hole that are solved for; the others keep ``start``. ``None``: all.
+
+    Returns:
+        (H, W, 3) float32, 0 outside the hole.
+    """
+    result = np.zeros((*hole.shape, 3), np.float32) if start is None else np.where(hole[..., None], start, 0)
+    free = hole if free is None else free & hole
+    y, x = np.nonzero(free)
+    if not len(y):
+        return result
+    number = np.full(hole.shape, -1, np.int32)
+    number[y, x] = np.arange(len(y))
+    own, mine = labels[y, x], images[labels[y, x], y, x]
+    right, diagonal = np.zeros((len(y), 3), np.float32), np.full(len(y), screen, np.float32)
+    rows, columns = [], []
+    for dy, dx in _NEIGHBOURS:
+        there = np.flatnonzero((y + dy >= 0) & (y + dy < hole.shape[0]) & (x + dx >= 0) & (x + dx < hole.shape[1]))
+        at = y[there] + dy, x[there] + dx
+        diagonal[there] += 1
+        in_hole, linked, other = hole[at], number[at], labels[at]
+        layer_there = images[own[there], *at]
+        seam = in_hole & (other != own[there])
+        here, beyond = there[seam], (at[0][seam], at[1][seam])
+        jump = layer_there[seam] + mine[here] - images[other[seam], *beyond] - images[other[seam], y[here], x[here]]
+        right[here] -= jump / 2
+        right[there[~in_hole]] += known[at][~in_hole] - layer_there[~in_hole]
+        fixed = in_hole & (linked < 0)
+        right[there[fixed]] += result[at][fixed]
+        rows.append(there[linked >= 0])
+        columns.append(linked[linked >= 0])
+    row, column = np.concatenate(rows), np.concatenate(columns)
+    links = coo_array((-np.ones(len(row), np.float32), (row, column)), shape=(len(y), len(y))).tocsr()
+    result[y, x] = _conjugate_gradients(links, diagonal, right, result[y, x])
     return result
+
+
+def _conjugate_gradients(links: csr_array, diagonal: NDArray, right: NDArray, start: NDArray) -> NDArray:
+    """Solve ``(links + diagonal) x = right`` for several columns at once, (N, C)."""
+    x = start.astype(np.float32)
+    residual = right - (links @ x + diagonal[:, None] * x)
+    direction, length = residual.copy(), (residual.astype(np.float64) ** 2).sum(axis=0)
+    limit = _TOLERANCE**2 * np.maximum((right.astype(np.float64) ** 2).sum(axis=0), 1e-12)
+    for _ in range(_ITERATIONS):
+        if (length <= limit).all():
+            break
+        product = links @ direction + diagonal[:, None] * direction
+        step = (length / np.maximum((direction * product).sum(axis=0), 1e-30)).astype(np.float32)
+        x += step * direction
+        residual -= step * product
+        before, length = length, (residual.astype(np.float64) ** 2).sum(axis=0)
+        direction = residual + (length / np.maximum(before, 1e-30)).astype(np.float32) * direction
+    return x

@@ -6,7 +6,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from realfill.io.images import MaskArray
+from realfill.io.images import ImageArray, MaskArray, fit_within, resize
+from realfill.scene.masks import resize_mask
+
+_HIDDEN_PX = 1024  # longer side at which what hides a part of a photo is computed
 
 
 def continue_into(values: NDArray, hole: MaskArray) -> NDArray:
@@ -33,3 +36,22 @@ def continue_into(values: NDArray, hole: MaskArray) -> NDArray:
         filled = np.where(weight[..., None] > 1e-6, mean, beyond)
     result = np.where(hole[..., None], filled, image)
     return result if values.ndim == 3 else result[..., 0]
+
+
+def hide(image: ImageArray, mask: MaskArray | None) -> ImageArray:
+    """Replace a part of a photo by a smooth continuation of the rest, so that it has no influence and no outline.
+
+    Args:
+        image: (H, W, 3) uint8 or uint16; not read under the mask.
+        mask: (H, W) bool; ``None``: nothing is hidden.
+    """
+    if mask is None:
+        return image
+    image = np.where(mask[..., None], image.dtype.type(0), image)
+    size = fit_within(mask.shape, _HIDDEN_PX)
+    smooth = continue_into(resize(image, size), resize_mask(mask, size))
+    return np.where(
+        mask[..., None],
+        resize(smooth, mask.shape).round().clip(0, np.iinfo(image.dtype).max).astype(image.dtype),
+        image,
+    )

@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from realfill.geometry.matching import Matches, fill_hole_smooth, match_references
+from realfill.geometry.smooth import hide
 from realfill.io.images import ImageArray, MaskArray, resize
-from realfill.scene.masks import Box, resize_mask
+from realfill.scene.masks import Box, dilate, resize_mask
 
 _HOMOGRAPHY_THRESHOLD = 0.01  # largest error of an inlier, of the target's longer side; leaves room for some parallax
 _SIMILARITY_THRESHOLD = 0.02  # largest error of an inlier, of the reference's longer side
@@ -21,6 +22,7 @@ _MIN_HOMOGRAPHY_SHARE = 0.3  # least share for a homography, added to _MIN_INLIE
 _MAX_PLANES = 2  # homographies tried per reference
 _MAX_SCALE = 8.0  # between photos of comparable size
 _COMPARABLE_SIZE = 2.0  # largest ratio between the longer sides of photos of comparable size
+_CUBIC_PX = 2  # reach of cubic interpolation
 _BORDER_PX = 3  # the outermost pixels of photos are often dark or smeared
 _MIN_OVERLAP_PX = 64
 _MIN_CORRELATION = 0.25
@@ -88,6 +90,7 @@ def warp_references(
     references: Iterable[ImageArray],
     *,
     matches: Sequence[Matches] | None = None,
+    reference_masks: Sequence[MaskArray | None] | None = None,
     size: tuple[int, int] | None = None,
     region: Box | None = None,
 ) -> list[Warp]:
@@ -101,6 +104,7 @@ def warp_references(
         mask: (H, W) bool, True = hole.
         references: each (h, w, 3) uint8.
         matches: the result of ``match_references``; ``None``: the references are matched here.
+        reference_masks: for each reference the part that is left out, (h, w) bool, or ``None``.
         size: (height, width) to which the target is resized first; ``None``: its own size.
         region: (top, left, bottom, right) of the resized target, the last two exclusive: the part to warp to. Memory
             depends on the region and not on the target. ``None``: the whole target.
@@ -120,11 +124,13 @@ def warp_references(
     )  # fmt: skip
     if matches is None:
         references = tuple(references)
-        matches = match_references(known, mask, references)
+        matches = match_references(known, mask, references, reference_masks)
     warps: list[Warp] = []
     for index, (reference, pairs) in enumerate(zip(references, matches, strict=True)):
         homographies = _find_homographies(pairs.keypoints0, pairs.keypoints1, mask.shape)
-        candidates = [_warp_to_view(index, reference, homography, view) for homography in homographies]
+        excluded = reference_masks[index] if reference_masks is not None else None
+        shown = hide(reference, excluded)
+        candidates = [_warp_to_view(index, shown, homography, view, excluded) for homography in homographies]
         warps += sorted((w for w in candidates if w is not None), key=lambda w: w.error)[:1]
     return sorted(warps, key=lambda w: w.error)
 
@@ -184,7 +190,13 @@ def _find_homographies(
     return homographies
 
 
-def _warp_to_view(index: int, reference: ImageArray, homography: NDArray[np.float64], view: _View) -> Warp | None:
+def _warp_to_view(
+    index: int,
+    reference: ImageArray,
+    homography: NDArray[np.float64],
+    view: _View,
+    excluded: MaskArray | None = None,
+) -> Warp | None:
     """Warp a reference by a homography from the target, and fit its colours to the known pixels around the hole.
 
     Returns:
@@ -193,7 +205,9 @@ def _warp_to_view(index: int, reference: ImageArray, homography: NDArray[np.floa
     known, mask = view.known, view.mask
     unit_area = float(np.linalg.det(view.to_target))
     least, largest = (unit_area * limit**2 for limit in _scale_limits(reference.shape, view.target_size))
-    image, valid_mask = _warp(reference, homography @ view.to_target, mask.shape, areas=(least, largest))
+    image, valid_mask = _warp(
+        reference, homography @ view.to_target, mask.shape, areas=(least, largest), excluded=excluded
+    )
     overlap = valid_mask & ~mask
     if not (valid_mask & mask).any() or overlap.sum() < _MIN_OVERLAP_PX:
         return None
@@ -211,7 +225,12 @@ def _warp_to_view(index: int, reference: ImageArray, homography: NDArray[np.floa
 
 
 def _warp(
-    reference: ImageArray, matrix: NDArray[np.float64], size: tuple[int, ...], *, areas: tuple[float, float]
+    reference: ImageArray,
+    matrix: NDArray[np.float64],
+    size: tuple[int, ...],
+    *,
+    areas: tuple[float, float],
+    excluded: MaskArray | None = None,
 ) -> tuple[ImageArray, MaskArray]:
     """Warp a reference to a view of the target.
 
@@ -220,10 +239,11 @@ def _warp(
         matrix: (3, 3), from pixels of the view to the reference; w is above 0 on the near side of the horizon.
         size: (height, width) of the view.
         areas: least and largest number of the reference's pixels per pixel of the view.
+        excluded: (h, w) bool, the part of the reference that is left out.
 
     Returns:
         The image, (height, width, 3), and its valid mask, (height, width): pixels that lie inside the reference, are
-        not mirrored, not beyond the horizon, and neither shrunk nor enlarged too much.
+        not left out, not mirrored, not beyond the horizon, and neither shrunk nor enlarged too much.
     """
     height, width = size
     w = matrix[2, 0] * np.arange(width) + (matrix[2, 1] * np.arange(height) + matrix[2, 2])[:, None]
@@ -241,6 +261,8 @@ def _warp(
     )
     inner = np.zeros(small.shape[:2], np.uint8)
     inner[_BORDER_PX:-_BORDER_PX, _BORDER_PX:-_BORDER_PX] = 255
+    if excluded is not None:
+        inner[dilate(resize_mask(excluded, small.shape[:2]), _CUBIC_PX)] = 0
     inside = cv2.warpPerspective(inner, to_small, (width, height), flags=inverse | cv2.INTER_LINEAR) == 255
     return image.astype(np.uint8), usable & inside
 

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from realfill.compute import progress
-from realfill.compute.progress import ProgressBar
+from realfill.compute.progress import Interrupted, ProgressBar, Stages
 
 
 class Clock:
@@ -52,3 +52,23 @@ def test_a_terminal_gets_a_bar_on_one_line(monkeypatch):
 
 def test_a_disabled_bar_writes_nothing(monkeypatch):
     assert written(monkeypatch, steps=30, seconds_per_step=1, stream=Terminal(), disable=True) == ""
+
+
+def test_stages_report_hundredths_that_never_go_back():
+    seen = []
+    stages = Stages("composite", seen.append)
+    stages.enter(40)
+    stages(0.5)
+    stages(0.1)
+    stages.enter(100)
+    stages(1)
+    assert [p.step for p in seen] == [0, 20, 20, 40, 100]
+    assert seen[0].left_s is None and seen[-1].left_s == 0 and {p.num_steps for p in seen} == {100}
+
+
+def test_a_stage_ends_the_job_when_the_callback_says_so():
+    stages = Stages("composite", lambda progress: progress.step < 30)
+    stages.enter(60)
+    with pytest.raises(Interrupted):
+        stages(0.5)
+    Stages("composite", None)(0.5)

@@ -1,10 +1,14 @@
 """Cameras, depth and composite on planted scenes, whose truth is known to the pixel."""
 
+import subprocess
+import sys
+
 import cv2
 import numpy as np
 import pytest
-from planted_3d import plant
-from worlds import make_world
+from planted_3d import Shot, plant, render
+from planted_worlds import rectangle
+from worlds import SHIFTED, TARGET, VIEWS, blob, make_world, view
 
 from realfill.benchmark.metrics import psnr
 from realfill.geometry.cameras import Camera, triangulate
@@ -12,6 +16,7 @@ from realfill.geometry.composite import composite
 from realfill.geometry.correspondences import match_all
 from realfill.geometry.depth import sweep
 from realfill.geometry.fields import grid_of
+from realfill.geometry.matching import SiftMatcher
 from realfill.geometry.reconstruction import reconstruct
 
 TEXTURES = [make_world(seed, (300, 300)) for seed in range(8)]
@@ -110,3 +115,80 @@ def test_references_of_another_scene_are_not_trusted():
     solved = Solved("elsewhere", 1)
     result = composite(solved.known, solved.hole, solved.references, pairs=solved.pairs)
     assert result.confidence[solved.hole].mean() < 0.2
+
+
+def test_masked_parts_of_references_have_no_influence_and_show_nowhere():
+    hole, stranger = blob(), np.zeros(TARGET.shape[:2], bool)
+    stranger[60:110, 90:130] = True
+    known = np.where(hole[..., None], np.uint8(0), TARGET)
+    matcher = SiftMatcher(max_size_px=400, max_ratio=0.8)
+    results = []
+    for colour in (255, 0):
+        references = [np.where(stranger[..., None], np.uint8(colour), view(SHIFTED)), view(VIEWS["turned"])]
+        masks = [stranger, None]
+        pairs = match_all([known, *references], hole, masks, matcher=matcher)
+        results.append(composite(known, hole, references, reference_masks=masks, pairs=pairs))
+    one, other = results
+    assert np.array_equal(one.image, other.image) and np.array_equal(one.confidence, other.confidence)
+    from_masked = [layer.warp for layer in one.layers if layer.warp.reference == 0]
+    assert from_masked, "the rest of the reference is used"
+    for warp in from_masked:
+        at = np.rint(warp.map[warp.valid_mask]).astype(int)
+        assert not stranger[at[:, 1], at[:, 0]].any()
+    assert np.abs(one.image.astype(int) - TARGET)[hole].mean() < 8
+
+
+def test_a_composite_imports_no_torch_and_no_model_library():
+    code = """
+import sys
+import numpy as np
+from realfill.geometry.composite import composite
+rng = np.random.default_rng(0)
+photo = np.kron(rng.integers(0, 256, (16, 24, 3), np.uint8), np.ones((4, 4, 1), np.uint8))
+hole = np.zeros((64, 96), bool)
+hole[24:40, 36:56] = True
+result = composite(photo, hole, [np.roll(photo, 4, axis=1)])
+assert (result.source[hole] == 0).any(), "no pixel comes from the reference"
+print(sorted(sys.modules.keys() & {"torch", "diffusers", "transformers", "kornia", "peft"}))
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.strip() == "[]"
+
+
+def test_depth_around_the_hole_is_checked_without_the_target(boxes):
+    """The target's pixels in the ring change its depth, not the depth that it is judged by."""
+    cameras, points = boxes.reconstruction.cameras, boxes.reconstruction.points
+    near = cv2.dilate(boxes.hole.astype(np.uint8), np.ones((15, 15))) > 0
+    noise = np.random.default_rng(0).integers(0, 256, boxes.known.shape, np.uint8)
+    disturbed = np.where((near & ~boxes.hole)[..., None], noise, boxes.known)
+    one, other = (sweep(cameras, points, known, boxes.hole, boxes.references) for known in (boxes.known, disturbed))
+    ring = cv2.resize((near & ~boxes.hole).astype(np.uint8), one.depth.shape[::-1], interpolation=cv2.INTER_AREA) > 0
+    changed = [
+        np.abs(a[ring] / b[ring] - 1).mean() for a, b in ((one.depth, other.depth), (one.checked, other.checked))
+    ]
+    assert changed[1] < 0.5 * changed[0]
+
+
+def test_what_only_one_reference_shows_takes_its_depth_from_the_things_it_belongs_to():
+    """The outline of a red thing before a blue wall lies in the hole; the reference alone shows where it runs."""
+    size = (150, 200)
+    blue, red = (
+        (make_world(n, (300, 300)) * 0.45 + tint).clip(0, 255).astype(np.uint8)
+        for n, tint in ((0, (0, 60, 130)), (1, (130, 40, 0)))
+    )
+    quads = [rectangle((0, 0, 8), 24, 18, 0, blue), rectangle((0, 1.5, 4), 2.2, 3, 0, red)]
+    cameras = [
+        Camera(size=size, focal=200.0, distortion=0.0, rotation=np.eye(3), translation=np.array(place))
+        for place in ((0, 0, 0.0), (-0.5, 0.05, 0))
+    ]
+    rng = np.random.default_rng(0)
+    (target, truth), (reference, _) = (render(quads, Shot(camera=camera, noise=1.0), rng) for camera in cameras)
+    hole = cv2.ellipse(np.zeros(size, np.uint8), (100, 75), (48, 30), 0, 0, 360, 1, -1) > 0
+    sparse = np.zeros(size, bool)
+    sparse[::5, ::5] = True
+    points = cameras[0].unproject(grid_of(size)[sparse & ~hole], truth[sparse & ~hole])
+    found = sweep(dict(enumerate(cameras)), points, np.where(hole[..., None], np.uint8(0), target), hole, [reference])
+    error = np.abs(cv2.resize(found.depth, size[::-1]) / truth - 1)[hole]
+    assert error.mean() < 0.06
+    assert (error > 0.1).mean() < 0.1

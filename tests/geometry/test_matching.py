@@ -143,3 +143,17 @@ def test_matches_with_a_target_larger_than_sift_works_at_are_in_its_own_pixels()
     assert len(matches) > 30
     assert matches.keypoints1[:, 0].max() > 2000
     assert np.median(np.abs((matches.keypoints1 + 0.5) / 4 - 0.5 - matches.keypoints0)) < 0.3
+
+
+def test_no_match_lies_in_the_masked_part_of_a_reference_and_what_it_shows_has_no_influence():
+    target, hole = make_photo(200, 240), np.zeros((200, 240), bool)
+    hole[60:120, 80:160] = True
+    excluded = np.zeros((200, 240), bool)
+    excluded[:, 120:] = True
+    noise = np.random.default_rng(0).integers(0, 256, target.shape, np.uint8)
+    (one,), (other,) = (
+        match_references(target, hole, [np.where(excluded[..., None], content, target)], [excluded])
+        for content in (target, noise)
+    )
+    assert len(one) > 30 and one.keypoints0[:, 0].max() < 120
+    assert np.array_equal(one.keypoints0, other.keypoints0) and np.array_equal(one.confidence, other.confidence)

@@ -197,3 +197,22 @@ def test_a_region_of_a_smaller_target_is_warped_like_the_whole_target():
         other = other[region[0] : region[2], region[1] : region[3]]
         assert part.image.shape == (40, 55, 3) and part.valid_mask.mean() > 0.9
         assert np.abs(part.image - other)[part.valid_mask].mean() < 4
+
+
+def test_the_masked_part_of_a_reference_is_not_valid_and_has_no_influence():
+    photo, hole = view(SHIFTED), blob()
+    excluded = np.zeros(SIZE, bool)
+    excluded[60:110, 90:130] = True
+    noise = np.random.default_rng(0).integers(0, 256, photo.shape, np.uint8)
+    whole = warp_references(TARGET, hole, [photo])[0]
+    one, other = (
+        warp_references(TARGET, hole, [np.where(excluded[..., None], content, photo)], reference_masks=[excluded])[0]
+        for content in (photo, noise)
+    )
+    assert np.array_equal(one.image, other.image) and np.array_equal(one.valid_mask, other.valid_mask)
+    shown = cv2.warpPerspective(excluded.astype(np.uint8), np.linalg.inv(SHIFTED), SIZE[::-1], flags=cv2.INTER_NEAREST)
+    assert shown.any() and not (one.valid_mask & (shown > 0)).any()
+    lost = whole.valid_mask & ~one.valid_mask
+    assert (lost & hole & (cv2.dilate(shown, np.ones((9, 9), np.uint8)) == 0)).sum() == 0, (
+        "only the masked part is left out"
+    )

@@ -1,0 +1,72 @@
+"""Matches between photos of a planar world, whose homographies are known."""
+
+import numpy as np
+import pytest
+from worlds import SIZE, TARGET, VIEWS, blob, view
+
+from realfill.geometry import correspondences
+from realfill.geometry.correspondences import Keypoints, detect, match, match_all, verify
+
+
+def errors_px(matches, matrix):
+    ends = np.c_[matches[:, :2], np.ones(len(matches))] @ np.asarray(matrix, float).T
+    return np.linalg.norm(ends[:, :2] / ends[:, 2:] - matches[:, 2:], axis=1)
+
+
+@pytest.mark.parametrize("name", ["shifted", "turned"])
+def test_matches_follow_the_homography_and_stay_out_of_the_hole(name, monkeypatch):
+    monkeypatch.setattr(correspondences, "_AFFINE_STAGES", ())
+    hole = blob()
+    pairs = match_all([TARGET, view(VIEWS[name])], hole)
+    matches = pairs[0, 1]
+    assert list(pairs) == [(0, 1)] and len(matches) > 60
+    assert np.median(errors_px(matches, VIEWS[name])) < 1
+    x, y = np.rint(matches[:, :2]).astype(int).clip(0, (SIZE[1] - 1, SIZE[0] - 1)).T
+    assert not hole[y, x].any()
+
+
+def test_affine_views_are_taken_where_matches_stay_few(monkeypatch):
+    taken = []
+
+    def spy(image, hole=None, *, affine_px=None):
+        taken.append(affine_px)
+        return detect(image, hole, affine_px=affine_px)
+
+    monkeypatch.setattr(correspondences, "detect", spy)
+    images = [TARGET, view(VIEWS["aslant"])]
+    few = {}
+    for limit in (0, 10_000):
+        taken.clear()
+        monkeypatch.setattr(correspondences, "_AFFINE_STAGES", ((limit, 160),))
+        few[limit] = len(correspondences.match_all(images, blob())[0, 1])
+        assert taken == [None, None, *([160, 160] if limit else [])]
+    assert few[10_000] > 1.2 * few[0]
+
+
+def test_a_match_must_be_mutual_and_distinct():
+    rng = np.random.default_rng(0)
+    descriptors = rng.random((6, 128)).astype(np.float32)
+    descriptors /= np.linalg.norm(descriptors, axis=1, keepdims=True)
+    points = np.arange(12, dtype=np.float32).reshape(6, 2) * 20
+    first = Keypoints(points=points, descriptors=descriptors)
+    twice = Keypoints(
+        points=np.concatenate([points, points[:1] + 1, points[1:2] + 50]),
+        descriptors=np.concatenate([descriptors, descriptors[:2]]),
+    )
+    starts = {tuple(row[:2]) for row in match(first, twice)}
+    assert tuple(points[0]) in starts, "a rival beside the match is the same point"
+    assert tuple(points[1]) not in starts, "a rival elsewhere makes the match doubtful"
+    assert len(starts) == 5
+
+
+def test_false_matches_are_dropped_whatever_the_images_size():
+    rng = np.random.default_rng(0)
+    points = rng.uniform((-1, -1, 3), (1, 1, 6), (200, 3))
+    places = [(points + shift)[:, :2] / (points + shift)[:, 2:] for shift in (np.zeros(3), np.array((0.5, 0.1, 0.2)))]
+    for side in (1000, 8000):
+        matches = (np.concatenate(places, axis=1) + 0.5) * side
+        matches += rng.normal(scale=0.3 * side / 1000, size=matches.shape)
+        matches[:60, 2:] = rng.uniform(0, side, (60, 2))
+        kept = verify(matches.astype(np.float32), (side, side))
+        assert 120 < len(kept) < 155
+    assert len(verify(matches[:11].astype(np.float32), (side, side))) == 0

@@ -1,0 +1,69 @@
+"""Cameras from matches of a planted world, with focal lengths that EXIF states rightly, wrongly or not at all."""
+
+import cv2
+import numpy as np
+import pytest
+
+from realfill.geometry.cameras import Camera
+from realfill.geometry.reconstruction import reconstruct
+
+SIZES = [(300, 400), (330, 440), (300, 400)]
+FOCALS = [480.0, 560.0, 450.0]
+
+
+def plant_pairs(noise=0.3, count=180):
+    """Let three cameras see points of two walls and a floor; return the cameras and their matches."""
+    rng = np.random.default_rng(3)
+    points = np.concatenate(
+        [rng.uniform((-4, -2, z), (4, 2, z + depth), (count // 2, 3)) for z, depth in ((5, 1), (8, 3))]
+    )
+    places, turns = [(0, 0, 0), (0.9, 0.1, 0.3), (-0.8, -0.1, -0.2)], [(0, 0, 0), (0.02, -0.1, 0.02), (0, 0.09, 0)]
+    cameras = []
+    for size, focal, place, turn in zip(SIZES, FOCALS, places, turns, strict=True):
+        rotation = cv2.Rodrigues(np.array(turn, float))[0]
+        cameras.append(
+            Camera(size=size, focal=focal, distortion=0.0, rotation=rotation, translation=-rotation @ np.array(place))
+        )
+    seen = [c.project(points)[0] + rng.normal(scale=noise, size=(len(points), 2)) for c in cameras]
+    inside = np.all(
+        [(xy > 0).all(axis=1) & (xy < s[::-1]).all(axis=1) for xy, s in zip(seen, SIZES, strict=True)], axis=0
+    )
+    assert inside.sum() > 50
+    pairs = {(i, j): np.concatenate([seen[i], seen[j]], axis=1)[inside] for i in range(3) for j in range(i + 1, 3)}
+    return cameras, pairs
+
+
+CAMERAS, PAIRS = plant_pairs()
+
+
+def errors(found):
+    """Return the largest error of a focal length, as a factor, and of a rotation in degrees."""
+    focal = max(max(c.focal / FOCALS[i], FOCALS[i] / c.focal) for i, c in found.cameras.items())
+    turns = [cv2.Rodrigues(c.rotation @ CAMERAS[i].rotation.T)[0] for i, c in found.cameras.items()]
+    return focal, np.rad2deg(max(np.linalg.norm(turn) for turn in turns))
+
+
+@pytest.fixture(scope="module")
+def without():
+    return reconstruct(SIZES, PAIRS)
+
+
+def test_exif_makes_focal_lengths_right(without):
+    found = reconstruct(SIZES, PAIRS, FOCALS)
+    assert set(found.cameras) == {0, 1, 2} and found.error_px < 1
+    focal, turn = errors(found)
+    assert focal < 1.03 and turn < 1.5
+    assert focal < errors(without)[0]
+
+
+def test_wrong_exif_destroys_nothing(without):
+    found = reconstruct(SIZES, PAIRS, [FOCALS[0], 3 * FOCALS[1], FOCALS[2]])
+    assert set(found.cameras) == set(without.cameras) == {0, 1, 2}
+    assert found.error_px < 1.3 * without.error_px
+    assert errors(found)[1] < 4
+
+
+def test_photos_without_exif_beside_others_are_estimated(without):
+    found = reconstruct(SIZES, PAIRS, [FOCALS[0], None, None])
+    assert set(found.cameras) == {0, 1, 2}
+    assert errors(found)[0] < 1.1
