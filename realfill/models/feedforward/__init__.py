@@ -1,0 +1,1 @@
+"""Networks that fill a hole in one pass: the completion network, LaMa, MI-GAN. Sees tensors, never windows."""
