@@ -1,0 +1,74 @@
+"""``realfill batch``: many photos and scenes."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from realfill.app.commands.common import MachineOptions
+from realfill.app.commands.stopping import StopOnInterrupt
+from realfill.config import FitConfig, RankConfig, SampleConfig
+from realfill.config.selection import EraseConfig, SelectionConfig
+from realfill.errors import OutputError, StoppedError
+from realfill.io.formats import FileFormat
+
+# Modules that need torch, OpenCV or matplotlib are imported where they are used, so that --help answers at once.
+# ruff: noqa: PLC0415
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batch:
+    """Erase in many photos, or complete many scenes, and show a table of what is done, failed and left."""
+
+    sources: tuple[Path, ...]
+    """Photos, scene folders (with target/), and folders of them. Photos are erased, scenes are completed."""
+    output: Path
+    """Folder for the results. The same command skips what is done there, and tries again what failed."""
+    processes: int = 1
+    """Number of processes. Each loads its own models."""
+    references: Path | None = None
+    """Folder of other photos of the place. It may be that of the photos."""
+    base: str = "mini"
+    """Base model for scenes: ``mini``, ``sd2``, ``sd15``, a hub id, or a directory in diffusers' layout."""
+    file_format: FileFormat = "png"
+    """Format of erased photos."""
+    quality: int = 95
+    """Quality of JPEGs, from 1 to 100."""
+    overwrite: bool = False
+    """Do everything again."""
+    selection: SelectionConfig = field(default_factory=SelectionConfig)
+    erase: EraseConfig = field(default_factory=EraseConfig)
+    fit: FitConfig = field(default_factory=FitConfig)
+    sample: SampleConfig = field(default_factory=SampleConfig)
+    rank: RankConfig = field(default_factory=RankConfig)
+    machine: MachineOptions = field(default_factory=MachineOptions)
+
+    def __post_init__(self) -> None:
+        if self.processes < 1:
+            raise ValueError(f"processes is {self.processes}; legal: 1 or more")
+
+    def __call__(self) -> None:
+        """Run the command."""
+        from realfill.jobs.batch import run_batch
+        from realfill.jobs.work import PhotoJob, SceneJob
+
+        with StopOnInterrupt() as stopping:
+            report = run_batch(
+                self.sources, self.output,
+                photos=PhotoJob(
+                    selection=self.selection, erase=self.erase, references=self.references, quality=self.quality,
+                    **self.machine.keywords,
+                ),
+                scenes=SceneJob(
+                    fit=dataclasses.replace(self.fit, base=self.base), sample=self.sample, rank=self.rank,
+                    **self.machine.keywords,
+                ),
+                processes=self.processes, file_format=self.file_format, overwrite=self.overwrite,
+                on_step=stopping.on_step, progress=self.machine.progress,
+            )  # fmt: skip
+        self.machine.say(report.table())
+        if report.of("left"):
+            raise StoppedError(f"{len(report.of('left'))} of {len(report.outcomes)} are left")
+        if failed := report.of("failed"):
+            raise OutputError(f"{len(failed)} of {len(report.outcomes)} failed; the same command tries them again")
