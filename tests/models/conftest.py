@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from helpers import ADAPTER_KINDS, TINY_FIT, make_photo
 
-from realfill import FitConfig, Scene, fit
+from realfill import FitConfig, GeometryConfig, Scene, fit
 
 
 @pytest.fixture(scope="session")
@@ -13,8 +13,9 @@ def fitted(tiny_sd):
     mask = np.zeros((64, 80), bool)
     mask[20:40, 30:60] = True
     scene = Scene([make_photo(70, 90, 1)], make_photo(64, 80, 0), mask)
+    off = GeometryConfig(enabled=False)
     return {
-        kind: fit(scene, FitConfig(base=tiny_sd, **TINY_FIT, **changes), progress=False)
+        kind: fit(scene, FitConfig(base=tiny_sd, **TINY_FIT, **changes), geometry=off, progress=False)
         for kind, changes in ADAPTER_KINDS.items()
     }
 

@@ -13,7 +13,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
-from realfill.config import FitSettings, WindowSettings
+from realfill.config import FitSettings, GeometryConfig, GeometrySettings, WindowSettings
 from realfill.errors import AdapterError, OutputError
 from realfill.io.files import partial_folder
 from realfill.io.lock import locked
@@ -21,7 +21,8 @@ from realfill.models.diffusion.hub import ADAPTER_NAME, INDEX_NAME
 
 WEIGHTS_NAME = "pytorch_lora_weights.safetensors"  # the name that diffusers looks for
 MANIFEST_NAME = ADAPTER_NAME
-PARTS = ("unet", "text_encoder")
+PARTS = ("unet", "transformer", "text_encoder")  # in the names of tensors; an adapter has one or two of them
+_GEOMETRY = GeometryConfig().resolve({})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -29,9 +30,10 @@ class Adapter:
     """The result of ``fit``: a LoRA for one scene and one base model (paper, section 3.2).
 
     Attributes:
-        tensors: LoRA matrices, float16, by diffusers' names (``unet.<layer>.lora_A.weight``).
+        tensors: LoRA matrices, float16, by diffusers' names, such as ``unet.<layer>.lora_A.weight``.
         config: settings of the fit.
         window: windows that the adapter was fitted for.
+        geometry: which pixels are taken from the references.
         fingerprint: fingerprint of the base model's weights.
         losses: the loss of each step.
         manifest: versions, duration, and hashes of the known pixels that were used; plain JSON values.
@@ -40,6 +42,7 @@ class Adapter:
     tensors: Mapping[str, torch.Tensor]
     config: FitSettings
     window: WindowSettings
+    geometry: GeometrySettings = _GEOMETRY
     fingerprint: str
     losses: tuple[float, ...] = ()
     manifest: Mapping[str, Any]
@@ -63,6 +66,7 @@ class Adapter:
         values = {
             "config": self.config.to_dict(),
             "window": self.window.to_dict(),
+            "geometry": self.geometry.to_dict(),
             "fingerprint": self.fingerprint,
             "losses": [round(x, 6) for x in self.losses],
             "manifest": dict(self.manifest),
@@ -105,6 +109,7 @@ class Adapter:
                 tensors=load_file(folder / WEIGHTS_NAME),
                 config=FitSettings.from_dict(values["config"]),
                 window=WindowSettings.from_dict(values["window"]),
+                geometry=GeometrySettings.from_dict(values["geometry"]) if "geometry" in values else _GEOMETRY,
                 fingerprint=values["fingerprint"],
                 losses=tuple(values["losses"]),
                 manifest=values["manifest"],
@@ -117,7 +122,7 @@ class Adapter:
         return adapter
 
     def lora_metadata(self, part: str) -> dict[str, Any] | None:
-        """Describe the LoRA of ``unet`` or ``text_encoder`` as peft's config does; ``None`` if it has none."""
+        """Describe the LoRA of one of ``PARTS`` as peft's config does; ``None`` if it has none."""
         names = (n.removeprefix(f"{part}.") for n in self.tensors if n.startswith(f"{part}."))
         layers = sorted({name.rsplit(".lora_", 1)[0] for name in names})
         if not layers:

@@ -6,12 +6,28 @@ A new family implements this protocol. Its input channels, text encoder and valu
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Any, Protocol, Self
 
 import torch
 from torch import nn
 
 from realfill.config import Scheduler
+from realfill.io.images import ImageArray
+from realfill.models.diffusion.hub import Card
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class ReferenceView:
+    """A picture of the scene that a family with ``sees_references`` reads as conditioning.
+
+    Attributes:
+        reference: index of the reference that it comes from.
+        image: (H, W, 3) uint8.
+    """
+
+    reference: int
+    image: ImageArray
 
 
 class DiffusionFamily(Protocol):
@@ -20,6 +36,26 @@ class DiffusionFamily(Protocol):
     Images are (B, 3, H, W), uint8 or float in [0, 1], and latents (B, C, h, w) float32, scaled for the denoiser.
     Each latent covers ``vae_scale_factor`` pixels on each side.
     """
+
+    @property
+    def card(self) -> Card:
+        """Properties and default settings of the base model."""
+        ...
+
+    @property
+    def pipeline(self) -> Any:
+        """The pipeline of diffusers that holds the networks."""
+        ...
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of the weights, independent of the precision of the files."""
+        ...
+
+    @property
+    def traits(self) -> Mapping[str, Any]:
+        """Properties of the base model that the result of a fit depends on; plain JSON values."""
+        ...
 
     @property
     def base(self) -> str:
@@ -47,18 +83,26 @@ class DiffusionFamily(Protocol):
         ...
 
     @property
-    def unet(self) -> Any:
-        """The denoising network."""
-        ...
-
-    @property
-    def text_encoder(self) -> Any:
-        """The text encoder."""
+    def denoiser_name(self) -> str:
+        """Name of the denoising network in ``parts``, which also begins the names of an adapter's tensors."""
         ...
 
     @property
     def parts(self) -> Mapping[str, nn.Module]:
-        """The networks that ``predict`` and ``encode_prompt`` run, by name."""
+        """The networks that a fit can train, by the name that diffusers gives them: denoiser, perhaps text encoder."""
+        ...
+
+    @property
+    def generates_whole(self) -> bool:
+        """Whether the model generates the known pixels anew, because it takes no mask.
+
+        The known latents then follow the image at every noise level, and each sample is registered to the known pixels.
+        """
+        ...
+
+    @property
+    def sees_references(self) -> bool:
+        """Whether the model reads references as conditioning, see ``use_references``."""
         ...
 
     @property
@@ -72,8 +116,36 @@ class DiffusionFamily(Protocol):
         ...
 
     @property
+    def kept_values(self) -> tuple[int, int]:
+        """Values that a training step keeps for each latent and channel: without and with gradient checkpointing."""
+        ...
+
+    @property
     def num_bytes(self) -> int:
-        """Size of all weights in bytes."""
+        """Size in bytes of all weights that stay on the device."""
+        ...
+
+    def to(self, device: torch.device, dtype: torch.dtype) -> Self:
+        """Move to a device and precision, in place."""
+        ...
+
+    def keep_unfitted(self) -> None:
+        """Keep a copy of the networks without an adapter as ``unfitted``; call it before an adapter is attached."""
+        ...
+
+    def use_references(self, views: Sequence[ReferenceView], side_px: int) -> None:
+        """Set the references that ``predict`` sees; ignored by a family without ``sees_references``.
+
+        Call it after ``to``.
+
+        Args:
+            views: pictures of the references.
+            side_px: side of a square with as many pixels as the model sees of each, unless it is smaller.
+        """
+        ...
+
+    def num_latents(self, size: tuple[int, int]) -> int:
+        """Count the latents that the denoiser processes for an image of ``size`` (height, width), with conditioning."""
         ...
 
     def latent_shape(self, size: tuple[int, int]) -> tuple[int, int, int]:
@@ -120,7 +192,12 @@ class DiffusionFamily(Protocol):
         ...
 
     def predict(
-        self, noisy: torch.Tensor, timesteps: torch.Tensor, mask_latents: torch.Tensor, embeddings: torch.Tensor
+        self,
+        noisy: torch.Tensor,
+        timesteps: torch.Tensor,
+        mask_latents: torch.Tensor,
+        embeddings: torch.Tensor,
+        own_references: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Run the denoiser.
 
@@ -129,19 +206,28 @@ class DiffusionFamily(Protocol):
             timesteps: (B,).
             mask_latents: (B, M, h, w) from ``prepare_mask_latents``.
             embeddings: (B, L, D) from ``encode_prompt``.
+            own_references: (B,) int: index of the reference that each row shows, which is hidden from it, or -1.
+                ``None``: every row sees all references.
 
         Returns:
             (B, C, h, w) float32: noise, velocity or clean latents, as the base model was trained.
         """
         ...
 
-    def make_scheduler(self, name: Scheduler, num_inference_steps: int, *, strength: float = 1.0) -> Any:
+    def make_scheduler(
+        self, name: Scheduler, num_inference_steps: int, *, strength: float = 1.0, num_latents: int | None = None
+    ) -> Any:
         """Build a sampler of diffusers for the model's noise schedule and set its timesteps, on the CPU.
 
         Args:
             name: name of the sampler.
             num_inference_steps: number of steps to take. These are the sampler's last timesteps.
             strength: share of the noise schedule that these steps cover, in (0, 1]; 1 starts from pure noise.
+            num_latents: latents of the image that is denoised at a time, which the schedule of some families depends
+                on. ``None``: those of a square of the base model's resolution.
+
+        Raises:
+            ValueError: the family does not have this sampler.
         """
         ...
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,15 @@ from realfill.models.mini.autoencoder import PatchAutoencoder
 from realfill.models.quiet import quiet
 
 with quiet():  # the first import of a pipeline logs that torchvision is missing, which nothing here needs
-    from diffusers import StableDiffusionInpaintPipeline
+    from diffusers import DiffusionPipeline, StableDiffusionInpaintPipeline
+
+__all__ = [
+    "DiffusionPipeline",
+    "StableDiffusionInpaintPipeline",
+    "compute_fingerprint",
+    "load_pipeline",
+    "save_pipeline",
+]
 
 _SCHEDULE_KEYS = ("prediction_type", "beta_schedule", "beta_start", "beta_end", "rescale_betas_zero_snr")
 
@@ -36,15 +45,20 @@ def load_pipeline(directory: Path) -> StableDiffusionInpaintPipeline:
 
 
 def compute_fingerprint(pipeline: StableDiffusionInpaintPipeline) -> str:
-    """Hash the noise schedule and each tensor's name, shape and some values, rounded to half precision."""
+    """Hash the noise schedule and the networks of a pipeline, see ``hash_networks``."""
     schedule = {k: pipeline.scheduler.config.get(k) for k in _SCHEDULE_KEYS}
-    digest = hashlib.sha256(json.dumps(schedule, sort_keys=True, default=str).encode())
-    for model in (pipeline.unet, pipeline.text_encoder, pipeline.vae):
-        for name, tensor in sorted(model.state_dict().items()):
-            values = tensor.detach().flatten()
-            values = values[:: max(1, len(values) // 64)].to("cpu", torch.float16)
+    return hash_networks(schedule, (pipeline.unet, pipeline.text_encoder, pipeline.vae))
+
+
+def hash_networks(values: Mapping[str, Any], networks: Iterable[Any]) -> str:
+    """Hash some values, and each tensor's name, shape and some of its values, rounded to half precision."""
+    digest = hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode())
+    for network in networks:
+        for name, tensor in sorted(network.state_dict().items()):
+            numbers = tensor.detach().flatten()
+            numbers = numbers[:: max(1, len(numbers) // 64)].to("cpu", torch.float16)
             digest.update(f"{name} {tuple(tensor.shape)}".encode())
-            digest.update(values.numpy().tobytes())
+            digest.update(numbers.numpy().tobytes())
     return digest.hexdigest()[:32]
 
 

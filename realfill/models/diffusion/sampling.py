@@ -6,6 +6,7 @@ from an image, part of the way down the noise schedule, in overlapping tiles who
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from realfill.io.images import to_shares
 from realfill.models.diffusion.family import DiffusionFamily
 from realfill.models.diffusion.schedules import add_noise
 from realfill.models.diffusion.tiles import Tiles
+from realfill.scene.masks import fill_smooth
 
 
 @torch.no_grad()
@@ -55,6 +57,9 @@ def sample(
         batch_size: largest number of windows or tiles in a batch. ``None``: all.
         on_step: called after each denoising step. If it returns ``False``, sampling stops before the next step.
 
+    A family that ``generates_whole`` starts from noise too, but its known latents follow the image at every noise level
+    except the last, whose result shows where the model itself places the known pixels.
+
     Returns:
         (N, 3, H, W) in [0, 1], float32, on the device of the base model. Outside the hole it shows the model's
         reconstruction of the image, or the image itself where no tile lies.
@@ -64,10 +69,12 @@ def sample(
     """
     num_steps, guidance_scale, strength = settings.stage(stage)
     strength = 1.0 if start is None else strength
-    scheduler = inpainter.make_scheduler(settings.scheduler, num_steps, strength=strength)
-    timesteps = scheduler.timesteps[-num_steps:]
     shape = inpainter.latent_shape((image.shape[-2], image.shape[-1]))
     tiles = Tiles.cover(shape[1:], max(shape[1:]), 0) if start is None else lay_tiles(inpainter, hole, settings)
+    scheduler = inpainter.make_scheduler(
+        settings.scheduler, num_steps, strength=strength, num_latents=math.prod(tiles.size)
+    )
+    timesteps = scheduler.timesteps[-num_steps:]
     pixels = tiles.times(inpainter.vae_scale_factor)
     denoiser = _Denoiser(
         tiles=tiles,
@@ -82,12 +89,13 @@ def sample(
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
     noise = torch.cat([torch.randn((1, *shape), generator=g) for g in generators]).to(inpainter.device)
     stochastic = {"generator": generators} if settings.scheduler == "ddpm" else {}
-    if start is None:
-        known = origin = None
-        latents = noise * scheduler.init_noise_sigma
-    else:
+    known = origin = None
+    if start is not None or inpainter.generates_whole:
         known = inpainter.known_latents(~hole.to(inpainter.device))
-        origin = tiles.merge(inpainter.encode(piece)[0] for piece in pixels.cut(start))
+        pieces = pixels.cut(fill_smooth(to_shares(image), hole) if start is None else start)
+        origin = tiles.merge(inpainter.encode(piece)[0] for piece in pieces)
+    latents = noise * scheduler.init_noise_sigma
+    if start is not None and origin is not None:
         latents = add_noise(scheduler, origin, noise, timesteps[0])
     on_device = send(timesteps, inpainter.device)
     started = time.monotonic()
@@ -95,7 +103,8 @@ def sample(
         model_pred = denoiser(scheduler.scale_model_input(latents, timestep), on_device[step])
         latents = scheduler.step(model_pred, timestep, latents, **stochastic).prev_sample
         next_timestep = timesteps[step + 1] if step + 1 < len(timesteps) else None
-        if known is not None and origin is not None:
+        is_own = start is None and next_timestep is None  # the last result shows where the model places things
+        if known is not None and origin is not None and not is_own:
             latents = torch.where(known, add_noise(scheduler, origin, noise, next_timestep), latents)
         done = Progress(phase="sample", step=step + 1, num_steps=num_steps, time_s=time.monotonic() - started)
         if on_step is not None and on_step(done) is False and next_timestep is not None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ from realfill.config import Scheduler
 from realfill.errors import BaseModelError
 from realfill.io.images import to_shares
 from realfill.models.diffusion.decoding import decode_in_pieces
+from realfill.models.diffusion.family import ReferenceView
 from realfill.models.diffusion.files import (
     StableDiffusionInpaintPipeline,
     compute_fingerprint,
@@ -29,6 +31,7 @@ from realfill.models.diffusion.files import (
     save_pipeline,
 )
 from realfill.models.diffusion.hub import BASES, Card, locate
+from realfill.models.diffusion.layers import all_known, find_layers
 from realfill.models.diffusion.schedules import diffuse, make_scheduler, training_schedule
 from realfill.models.quiet import quiet
 from realfill.scene.masks import fill_smooth
@@ -142,9 +145,27 @@ class StableDiffusionInpainter:
         return self.pipeline.text_encoder
 
     @property
+    def denoiser_name(self) -> str:
+        """Name of the denoising network in ``parts``."""
+        return "unet"
+
+    @property
     def parts(self) -> dict[str, nn.Module]:
-        """The networks that ``predict`` and ``encode_prompt`` run, by name."""
+        """The networks that a fit can train, by name."""
         return {"unet": self.unet, "text_encoder": self.text_encoder}
+
+    @property
+    def generates_whole(self) -> bool:
+        """Whether the model generates the known pixels anew: no, it takes a mask."""
+        return False
+
+    @property
+    def sees_references(self) -> bool:
+        """Whether the model reads references as conditioning: no."""
+        return False
+
+    def use_references(self, views: Sequence[ReferenceView], side_px: int) -> None:
+        """Ignore the references, which this family cannot read."""
 
     @property
     def vae_scale_factor(self) -> int:
@@ -175,6 +196,19 @@ class StableDiffusionInpainter:
         return self.unet.config.block_out_channels[0]
 
     @property
+    def kept_values(self) -> tuple[int, int]:
+        """Values that a training step keeps for each latent and channel: without and with gradient checkpointing.
+
+        Estimates, not measured on a GPU. The layers of Stable Diffusion 2 hold 420 values or, with checkpointing, 50
+        and those of the block that is being recomputed.
+        """
+        return 440, 85
+
+    def num_latents(self, size: tuple[int, int]) -> int:
+        """Count the latents of an image of ``size`` (height, width)."""
+        return math.prod(self.latent_shape(size)[1:])
+
+    @property
     def num_bytes(self) -> int:
         """Size of all weights in bytes."""
         parts = (self.unet, self.pipeline.vae, self.text_encoder)
@@ -201,15 +235,7 @@ class StableDiffusionInpainter:
         Raises:
             ValueError: no layer matches one of the targets.
         """
-        layers = {name: layer for name, layer in self.unet.named_modules() if isinstance(layer, nn.Linear | nn.Conv2d)}
-        ends = tuple(f".{t}" for t in targets)
-        for target, end in zip(targets, ends, strict=True):
-            if target != "*" and not any(f".{name}".endswith(end) for name in layers):
-                raise ValueError(
-                    f"lora_targets has {target!r}, but no layer name of {self.base!r} ends in it; legal: '*' or ends "
-                    "of layer names, such as 'to_q'"
-                )
-        return layers if "*" in targets else {n: layer for n, layer in layers.items() if f".{n}".endswith(ends)}
+        return find_layers(self.unet, targets, self.base)
 
     def encode(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Encode images; return the mean and the standard deviation of the VAE's posterior, scaled for the U-Net."""
@@ -234,8 +260,7 @@ class StableDiffusionInpainter:
 
     def known_latents(self, known: torch.Tensor) -> torch.Tensor:
         """Reduce a mask of known pixels to latents; a latent is known if all of its pixels are."""
-        rows = known.unflatten(-1, (-1, self.vae_scale_factor)).all(dim=-1)
-        return rows.unflatten(-2, (-1, self.vae_scale_factor)).all(dim=-2)
+        return all_known(known, self.vae_scale_factor)
 
     def encode_prompt(self, prompts: Sequence[str]) -> torch.Tensor:
         """Encode prompts to embeddings (B, L, D); long prompts are truncated."""
@@ -257,14 +282,23 @@ class StableDiffusionInpainter:
         return diffuse(self.pipeline.scheduler, latents, noise, quantiles)
 
     def predict(
-        self, noisy: torch.Tensor, timesteps: torch.Tensor, mask_latents: torch.Tensor, embeddings: torch.Tensor
+        self,
+        noisy: torch.Tensor,
+        timesteps: torch.Tensor,
+        mask_latents: torch.Tensor,
+        embeddings: torch.Tensor,
+        own_references: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Run the U-Net on noisy latents, mask and masked-image latents; return its output in float32."""
+        del own_references
         inputs = torch.cat([noisy, mask_latents], dim=1).to(self.dtype)
         return self.unet(inputs, timesteps, encoder_hidden_states=embeddings.to(self.dtype)).sample.float()
 
-    def make_scheduler(self, name: Scheduler, num_inference_steps: int, *, strength: float = 1.0) -> Any:
+    def make_scheduler(
+        self, name: Scheduler, num_inference_steps: int, *, strength: float = 1.0, num_latents: int | None = None
+    ) -> Any:
         """Build a sampler for the base model's noise schedule and set its timesteps, on the CPU."""
+        del num_latents
         return make_scheduler(self.pipeline.scheduler, name, num_inference_steps, strength=strength)
 
     def _mask_channel(self, hole: torch.Tensor) -> torch.Tensor:
