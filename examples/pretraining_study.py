@@ -25,7 +25,7 @@ from holdout import HOLDOUT, load_held_out
 from realfill import FitConfig, complete, fit
 from realfill.benchmark.cases import Case
 from realfill.benchmark.metrics import detail, gmsd, psnr, ssim
-from realfill.config import FitSettings
+from realfill.config import FitSettings, GeometryConfig
 from realfill.models.diffusion.hub import MINI_DIRECTORY, Card
 from realfill.models.diffusion.stable_diffusion import StableDiffusionInpainter
 from realfill.models.mini.building import build_pipeline, principal_components
@@ -205,7 +205,9 @@ def evaluated(case: Case, base: Path, folder: Path, options: argparse.Namespace)
     """Fit and complete a scene, and return the mean metrics of the samples."""
     path = folder / f"{case.name}-{options.fit_steps}.json"
     if not path.exists():
-        adapter = fit(case.scene, FitConfig(base=str(base), num_steps=options.fit_steps))
+        adapter = fit(
+            case.scene, FitConfig(base=str(base), num_steps=options.fit_steps), geometry=GeometryConfig(enabled=False)
+        )
         window = choose_window(case.scene.mask, resolution=128, multiple=16, context=1.7)
         inside, truth = ~window.crop_mask(~case.scene.mask), window.crop(case.truth)
         images = [completion.image for completion in complete(case.scene, adapter)]

@@ -4,26 +4,37 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from realfill.config import FitConfig, RankConfig, SampleConfig, WindowConfig
+    from realfill.config import FitConfig, GeometryConfig, RankConfig, SampleConfig, WindowConfig
+    from realfill.erasing import erase, erase_selected
+    from realfill.jobs.batch import run_batch
     from realfill.models.diffusion.adapter import Adapter
-    from realfill.pipeline import complete, fit, variants
+    from realfill.pipeline import complete, examine, fill, fit, variants
     from realfill.ranking.rank import rank
     from realfill.results.completions import Completion, Completions
+    from realfill.results.evidence import Evidence
     from realfill.scene.scene import Scene
+    from realfill.segmentation.detection import find_instances
+    from realfill.segmentation.selection import mask_from
 
 __version__ = "0.1.0"
 __all__ = [
-    "Adapter", "Completion", "Completions", "FitConfig", "RankConfig", "SampleConfig", "Scene", "WindowConfig",
-    "complete", "fit", "rank", "variants",
+    "Adapter", "Completion", "Completions", "Evidence", "FitConfig", "GeometryConfig", "RankConfig", "SampleConfig",
+    "Scene", "WindowConfig", "complete", "erase", "erase_selected", "examine", "fill", "find_instances", "fit",
+    "mask_from", "rank", "run_batch", "variants",
 ]  # fmt: skip
 
 _MODULES = {
-    "realfill.config": ("FitConfig", "RankConfig", "SampleConfig", "WindowConfig"),
+    "realfill.config": ("FitConfig", "GeometryConfig", "RankConfig", "SampleConfig", "WindowConfig"),
+    "realfill.erasing": ("erase", "erase_selected"),
+    "realfill.jobs.batch": ("run_batch",),
     "realfill.models.diffusion.adapter": ("Adapter",),
-    "realfill.pipeline": ("complete", "fit", "variants"),
+    "realfill.pipeline": ("complete", "examine", "fill", "fit", "variants"),
     "realfill.ranking.rank": ("rank",),
     "realfill.results.completions": ("Completion", "Completions"),
+    "realfill.results.evidence": ("Evidence",),
     "realfill.scene.scene": ("Scene",),
+    "realfill.segmentation.detection": ("find_instances",),
+    "realfill.segmentation.selection": ("mask_from",),
 }
 
 

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from helpers import TINY_FIT, build_tiny_sd, make_photo
+from helpers import TINY_FIT, build_tiny_klein, build_tiny_sd, make_photo
 
 from realfill import FitConfig, Scene
 
@@ -32,6 +32,18 @@ def tiny_v(tmp_path_factory) -> str:
     )  # fmt: skip
 
 
+@pytest.fixture(scope="session")
+def tiny_klein(tmp_path_factory) -> str:
+    """Path of a base model like FLUX.2 klein Base."""
+    return str(build_tiny_klein(tmp_path_factory.mktemp("tiny-klein-base")))
+
+
+@pytest.fixture(scope="session")
+def tiny_distilled(tmp_path_factory) -> str:
+    """Path of a base model like the distilled FLUX.2 klein: other weights of the same shape."""
+    return str(build_tiny_klein(tmp_path_factory.mktemp("tiny-klein"), is_distilled=True, seed=1))
+
+
 @pytest.fixture
 def tiny_fit(tiny_sd) -> FitConfig:
     """Three steps on the tiny base model."""
@@ -43,3 +55,15 @@ def scene() -> Scene:
     """Two references and a target of 64 x 80 with an elliptic hole."""
     mask = cv2.ellipse(np.zeros((64, 80), np.uint8), (40, 30), (16, 12), 0, 0, 360, 1, -1) > 0
     return Scene([make_photo(70, 90, 1), make_photo(64, 64, 2)], make_photo(64, 80, 0), mask)
+
+
+@pytest.fixture(autouse=True)
+def without_composites(request, monkeypatch):
+    """Leave the composite out of ``fit`` and ``complete``, since it takes seconds, unless a test asks for it."""
+    if "with_composites" not in request.fixturenames:
+        monkeypatch.setattr("realfill.pipeline._composite", lambda *_, **__: None)
+
+
+@pytest.fixture
+def with_composites() -> None:
+    """Compute composites in this test."""

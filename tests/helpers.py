@@ -9,7 +9,9 @@ from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from realfill.io.writing import write_png
+from realfill.models.diffusion import klein_cards
 from realfill.models.diffusion.files import StableDiffusionInpaintPipeline
+from realfill.models.diffusion.hub import Card
 from realfill.models.diffusion.lora import attach
 from realfill.models.diffusion.stable_diffusion import StableDiffusionInpainter
 from realfill.models.mini.building import spelling_tokenizer
@@ -57,6 +59,55 @@ def build_tiny_sd(directory, *, prediction_type="epsilon", latent_channels=4, ze
             vae=vae, text_encoder=text_encoder, tokenizer=tokenizer, unet=unet, scheduler=scheduler,
             safety_checker=None, feature_extractor=None, requires_safety_checker=False,
         ).save_pretrained(directory)  # fmt: skip
+    return directory
+
+
+QWEN_TEMPLATE = (
+    "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}{{ '> ' * add_generation_prompt }}"
+)
+
+
+def build_tiny_klein(directory, *, is_distilled=False, seed=0):
+    """Write a base model of FLUX.2 klein's classes for images of 32 x 32 pixels, with tokens of 4 x 4 pixels."""
+    from diffusers import (
+        AutoencoderKLFlux2,
+        FlowMatchEulerDiscreteScheduler,
+        Flux2KleinPipeline,
+        Flux2Transformer2DModel,
+    )
+    from transformers import Qwen2Tokenizer, Qwen3Config, Qwen3ForCausalLM
+
+    visible = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+    alphabet = [chr(b) for b in visible] + [chr(256 + i) for i in range(256 - len(visible))]
+    vocabulary = {token: i for i, token in enumerate([*alphabet, "<|endoftext|>"])}
+    with torch.random.fork_rng(devices=[]), quiet():
+        torch.manual_seed(0)
+        tokenizer = Qwen2Tokenizer(vocab=vocabulary, merges=[], chat_template=QWEN_TEMPLATE)
+        text_encoder = Qwen3ForCausalLM(
+            Qwen3Config(
+                vocab_size=len(tokenizer), hidden_size=8, intermediate_size=16, num_hidden_layers=28,
+                num_attention_heads=1, num_key_value_heads=1, head_dim=8,
+            )
+        )  # fmt: skip
+        vae = AutoencoderKLFlux2(
+            down_block_types=("DownEncoderBlock2D",) * 2, up_block_types=("UpDecoderBlock2D",) * 2,
+            block_out_channels=(16, 32), layers_per_block=1, latent_channels=4, norm_num_groups=8, sample_size=32,
+        )  # fmt: skip
+        vae.bn.running_mean.copy_(torch.randn(16) / 10)
+        vae.bn.running_var.copy_(torch.rand(16) / 2 + 0.1)
+        torch.manual_seed(seed)
+        transformer = Flux2Transformer2DModel(
+            in_channels=16, num_layers=2, num_single_layers=2, attention_head_dim=16, num_attention_heads=2,
+            joint_attention_dim=24, timestep_guidance_channels=16, axes_dims_rope=(4, 4, 4, 4), guidance_embeds=False,
+        )  # fmt: skip
+        Flux2KleinPipeline(
+            scheduler=FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True), vae=vae, text_encoder=text_encoder,
+            tokenizer=tokenizer, transformer=transformer, is_distilled=is_distilled,
+        ).save_pretrained(directory)  # fmt: skip
+    sample = {"scheduler": "euler", "num_inference_steps": 2, "guidance_scale": 1.0, "num_samples": 1, "prompt": "fill"}
+    recipe = {**klein_cards.BASE["fit"], "lora_rank": 2, "num_steps": 3, "batch_size": 2}
+    recipe |= {"num_warmup_steps": 0, "hole_margin_px": 4}
+    Card(resolution=32, fit=recipe, sample=sample, rank={"score_by": "warped_references"}).save(directory)
     return directory
 
 

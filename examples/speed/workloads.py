@@ -19,7 +19,7 @@ from untrained import random_loftr
 
 from realfill.compute.devices import DTYPES, resolve_dtype, resolve_precision
 from realfill.compute.progress import Progress
-from realfill.config import FitConfig, FitSettings, RankConfig, SampleConfig, SampleSettings
+from realfill.config import FitConfig, FitSettings, GeometryConfig, RankConfig, SampleConfig, SampleSettings
 from realfill.geometry.matching import Matcher
 from realfill.io.images import ImageArray, to_tensor
 from realfill.models.diffusion.lora import trainable_lora, trainable_weights
@@ -99,7 +99,7 @@ def run_fit(setup: SpeedSetup, scene: Scene, num_steps: int) -> Timing:
             marks.append(time.perf_counter())
 
     config = dataclasses.replace(setup.fit, num_steps=num_steps + 1, time_budget_s=None)
-    fit(scene, config, device=setup.device, on_step=mark, progress=False)
+    fit(scene, config, geometry=GeometryConfig(enabled=False), device=setup.device, on_step=mark, progress=False)
     return Timing(seconds=marks[-1] - marks[1], set_up_s=marks[1] - marks[0])
 
 

@@ -1,4 +1,4 @@
-"""The command line: ``realfill run|fit|complete|rank|demo|bench|models|doctor|pretrain``."""
+"""The command line: ``realfill COMMAND``."""
 
 from __future__ import annotations
 
@@ -25,11 +25,16 @@ _COMMANDS = {
     "fit": "Fit a base model to a scene and save the adapter.",
     "complete": "Complete a scene with an adapter, or with a bare base model.",
     "rank": "Rank completions that were written earlier.",
+    "erase": "Remove people or things from a photo.",
+    "instances": "List the objects and people in a photo, numbered.",
+    "mask": "Write a mask of what is to be removed from a photo.",
+    "batch": "Erase in many photos, or complete many scenes.",
     "demo": "Run the whole job on a real photo; a few minutes, no network, no GPU.",
     "bench": "Measure methods on scenes with ground truth.",
     "models": "List the base models.",
     "doctor": "Describe this machine for a bug report, and run a self-test.",
     "pretrain": "Pre-train a small base model on a folder of photos.",
+    "train-completion": "Train a completion network on a folder of photos.",
 }
 _SHELLS = ("bash", "zsh", "fish", "tcsh")
 _ABOUT = f"""Fill a hole in a photo with what other photos of the moment show there.
@@ -86,7 +91,7 @@ def _run(command: Callable[[], None]) -> int:
     except UsageError as error:
         return _fail(error, 2)
     except (KeyboardInterrupt, StoppedError) as error:
-        kept = f"; {error}" if isinstance(error, KeyboardInterrupt) and error.args else ""
+        kept = f"; {error}" if error.args else ""
         print(f"stopped{kept}; the same command resumes an unfinished job", file=sys.stderr)
         return 130
     except Exception as error:  # noqa: BLE001 - users get one line instead of a traceback
@@ -113,7 +118,8 @@ def _show_warning(message: Warning | str, *_: object) -> None:
 
 def _load(name: str) -> type:
     """Import the class of a command."""
-    return getattr(import_module(f"realfill.app.commands.{name}"), name.capitalize())
+    module = import_module(f"realfill.app.commands.{name.replace('-', '_')}")
+    return getattr(module, "".join(word.capitalize() for word in name.split("-")))
 
 
 def _command_name(words: Sequence[str]) -> str:

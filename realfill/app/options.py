@@ -18,22 +18,30 @@ import tyro
 from tyro.constructors import ConstructorRegistry, StructConstructorSpec, StructFieldSpec, StructTypeInfo
 
 DAILY = frozenset({
-    "--adapter", "--base", "--dilation-px", "--extend", "--format", "--layers", "--matcher", "--methods", "--metrics",
-    "--minutes", "--num-inference-steps", "--num-samples", "--num-steps", "--outpaint", "--outpaint-aspect",
-    "--overwrite", "--preset", "--quiet", "--recipes", "--redo", "--redo-mask", "--scheduler", "--score-by",
+    "--adapter", "--base", "--box", "--click", "--detector", "--dilation-px", "--drop", "--engine", "--extend",
+    "--format", "--keep", "--keep-at", "--keep-largest", "--layers", "--mask", "--matcher", "--methods",
+    "--metrics", "--minutes", "--no-fit", "--num-inference-steps", "--num-samples", "--num-steps", "--outpaint",
+    "--outpaint-aspect", "--overwrite", "--preset", "--preview", "--processes", "--quiet", "--recipes",
+    "--redo", "--redo-mask", "--references", "--scheduler", "--score-by", "--strip-location",
 })  # fmt: skip
 """The options that ``--help`` shows beside the required ones. ``--help-all`` shows every option."""
 
 _NAMES = {
-    **{("SampleConfig", name): f"sample-{name}" for name in ("preset", "seed", "batch_size", "prompt")},
+    **{
+        ("SampleConfig", name): f"sample-{name}"
+        for name in ("preset", "seed", "batch_size", "prompt", "base", "quantization")
+    },
+    ("GeometryConfig", "enabled"): "geometry",
     ("OutputOptions", "file_format"): "format",
+    **{(command, "file"): "output" for command in ("Instances", "Mask", "Erase")},
+    ("Batch", "file_format"): "format",
 }
 """Options whose name differs from that of their field."""
 
-_POSITIONAL = ("scene", "scenes", "completions", "photos")
+_POSITIONAL = ("scene", "scenes", "completions", "photo", "photos", "sources")
 """Fields that are arguments without a name."""
 
-_METAVARS = {"output": "DIR", **{name: name.upper() for name in _POSITIONAL}}
+_METAVARS = {"output": "DIR", "file": "FILE", "references": "DIR", **{name: name.upper() for name in _POSITIONAL}}
 """Placeholders for the values of some fields in the help; for other fields, the type is the placeholder."""
 
 _LEFT_OUT = {("FitConfig", "base")}  # each command has an option of its own for it
@@ -117,7 +125,7 @@ def _field(cls: type, field: dataclasses.Field, hint: Any, default: Any, detail:
         markers.append(tyro.conf.Suppress)
     argument = tyro.conf.arg(
         name=names[field.name].removeprefix("--"),
-        aliases=("-o",) if field.name == "output" else None,
+        aliases=("-o",) if names[field.name] == "--output" else None,
         metavar=None if isinstance(default, bool) else _METAVARS.get(field.name, _metavar(hint)),  # a flag has none
         prefix_name=False,
         help_behavior_hint="" if detail == "none" else _plain(_hint(field, default, meaning), names),

@@ -10,16 +10,22 @@ from realfill.config.base import Config
 
 MethodName = Literal[
     "realfill",
+    "realfill_plain",
     "base",
+    "base_plain",
     "prompt",
     "smooth",
     "telea",
     "shiftmap",
+    "completion",
+    "lama",
+    "migan",
     "stitching",
     "composite",
     "paint_by_example",
     "dreambooth",
     "klein",
+    "klein_fit",
 ]
 MetricName = Literal[
     "psnr", "ssim", "gmsd", "detail", "native_detail", "seam", "delta_e", "lpips", "dreamsim", "dino", "clip"
@@ -32,9 +38,11 @@ class BenchConfig(Config):
 
     methods: tuple[MethodName, ...] = ("realfill", "base", "telea", "shiftmap", "stitching")
     """Methods to run. ``realfill``, or else the first one, is compared with each of the others, scene by scene.
-    ``base`` is the base model without a fit, ``prompt`` the same with the case's prompt. ``smooth``, ``telea``,
-    ``shiftmap``, ``stitching`` and ``composite`` need no weights; ``paint_by_example``, ``dreambooth`` and ``klein``
-    need their own."""
+    ``base`` is the base model without a fit; both start from the composite, and ``realfill_plain`` and ``base_plain``
+    fill the whole hole by the model. ``prompt`` is ``base_plain`` with the case's prompt. ``smooth``, ``telea``,
+    ``shiftmap``, ``stitching`` and ``composite`` need no weights; ``completion``, ``lama``, ``migan``,
+    ``paint_by_example``, ``dreambooth``, ``klein`` and ``klein_fit`` need their own. ``klein`` is the model alone, with
+    the references as conditioning; ``klein_fit`` starts from the composite, as ``realfill`` does."""
     metrics: tuple[MetricName, ...] = get_args(MetricName)
     """Metrics to measure. The results name those whose weights or packages are not available."""
     fit_seeds: int = 1
@@ -42,12 +50,21 @@ class BenchConfig(Config):
     num_references: tuple[int, ...] = ()
     """Run each method that uses references once for each of these numbers, with the first references of a case. Empty:
     once, with all references. Paper's supplement: 1 to 5."""
+    completion: str | None = None
+    """File or folder of the weights for ``completion``, which realfill train-completion wrote; it
+    has no default."""
+    lama: str | None = None
+    """TorchScript file of the weights for ``lama``. None: the published one, downloaded once."""
+    migan: str | None = None
+    """TorchScript file of the weights for ``migan``. None: the published one, downloaded once."""
     paint_by_example: str = "Fantasy-Studio/Paint-by-Example"
     """Hub id or directory of the weights for ``paint_by_example``."""
     dreambooth: str = "sd2"
     """Text-to-image model for ``dreambooth``: ``sd2``, ``sd15``, a hub id or a directory."""
-    klein: str = "black-forest-labs/FLUX.2-klein-4B"
-    """Hub id or directory of the weights for ``klein``."""
+    klein: str = "klein"
+    """Base model of ``klein``, which completes without a fit; ``klein_fit`` samples with it too."""
+    klein_base: str = "klein-base"
+    """Base model on which ``klein_fit`` is fitted."""
 
     def __post_init__(self) -> None:
         self._check_types()

@@ -260,7 +260,7 @@ class Benchmark:
                 "ignore", RealFillWarning
             )  # in a benchmark, a score without matches is a result like any other
             ranked = rank(completions, config=self.ranking, matcher=self.matcher, progress=False)
-        return {c.seed: c.score for c in ranked}
+        return {c.seed: c.score for c in ranked if c.seed is not None}
 
 
 def discard(output: Path) -> None:

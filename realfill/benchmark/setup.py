@@ -11,20 +11,28 @@ import numpy as np
 from realfill.benchmark import metrics
 from realfill.benchmark.config import BenchConfig, MethodName, MetricName
 from realfill.benchmark.methods.composite import CompositeMethod
-from realfill.benchmark.methods.diffusion import Base, Prompt, RealFill
+from realfill.benchmark.methods.diffusion import Base, Klein, KleinFit, PlainBase, PlainRealFill, Prompt, RealFill
 from realfill.benchmark.methods.dreambooth import DreamBooth
-from realfill.benchmark.methods.engines import ShiftMap, Smooth, Telea
-from realfill.benchmark.methods.klein import Klein
+from realfill.benchmark.methods.engines import Completion, Lama, Migan, ShiftMap, Smooth, Telea
 from realfill.benchmark.methods.method import Method
 from realfill.benchmark.methods.paint_by_example import PaintByExample
 from realfill.benchmark.methods.stitching import Stitching
 from realfill.benchmark.runner import Arm, Benchmark, Metric
 from realfill.compute.devices import resolve_device
-from realfill.config import FitConfig, RankConfig, SampleConfig, SampleSettings, WindowConfig, WindowSettings
+from realfill.config import (
+    FitConfig,
+    GeometryConfig,
+    RankConfig,
+    SampleConfig,
+    SampleSettings,
+    WindowConfig,
+    WindowSettings,
+)
 from realfill.errors import BaseModelError, MissingDependencyError
 from realfill.geometry.matching import load_matcher
 from realfill.io.images import ImageArray, MaskArray
-from realfill.models.diffusion.stable_diffusion import StableDiffusionInpainter
+from realfill.models.diffusion.families import load_family
+from realfill.models.diffusion.family import DiffusionFamily
 from realfill.models.perceptual import load_metric
 from realfill.results.provenance import describe_machine
 from realfill.scene.windows import choose_windows
@@ -37,6 +45,7 @@ def set_up(
     sample: SampleConfig,
     window: WindowConfig,
     ranking: RankConfig,
+    geometry: GeometryConfig | None = None,
     device: str | None = None,
     progress: bool = False,
 ) -> Benchmark:
@@ -45,10 +54,12 @@ def set_up(
     Args:
         config: methods, metrics, and number of fits.
         fit: base model and recipe; the base model's defaults fill open fields.
-        sample: sampler, steps and number of samples for every arm of the Stable Diffusion family. Paint by Example
-            and FLUX.2 klein have samplers of their own.
+        sample: sampler, steps and number of samples for every arm of the base model. Paint by Example and FLUX.2 klein
+            have samplers of their own, and klein a recipe.
         window: the windows in which every diffusion arm fills the hole.
         ranking: how the completions of every arm are scored.
+        geometry: the thresholds of the composite for ``realfill``, ``base`` and ``klein_fit``, for which it is always
+            on.
         device: where to compute.
         progress: show the progress of each fit.
 
@@ -56,14 +67,14 @@ def set_up(
         BaseModelError: the base model cannot be loaded. A missing metric or matcher is named in the results instead.
     """
     torch_device = resolve_device(device)
-    inpainter = StableDiffusionInpainter.load(fit.base)
+    inpainter = load_family(fit.base)
     card = inpainter.card
     sample_settings = sample.following(fit.resolve(card.fit)).resolve(card.sample)
     windows = window.resolve(card.window)
     rank_settings = ranking.resolve(card.rank)
     missing: dict[str, str] = {}
     matcher = None
-    if rank_settings.score_by == "keypoints":
+    if rank_settings.uses_matcher:
         matcher = _load_or_note("score", missing, lambda: load_matcher(rank_settings, torch_device))
     measures: dict[str, Metric] = {}
     for name in config.metrics:
@@ -71,9 +82,10 @@ def set_up(
             measures[name] = _at_window(metrics.detail, inpainter, windows) if name == "detail" else _unweighted(name)
         elif (measure := _load_or_note(name, missing, lambda name=name: load_metric(name, torch_device))) is not None:
             measures[name] = measure
+    sources = dataclasses.replace(geometry or GeometryConfig(), enabled=True)
     arms = []
     for name in config.methods:
-        method = _method(name, config, fit, sample_settings, windows, device, progress=progress)
+        method = _method(name, config, fit, sample_settings, windows, sources, device, progress=progress)
         numbers = config.num_references if method.uses_references else ()
         arms += [Arm(method=method, num_references=number) for number in numbers or (None,)]
     values = config.to_dict()
@@ -82,7 +94,7 @@ def set_up(
         "config": {name: values.pop(name) for name in ("methods", "metrics", "fit_seeds", "num_references")},
         "weights": values, "base": inpainter.base, "fingerprint": inpainter.fingerprint,
         "fit": dataclasses.replace(fit.resolve(card.fit), base=inpainter.base).to_dict(),
-        "sample": sample_settings.to_dict(), "window": windows.to_dict(),
+        "sample": sample_settings.to_dict(), "window": windows.to_dict(), "geometry": sources.resolve({}).to_dict(),
     }  # fmt: skip
     return Benchmark(
         arms=arms, num_samples=sample_settings.num_samples, fit_seeds=config.fit_seeds, metrics=measures,
@@ -90,7 +102,7 @@ def set_up(
     )  # fmt: skip
 
 
-def _at_window(metric: Metric, inpainter: StableDiffusionInpainter, windows: WindowSettings) -> Metric:
+def _at_window(metric: Metric, inpainter: DiffusionFamily, windows: WindowSettings) -> Metric:
     """Measure at the resolution at which the model sees each part of the hole; the parts count by their area."""
 
     def measure(image: ImageArray, truth: ImageArray, mask: MaskArray) -> float:
@@ -122,19 +134,29 @@ def _method(
     fit: FitConfig,
     sample: SampleSettings,
     window: WindowSettings,
+    geometry: GeometryConfig,
     device: str | None,
     *,
     progress: bool,
 ) -> Method:
     ours: dict[str, Any] = {"sample": sample, "window": window, "device": device}
     stock: dict[str, Any] = {"context": window.context, "blend": sample.blend, "device": device}
+    klein_sample = SampleConfig(
+        num_samples=sample.num_samples, seed=sample.seed, blend=sample.blend, quantization=sample.quantization
+    )
+    klein: dict[str, Any] = {**ours, "sample": klein_sample}
     methods: dict[MethodName, Callable[[], Method]] = {
-        "realfill": lambda: RealFill(fit=fit, progress=progress, **ours),
-        "base": lambda: Base(base=fit.base, **ours),
+        "realfill": lambda: RealFill(fit=fit, geometry=geometry, progress=progress, **ours),
+        "realfill_plain": lambda: PlainRealFill(fit=fit, progress=progress, **ours),
+        "base_plain": lambda: PlainBase(base=fit.base, **ours),
+        "base": lambda: Base(base=fit.base, geometry=geometry, **ours),
         "prompt": lambda: Prompt(base=fit.base, **ours),
         "smooth": Smooth,
         "telea": Telea,
         "shiftmap": ShiftMap,
+        "completion": lambda: Completion(weights=config.completion, device=device),
+        "lama": lambda: Lama(weights=config.lama, device=device),
+        "migan": lambda: Migan(weights=config.migan, device=device),
         "stitching": Stitching,
         "composite": CompositeMethod,
         "paint_by_example": lambda: PaintByExample(base=config.paint_by_example, **stock),
@@ -142,7 +164,15 @@ def _method(
             base=config.dreambooth, scheduler=sample.scheduler, num_inference_steps=sample.num_inference_steps,
             progress=progress, **stock,
         ),
-        "klein": lambda: Klein(base=config.klein, **stock),
+        "klein": lambda: Klein(base=config.klein, **klein),
+        "klein_fit": lambda: KleinFit(
+            fit=FitConfig(
+                base=config.klein_base, preset=fit.preset, time_budget_s=fit.time_budget_s,
+                mixed_precision=fit.mixed_precision, quantization=fit.quantization,
+            ),
+            geometry=geometry, progress=progress,
+            **{**klein, "sample": dataclasses.replace(klein_sample, base=config.klein)},
+        ),
     }  # fmt: skip
     return methods[name]()
 

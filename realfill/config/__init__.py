@@ -6,21 +6,26 @@ al., SIGGRAPH 2024) or, where the paper says nothing, a value of ours. The last 
 weights, folders, progress) is not part of the experiment and belongs in keyword arguments.
 """
 
+from realfill.config.engine import CLASSICAL_ENGINES, PLAIN_ENGINES, EngineName
 from realfill.config.fit import (
+    MAX_FIT_REFERENCES,
     MAX_REFERENCES,
     FitConfig,
     FitSettings,
     LrScheduler,
     Precision,
     Preset,
+    Quantization,
     TrainableName,
 )
+from realfill.config.geometry import GeometryConfig, GeometrySettings
 from realfill.config.rank import MatcherName, RankConfig, RankSettings, ScoreBy
 from realfill.config.sample import Blend, GuidanceFrom, SampleConfig, SampleSettings, Scheduler
-from realfill.config.window import WindowConfig, WindowSettings
+from realfill.config.window import ReferenceViews, WindowConfig, WindowSettings
 
 __all__ = [
-    "MAX_REFERENCES", "Blend", "FitConfig", "FitSettings", "GuidanceFrom", "LrScheduler", "MatcherName",
-    "Precision", "Preset", "RankConfig", "RankSettings", "SampleConfig", "SampleSettings", "Scheduler", "ScoreBy",
-    "TrainableName", "WindowConfig", "WindowSettings",
+    "CLASSICAL_ENGINES", "MAX_FIT_REFERENCES", "MAX_REFERENCES", "PLAIN_ENGINES", "Blend", "EngineName", "FitConfig",
+    "FitSettings", "GeometryConfig", "GeometrySettings", "GuidanceFrom", "LrScheduler", "MatcherName", "Precision",
+    "Preset", "Quantization", "RankConfig", "RankSettings", "ReferenceViews", "SampleConfig", "SampleSettings",
+    "Scheduler", "ScoreBy", "TrainableName", "WindowConfig", "WindowSettings",
 ]  # fmt: skip

@@ -16,8 +16,10 @@ Preset = Literal["paper", "fast", "draft"]
 TrainableName = Literal["lora", "all"]
 LrScheduler = Literal["constant", "linear", "cosine"]
 Precision = Literal["no", "fp16", "bf16"]
+Quantization = Literal["nf4", "fp8"]
 
-MAX_REFERENCES = 5
+MAX_REFERENCES = 30  # of a scene
+MAX_FIT_REFERENCES = 5  # that a fit learns from (paper)
 
 
 def divided(divisor: int, *, least: int = 0) -> Callable[[int], int]:
@@ -35,7 +37,7 @@ class FitConfig(Config):
     }
 
     base: str = "sd2"
-    """Base model: ``sd2``, ``sd15``, ``mini``, a hub id, or a directory in diffusers' layout."""
+    """Base model: ``sd2``, ``sd15``, ``klein-base``, ``mini``, a hub id, or a directory in diffusers' layout."""
     preset: Preset | None = None
     """Named defaults for the fields that are not set. None: the base model's own, else the paper's. ``paper``: the
     paper's values, even where the base model has others. ``fast``: the base model's defaults with a quarter of the
@@ -66,6 +68,10 @@ class FitConfig(Config):
     """Number of uses of each crop in the latent cache, each with new noise, before it is replaced. Paper: 1."""
     mixed_precision: Precision | None = None
     """``no``, ``fp16`` or ``bf16``. None: bf16 where the device computes fast in it, else fp16 on CUDA, else no."""
+
+    quantization: Quantization | None = None
+    """Format of the frozen weights on a CUDA device, for FLUX.2 klein: ``nf4`` (4 bits, needs bitsandbytes) or ``fp8``
+    (8 bits, needs torchao). None: half precision."""
 
     prompt: str | None = auto("a photo of sks")
     """The fixed prompt with a rare token. Paper: "a photo of [V]"."""
@@ -150,6 +156,7 @@ class FitConfig(Config):
         pieces = self.gradient_accumulation_steps
         divides = self.batch_size is None or pieces is None or self.batch_size % pieces == 0
         self._check("gradient_accumulation_steps", divides, f"a divisor of the batch size {self.batch_size}")
+        self._check("quantization", self.quantization is None or self.trainable != "all", "None with trainable 'all'")
         self._check("lora_targets", self.lora_targets is None or self.lora_targets, "one or more layer names")
 
     def resolve(self, defaults: Mapping[str, Any]) -> FitSettings:

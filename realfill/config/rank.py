@@ -11,8 +11,8 @@ from typing import Any, Literal
 
 from realfill.config.base import Config, auto
 
-MatcherName = Literal["loftr", "sift"]
-ScoreBy = Literal["keypoints", "warped_references"]
+MatcherName = Literal["loftr", "sift", "lightglue", "efficientloftr", "matchanything"]
+ScoreBy = Literal["keypoints", "verified_keypoints", "warped_references", "composite"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,16 +21,18 @@ class RankConfig(Config):
 
     score_by: ScoreBy | None = auto("keypoints")
     """``keypoints``: the number of keypoints matched between the references and the filled region (paper).
-    ``warped_references``: the similarity in dB to references warped to the target view. The latter suits small base
-    models, whose samples are too soft for keypoints, and needs no matcher. If only ``matcher`` is
-    set, the score is ``keypoints``."""
+    ``verified_keypoints``: only matches that agree with the warps of the references, weighted by confidence and spread
+    over the hole. ``warped_references``: the similarity in dB to references warped to the target view. ``composite``:
+    the similarity in dB to the composite, where it is trusted. The last two suit small base models, whose samples are
+    too soft for keypoints, and need no matcher. If only ``matcher`` is set, the score is ``keypoints``."""
     matcher: MatcherName | None = auto("loftr")
-    """Matcher for keypoints: ``loftr`` (paper; downloads its weights once) or ``sift`` (needs no weights)."""
+    """Matcher for keypoints: ``loftr`` (paper), ``lightglue``, ``efficientloftr`` and ``matchanything`` download their
+    weights once; ``sift`` needs none."""
     max_size_px: int | None = auto(840)
     """Longer side to which images are shrunk before keypoints are matched, 64 or more. LoFTR's memory grows with its
     fourth power."""
     min_confidence: float | None = auto(0.2)
-    """Least confidence of a LoFTR match that counts. The default is that of LoFTR's authors."""
+    """Least confidence of a match that counts, for all matchers but SIFT. The default is that of LoFTR's authors."""
     max_ratio: float | None = auto(0.8)
     """Lowe's ratio test for SIFT: the largest allowed distance to the best match over that to the second best. The
     default is Lowe's."""
@@ -57,3 +59,8 @@ class RankSettings(RankConfig):
     max_size_px: int
     min_confidence: float
     max_ratio: float
+
+    @property
+    def uses_matcher(self) -> bool:
+        """Whether the score needs keypoints matched between references and completions."""
+        return self.score_by in ("keypoints", "verified_keypoints")

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 from realfill.config.base import MAX_SEED, Config, Presets, auto
-from realfill.config.fit import FitConfig, Preset, divided
+from realfill.config.fit import FitConfig, Preset, Quantization, divided
 
 Scheduler = Literal["ddpm", "ddim", "dpm++", "unipc", "euler"]
 GuidanceFrom = Literal["negative_prompt", "base"]
@@ -39,6 +39,11 @@ class SampleConfig(Config):
         "draft": {"scheduler": "dpm++", "num_inference_steps": _at_most(12), "num_samples": divided(8, least=4)},
     }
 
+    base: str | None = None
+    """Base model to sample with, if its layers are those of the fit's base model: ``klein`` for an adapter made on
+    ``klein-base``. None: the base model of the fit."""
+    quantization: Quantization | None = None
+    """Format of the weights on a CUDA device, as ``FitConfig.quantization``. None: half precision."""
     num_samples: int | None = auto(64)
     """Number of completions, one for each seed. Paper: 64."""
     seed: int = 0
@@ -83,6 +88,7 @@ class SampleConfig(Config):
     def __post_init__(self) -> None:
         self._check_types()
         self._check("seed", 0 <= self.seed <= MAX_SEED, f"a whole number from 0 to {MAX_SEED}")
+        self._check("base", self.base is None or self.base.strip(), "a name, hub id or directory")
         self._check_at_least(1, "num_samples", "num_inference_steps", "batch_size")
         self._check_at_least(0, "guidance_scale")
         steps = self.num_inference_steps

@@ -7,14 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from realfill.config.base import Config, auto
+
+ReferenceViews = Literal["plain", "warped", "both"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WindowConfig(Config):
-    """Settings of the windows in which a hole is filled, which ``fit``, ``complete`` and the adapter share."""
+    """Settings of what the model sees of a scene, which ``fit``, ``complete`` and the adapter share."""
 
     context: float | None = auto(1.7)
     """Side of the window around a hole, as a multiple of the hole's longer side; 1 or more. Known pixels beside the
@@ -26,10 +28,16 @@ class WindowConfig(Config):
     """Largest number of stages from coarse to fine, used where a window shrinks the target. Each stage doubles the
     resolution, up to the target's own, and starts from the result of the stage before. 1: a single stage at the base
     model's resolution, enlarged to the target's."""
+    reference_px: int = 512
+    """Side in pixels of a square with as many pixels as each reference has for a base model that reads references as
+    conditioning (FLUX.2 klein), unless the reference is smaller. Time and memory grow with it."""
+    reference_views: ReferenceViews = "plain"
+    """What such a base model sees of each reference: ``plain``: the photo; ``warped``: the photo warped to the target
+    view, or the photo itself if it cannot be aligned; ``both``."""
 
     def __post_init__(self) -> None:
         self._check_types()
-        self._check_at_least(1, "context", "join_windows", "num_stages")
+        self._check_at_least(1, "context", "join_windows", "num_stages", "reference_px")
 
     def resolve(self, defaults: Mapping[str, Any]) -> WindowSettings:
         """Fill the open fields; see ``Config.filled``."""

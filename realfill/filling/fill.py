@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import pairwise
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -19,6 +20,7 @@ from realfill.compute.progress import Interrupted, OnStep, Progress, ProgressBar
 from realfill.config import SampleSettings, WindowSettings
 from realfill.filling.blending import blend
 from realfill.filling.grain import match_grain, measure_grain
+from realfill.filling.registration import register
 from realfill.io.bands import bands
 from realfill.io.images import ImageArray, MaskArray, to_bytes
 from realfill.io.profiles import to_depth
@@ -26,6 +28,9 @@ from realfill.models.diffusion.family import DiffusionFamily
 from realfill.models.diffusion.sampling import largest_batch, lay_tiles, sample
 from realfill.scene.scene import Scene
 from realfill.scene.windows import Part, Window, choose_windows
+
+OnShift: TypeAlias = Callable[[int, tuple[float, float]], None]
+"""Takes a seed and a shift (down, right) in pixels of the target."""
 
 
 def choose_parts(inpainter: DiffusionFamily, scene: Scene, window: WindowSettings) -> tuple[Part, ...]:
@@ -63,6 +68,7 @@ def fill_hole(
     *,
     progress: bool,
     on_step: OnStep | None = None,
+    on_shift: OnShift | None = None,
 ) -> dict[int, NDArray]:
     """Fill the hole of a scene once for each seed.
 
@@ -78,6 +84,8 @@ def fill_hole(
         progress: show a progress bar.
         on_step: called after each denoising step; it counts the steps of all seeds. If it returns ``False``, filling
             stops before the next step.
+        on_shift: called with a seed and the shift (down, right), in pixels of the target, by which a sample of a base
+            model that ``generates_whole`` lay beside the known pixels, before it was registered to them.
 
     Returns:
         Seed to (K, C): the pixels of the hole, row by row, in the colours and the depth of the target's file. If
@@ -97,7 +105,7 @@ def fill_hole(
         filler = _Filler(
             inpainter=inpainter, scene=scene, settings=settings, parts=parts, known=scene.known, bar=bar,
             batch_size=settings.batch_size or largest_batch(inpainter, (inpainter.resolution, inpainter.resolution)),
-            on_step=on_step, num_steps=num_steps,
+            on_step=on_step, num_steps=num_steps, on_shift=on_shift,
         )  # fmt: skip
         with suppress(Interrupted):
             while seeds:
@@ -127,6 +135,7 @@ class _Filler:
         batch_size: largest number of windows or tiles in a batch; halved when memory runs out.
         bar: progress bar.
         on_step: called after each denoising step.
+        on_shift: called with a seed and the shift of each sample.
         num_steps: denoising steps of all seeds.
         step: denoising steps done.
         started: time of the start.
@@ -142,6 +151,7 @@ class _Filler:
     bar: ProgressBar
     on_step: OnStep | None
     num_steps: int
+    on_shift: OnShift | None = None
     step: int = 0
     started: float = field(default_factory=time.monotonic)
     stopped: bool = False
@@ -173,12 +183,20 @@ class _Filler:
         grain = None
         if self.settings.match_grain:
             grain = measure_grain(self.known[first.slices], ~self.scene.mask[first.slices])
-        for seed, patch in zip(seeds, self._sample(first, seeds, stage=0), strict=True):
+        for seed, sampled in zip(seeds, self._sample(first, seeds, stage=0), strict=True):
+            patch = self._register(first, seed, sampled) if self.inpainter.generates_whole else sampled
             image = last.restore(self._refine(part, seed, patch))
             rng = np.random.default_rng([seed, *last.box])
             image = match_grain(image, hole, grain, rng, whole=last is first)
             image = original.encode_smooth(image)
             yield seed, blend(known, hole, image, method=self.settings.blend, dtype=original.pixels.dtype)
+
+    def _register(self, window: Window, seed: int, sample: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Register a sample of a window to the known pixels, and report the shift."""
+        image, shift = register(sample, window.crop(self.known), window.crop_mask(self.scene.mask))
+        if self.on_shift is not None:
+            self.on_shift(seed, (shift[0] * window.scale, shift[1] * window.scale))
+        return image
 
     def _refine(self, part: Part, seed: int, patch: NDArray[np.float32]) -> NDArray[np.float32]:
         """Turn a sample of the first window into one of the last; each stage starts from the one before, blended."""

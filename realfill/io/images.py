@@ -1,6 +1,7 @@
 """Reading photos from files, PIL images and arrays; resizing; conversion to tensors and back.
 
-An ``ImageArray`` is (H, W, 3) uint8 sRGB. A tensor is (B, 3, H, W) float in [0, 1].
+An ``ImageArray`` is (H, W, 3) uint8 sRGB. A tensor is (B, 3, H, W) float in [0, 1]. Torch is imported when the first
+tensor is made, because geometry needs none.
 """
 
 from __future__ import annotations
@@ -11,20 +12,22 @@ import struct
 import warnings
 from os import PathLike
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import cv2
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageCms, ImageOps, UnidentifiedImageError
 
 from realfill.errors import SceneError
 from realfill.io.deep import decode_deep, decode_grey_tiff, is_negative
-from realfill.io.metadata import INCH_M, clean_exif, read_resolution, read_texts, resolution_of
+from realfill.io.metadata import INCH_M, clean_exif, read_focal, read_resolution, read_texts, resolution_of
 from realfill.io.photos import Photo
 from realfill.io.profiles import is_readable, is_writable, to_srgb
 from realfill.io.recognition import is_heif, is_raw
+
+if TYPE_CHECKING:
+    import torch
 
 ImageArray: TypeAlias = NDArray[np.uint8]
 MaskArray: TypeAlias = NDArray[np.bool_]
@@ -145,6 +148,8 @@ def fit_within(size: tuple[int, int], max_size_px: int) -> tuple[int, int]:
 
 def to_bytes(images: NDArray) -> torch.Tensor:
     """Convert (H, W, 3) or (B, H, W, 3) uint8 to a tensor (B, 3, H, W) uint8."""
+    import torch  # noqa: PLC0415 - geometry does without it
+
     batch = images if images.ndim == 4 else images[None]
     return torch.from_numpy(np.ascontiguousarray(batch.transpose(0, 3, 1, 2)))
 
@@ -173,7 +178,7 @@ def _unreadable(error: Exception, what: str, name: str) -> SceneError:
 def _from_pil(image: Image.Image, what: str) -> Photo:
     profile = image.info.get("icc_profile")
     array, negative = decode_deep(image), is_negative(image)
-    exif, resolution, opened = clean_exif(image), read_resolution(image), image
+    exif, resolution, focal, opened = clean_exif(image), read_resolution(image), read_focal(image), image
     if resolution is not None and image.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8):
         resolution = resolution.turned()
     if array is None:
@@ -191,7 +196,7 @@ def _from_pil(image: Image.Image, what: str) -> Photo:
         if image.mode not in ("L", "LA", "RGB", "RGBA"):
             image, profile = _to_rgb(image, profile), None
         array = np.array(image).reshape(image.height, image.width, -1)
-    return _photo(array, profile, exif=exif, resolution=resolution, texts=read_texts(opened))
+    return _photo(array, profile, exif=exif, resolution=resolution, focal_px=focal, texts=read_texts(opened))
 
 
 def _photo(array: NDArray, profile: bytes | None = None, **metadata: Any) -> Photo:

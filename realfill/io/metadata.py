@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import json
+import math
 import re
 import struct
 import warnings
@@ -12,7 +13,7 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeAlias
 from xml.sax.saxutils import escape
 
 from PIL import ExifTags, Image, UnidentifiedImageError
@@ -41,6 +42,9 @@ _XMP_KEY = "XML:com.adobe.xmp"
 _PICTURE_KEYS = re.compile(r"xmp|raw profile|thumb|preview", re.IGNORECASE)
 _DATA = re.compile(r"(?:[A-Za-z0-9+/=_-]{40,}\s*){5,}|data:image", re.ASCII)  # hexadecimal or base64
 _EXIF_OF_TEXT = {"Description": _BASE.ImageDescription, "Author": _BASE.Artist, "Copyright": _BASE.Copyright}
+_FILM_DIAGONAL_MM = math.hypot(36, 24)  # of the film that FocalLengthIn35mmFilm refers to (CIPA DCG-001)
+_FOCAL_PLANE_UNITS_MM = {2: 25.4, 3: 10.0, 4: 1.0, 5: 1e-3}
+_FOCAL_RANGE = (0.1, 50.0)  # plausible focal lengths, as a share of the longer side
 _PROVENANCE = re.compile(r'realfill:provenance="([^"]*)"')
 
 
@@ -114,32 +118,38 @@ def read_texts(image: Any) -> dict[str, str]:
     return {k: v for k, v in texts.items() if k not in dropped and not _PICTURE_KEYS.search(k) and not _DATA.search(v)}
 
 
+DigitalSource: TypeAlias = Literal[
+    "trainedAlgorithmicMedia", "compositeWithTrainedAlgorithmicMedia", "compositeCapture", "algorithmicallyEnhanced"
+]
+"""IPTC's digital source types: made by a trained model, composed with such parts, composed of photos alone, or altered
+by an algorithm that was not trained."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Credit:
-    """A statement in the file that a model made the picture or a part of it, so that nobody takes it for a photo.
+    """A statement in the file of how the picture or a part of it was made, so that nobody takes it for a photo.
 
     Attributes:
         software: the program.
-        description: a sentence that states the model's share.
+        description: sentences that state where the pixels come from.
         provenance: base, configs and the like, as plain JSON values.
-        whole: whether the model made the whole picture and not a part.
+        source: IPTC's digital source type.
     """
 
     software: str
     description: str
     provenance: Mapping[str, Any] = field(default_factory=dict)
-    whole: bool = False
+    source: DigitalSource = "compositeWithTrainedAlgorithmicMedia"
 
     def json(self) -> str:
         """Return the provenance as JSON."""
         return json.dumps(dict(self.provenance))
 
     def xmp(self) -> str:
-        """Return an XMP packet with IPTC's digital source type for media that a trained model made or composited."""
+        """Return an XMP packet with IPTC's digital source type."""
         values = {"software": self.software, "description": self.description, "provenance": self.json()}
-        source = "trainedAlgorithmicMedia" if self.whole else "compositeWithTrainedAlgorithmicMedia"
         return _XMP.format(
-            source=_DIGITAL_SOURCES + source, **{k: escape(v, {'"': "&quot;"}) for k, v in values.items()}
+            source=_DIGITAL_SOURCES + self.source, **{k: escape(v, {'"': "&quot;"}) for k, v in values.items()}
         )
 
 
@@ -187,6 +197,58 @@ def clean_exif(source: Image.Image | bytes) -> bytes | None:
         return kept.tobytes().removeprefix(b"Exif\0\0") if len(kept) else None
     except _MALFORMED:
         return None
+
+
+def read_focal(image: Image.Image) -> float | None:
+    """Read the focal length from EXIF, in pixels of the image.
+
+    It follows from the equivalent on 35 mm film, else from the focal length in millimetres and the resolution of the
+    sensor. The value is wrong if the photo was cropped.
+
+    Returns:
+        ``None`` if EXIF states neither, or the value is not plausible.
+    """
+    try:
+        tags = image.getexif().get_ifd(_IFD.Exif)
+        film = float(tags.get(_BASE.FocalLengthIn35mmFilm) or 0)
+        if film > 0:
+            focal = film / _FILM_DIAGONAL_MM * math.hypot(*image.size)
+        else:
+            unit_mm = _FOCAL_PLANE_UNITS_MM[int(tags.get(_BASE.FocalPlaneResolutionUnit, 2))]
+            sides = [float(tags.get(tag) or 0) for tag in (_BASE.ExifImageWidth, _BASE.ExifImageHeight)]
+            resized = max(image.size) / max(sides) if max(sides) > 0 else 1.0
+            focal = float(tags[_BASE.FocalLength]) * float(tags[_BASE.FocalPlaneXResolution]) / unit_mm * resized
+    except (*_MALFORMED, ZeroDivisionError):
+        return None
+    low, high = (share * max(image.size) for share in _FOCAL_RANGE)
+    return focal if low < focal < high else None
+
+
+def exif_of_focal(focal_px: float, size: tuple[int, ...]) -> bytes:
+    """Write a focal length as EXIF, as its equivalent on 35 mm film in whole millimetres, for an image (height, width).
+
+    Returns:
+        EXIF as ``clean_exif`` returns it.
+    """
+    exif = Image.Exif()
+    film = focal_px / math.hypot(*size[:2]) * _FILM_DIAGONAL_MM
+    exif[_IFD.Exif] = {_BASE.FocalLengthIn35mmFilm: max(1, min(round(film), 65535))}
+    return exif.tobytes().removeprefix(b"Exif\0\0")
+
+
+def without_location(exif: bytes | None) -> bytes | None:
+    """Drop the GPS data of the result of ``clean_exif``; ``None`` if nothing else is in it."""
+    if not exif:
+        return None
+    opened = Image.Exif()
+    opened.load(b"Exif\0\0" + exif)
+    kept = Image.Exif()
+    for tag in _KEPT:
+        if tag in opened:
+            kept[tag] = _as_stored(opened[tag])
+    if tags := {tag: _as_stored(value) for tag, value in opened.get_ifd(_IFD.Exif).items()}:
+        kept[_IFD.Exif] = tags
+    return kept.tobytes().removeprefix(b"Exif\0\0") if len(kept) else None
 
 
 def exif_of_size(

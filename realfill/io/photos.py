@@ -26,6 +26,7 @@ class Photo:
         icc_profile: the ICC profile of the pixels; ``None`` means sRGB.
         exif: EXIF without rotation, thumbnail and maker's notes.
         resolution: the physical resolution that the file states.
+        focal_px: the focal length in pixels that EXIF states.
         texts: text by the keywords of PNG, for example "Title" or "Comment".
     """
 
@@ -34,6 +35,7 @@ class Photo:
     icc_profile: bytes | None = None
     exif: bytes | None = None
     resolution: Resolution | None = None
+    focal_px: float | None = None
     texts: Mapping[str, str] = field(default_factory=dict)
 
     @property

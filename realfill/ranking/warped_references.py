@@ -44,6 +44,7 @@ class Similarity:
 def score_by_warped_references(
     completions: Completions,
     references: Sequence[ImageArray],
+    reference_masks: Sequence[MaskArray | None],
     matches: Sequence[Matches] | None,
     report: Callable[[int], None],
 ) -> list[Completion]:
@@ -52,6 +53,7 @@ def score_by_warped_references(
     Args:
         completions: the completions to score.
         references: each (h, w, 3) uint8.
+        reference_masks: for each reference the part that is left out, (h, w) bool, or ``None``.
         matches: the keypoints that each reference shares with the target; ``None``: they are matched here.
         report: called with the number of completions just finished, often 0; it may raise to end the work.
 
@@ -60,7 +62,9 @@ def score_by_warped_references(
     """
     scene = completions.scene
     images = (completion.image for completion in completions)
-    similarities = compare(scene.known, scene.mask, references, images, matches=matches, report=report)
+    similarities = compare(
+        scene.known, scene.mask, references, images, reference_masks=reference_masks, matches=matches, report=report
+    )
     scored = [
         dataclasses.replace(
             completion, score=similarity.score, scores_per_reference=similarity.score_per_reference,
@@ -77,6 +81,7 @@ def compare(
     references: Sequence[ImageArray],
     images: Iterable[ImageArray],
     *,
+    reference_masks: Sequence[MaskArray | None] | None = None,
     matches: Sequence[Matches] | None = None,
     report: Callable[[int], None] = lambda _: None,
 ) -> list[Similarity]:
@@ -93,6 +98,7 @@ def compare(
         mask: (H, W) bool, True = hole.
         references: each (h, w, 3) uint8.
         images: the completions, each (H, W, 3) uint8; read one at a time.
+        reference_masks: for each reference the part that is left out, (h, w) bool, or ``None``.
         matches: the keypoints that each reference shares with the target; ``None``: they are matched here.
         report: called with the number of completions just read, often 0; it may raise to end the work.
 
@@ -102,8 +108,10 @@ def compare(
     regions = [_Region.around(mask, box) for box in _boxes(mask)]
     whole_size = _target_size((mask.shape[0], mask.shape[1]), regions)
     if matches is None:
-        matches = match_references(known, mask, _reported(references, report))
-    warps = warp_references(known, mask, _reported(references, report), matches=matches, size=whole_size)
+        matches = match_references(known, mask, _reported(references, report), reference_masks)
+    warps = warp_references(
+        known, mask, _reported(references, report), matches=matches, reference_masks=reference_masks, size=whole_size
+    )
     small_mask = resize_mask(mask, whole_size)
     for region in regions:
         region.add_warps(warps, small_mask, mask.shape)

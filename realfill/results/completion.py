@@ -15,14 +15,17 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from realfill.config import CLASSICAL_ENGINES
 from realfill.errors import OutputError, RealFillWarning, SceneError
 from realfill.io.images import ImageArray, ImageLike, MaskArray, read_photo
 from realfill.io.layers import Layer, write_layers
-from realfill.io.metadata import Credit, read_provenance
+from realfill.io.metadata import Credit, DigitalSource, read_provenance
 from realfill.io.photos import Photo, put
 from realfill.io.profiles import to_depth
 from realfill.io.writing import write_photo
-from realfill.results.pictures import image_grid
+from realfill.results.evidence import Evidence
+from realfill.results.pictures import evidence_colours, image_grid
+from realfill.results.verdict import Verdict
 from realfill.scene.mask_reading import read_mask
 from realfill.scene.masks import bounding_box
 from realfill.scene.scene import Scene
@@ -38,26 +41,30 @@ class Completion:
     Attributes:
         scene: the completed scene, shared by all of its completions.
         filled: (K, C), the generated pixels of the hole, row by row, in the colours and bit depth of the target's file.
-        seed: the seed of the sample.
+        seed: the seed of the sample; ``None`` if every seed would give the same.
         score: higher is more authentic: a number of matched keypoints, or dB (see ``rank``). ``None`` if not ranked.
         num_matches: matched keypoints in the hole, over all references. ``None`` if not ranked by keypoints.
         scores_per_reference: the score against each reference; ``None`` for a reference that could not be compared.
         num_matches_per_reference: matched keypoints in the hole, for each reference.
+        evidence: what each pixel rests on; ``None`` if it is not known.
+        verdict: whether it shows what was there; ``None`` where no composite could be made to judge it by.
         provenance: description of how the completion was made, as plain JSON values.
     """
 
     scene: Scene
     filled: NDArray
-    seed: int
+    seed: int | None
     score: float | None = None
     num_matches: int | None = None
     scores_per_reference: tuple[float | None, ...] = ()
     num_matches_per_reference: tuple[int, ...] = ()
+    evidence: Evidence | None = None
+    verdict: Verdict | None = None
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def from_image(
-        cls, image: NDArray, scene: Scene, seed: int, *, provenance: Mapping[str, Any] | None = None
+        cls, image: NDArray, scene: Scene, seed: int | None, *, provenance: Mapping[str, Any] | None = None
     ) -> Completion:
         """Create a completion from an image of the target's size, (H, W, 3) sRGB, uint8 or uint16."""
         filled = scene.original.encode(image[scene.mask])
@@ -160,13 +167,17 @@ class Completion:
     def load(cls, path: str | PathLike[str], scene: Scene) -> Completion:
         """Read a file that ``save`` wrote for a scene, with its seed, score and provenance.
 
+        A file holds the shares of the evidence, in its provenance, but not the evidence of each pixel; the folder that
+        ``Completions.save`` wrote holds both.
+
         Raises:
             SceneError: the file is not a completion, or belongs to another target.
         """
         provenance = read_provenance(path)
         photo = read_photo(path, str(path))
         try:
-            seed, score = int(provenance.pop("seed")), provenance.pop("score", None)
+            seed, score = provenance.pop("seed"), provenance.pop("score", None)
+            seed = None if seed is None else int(seed)
         except (KeyError, TypeError, AttributeError) as error:
             raise SceneError(
                 f"{str(path)!r} has no metadata of a completion; legal: a file that Completion.save wrote"
@@ -175,18 +186,43 @@ class Completion:
         return cls(scene=scene, filled=filled, seed=seed, score=score, provenance=provenance)
 
     def credit(self, path: str | PathLike[str]) -> Credit:
-        """Describe the generative model and the seed, for the metadata of a file of that name."""
-        base, version = self.provenance.get("base", "a model"), self.provenance.get("realfill", "")
+        """Describe where the pixels come from, for the metadata of a file of that name."""
+        version = self.provenance.get("realfill", "")
         whole = bool(self.scene.whole_hole.all())
         lossy = not whole and Path(path).suffix.lower() in (".jpg", ".jpeg")
-        made = "This image was made" if whole else "A part of this image was completed"
+        sentences = [self._describe_making(whole=whole)]
+        if self.evidence is not None and self.evidence.references:
+            sentences.append(f"Of that part, {self.evidence.describe().replace(' of the hole', '')}.")
+        if lossy:
+            sentences.append("The rest is stored lossily: close to the original photo, not equal to it.")
         return Credit(
             software=f"realfill {version}".strip(),
-            description=f"{made} by a generative model ({base}, seed {self.seed})."
-            + (" The rest is stored lossily: close to the original photo, not equal to it." if lossy else ""),
-            whole=whole,
+            description=" ".join(sentences),
+            source=self._digital_source(whole=whole),
             provenance={**self.provenance, "seed": self.seed, "score": self.score},
         )
+
+    def _describe_making(self, *, whole: bool) -> str:
+        made = "This image was made" if whole else "A part of this image was completed"
+        if self._has_model:
+            name = self.provenance.get("base") or self.provenance.get("engine") or "a model"
+            seed = "" if self.seed is None else f", seed {self.seed}"
+            return f"{made} by a generative model ({name}{seed})."
+        means = ["from other photos"] if self.evidence is not None and self.evidence.references else []
+        engine = self.provenance.get("engine")
+        means += [f"by inpainting without a model ({engine})"] if engine else []
+        return f"{made} {' and '.join(means)}, without a generative model."
+
+    @property
+    def _has_model(self) -> bool:
+        """Whether a network made any pixel."""
+        return self.seed is not None or self.provenance.get("engine", "telea") not in (None, *CLASSICAL_ENGINES)
+
+    def _digital_source(self, *, whole: bool) -> DigitalSource:
+        if self._has_model:
+            return "trainedAlgorithmicMedia" if whole else "compositeWithTrainedAlgorithmicMedia"
+        is_composite = self.evidence is not None and bool(self.evidence.references)
+        return "compositeCapture" if is_composite else "algorithmicallyEnhanced"
 
     def _repr_png_(self) -> bytes:
         buffer = io.BytesIO()
@@ -195,7 +231,8 @@ class Completion:
 
     def __repr__(self) -> str:
         score = "not ranked" if self.score is None else f"score {self.score:g}"
-        return f"Completion(seed {self.seed}, {score})"
+        name = "without a model" if self.seed is None else f"seed {self.seed}"
+        return f"Completion({name}, {score})"
 
 
 def extract_filled(path: Path, photo: Photo, scene: Scene) -> NDArray:
@@ -244,14 +281,17 @@ def build_layers(completions: Sequence[Completion]) -> Iterator[Layer]:
             alpha=None if patch.alpha is None else patch.alpha[top:bottom, left:right].copy(),
         )
         yield Layer(name=caption(completion), photo=cut, offset=(left, top), visible=place == 0)
-    scene = completions[0].scene
+    scene, evidence = completions[0].scene, completions[0].evidence
+    if evidence is not None:
+        colours = scene.original.patch(scene.mask, scene.original.encode(evidence_colours(evidence)))
+        yield Layer(name=f"evidence: {evidence.describe()}", photo=colours, visible=False)
     yield Layer(name="kept completion" if "redo" in scene.history else "original", photo=scene.original)
 
 
 def caption(completion: Completion) -> str:
     """Return a short text with seed and score."""
     score = "" if completion.score is None else f", score {completion.score:g}"
-    return f"seed {completion.seed}{score}"
+    return f"{'without a model' if completion.seed is None else f'seed {completion.seed}'}{score}"
 
 
 def _check_free(path: str | PathLike[str], *, overwrite: bool) -> None:

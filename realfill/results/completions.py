@@ -7,7 +7,7 @@ import io
 import json
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from os import PathLike
 from pathlib import Path
 from typing import Any, overload
@@ -19,12 +19,24 @@ from realfill.config import RankSettings
 from realfill.errors import OutputError, SceneError
 from realfill.io.files import partial_folder
 from realfill.io.formats import SUFFIXES, FileFormat
-from realfill.io.images import read_photo
+from realfill.io.images import ImageArray, read_photo
 from realfill.io.layers import write_layers
 from realfill.io.lock import locked
 from realfill.results.completion import Completion, build_layers, caption, extract_filled
-from realfill.results.folder import LAYERS_NAME, PATCH_ENDING, SCORES_NAME, SHEET_NAME, check_output, replace_files
-from realfill.results.pictures import image_grid, thumbnail
+from realfill.results.evidence import Evidence
+from realfill.results.folder import (
+    EVIDENCE_DATA_NAME,
+    EVIDENCE_NAME,
+    LAYERS_NAME,
+    PATCH_ENDING,
+    SCORES_NAME,
+    SHEET_NAME,
+    WITHOUT_MODEL,
+    check_output,
+    replace_files,
+)
+from realfill.results.pictures import evidence_figure, image_grid, thumbnail
+from realfill.results.verdict import Verdict
 from realfill.scene.scene import Scene
 
 
@@ -48,8 +60,8 @@ class Completions(Sequence[Completion]):
     recipe: Mapping[str, Any] = field(default_factory=dict)
 
     @property
-    def seeds(self) -> tuple[int, ...]:
-        """The seeds of the completions, in the same order."""
+    def seeds(self) -> tuple[int | None, ...]:
+        """The seeds of the completions, in the same order; ``None`` for one that is the same for every seed."""
         return tuple(completion.seed for completion in self.items)
 
     @property
@@ -58,11 +70,16 @@ class Completions(Sequence[Completion]):
         return self.items[0]
 
     @property
+    def evidence(self) -> Evidence | None:
+        """What each pixel rests on, which is the same for all completions; ``None`` if it is not known."""
+        return self.best.evidence
+
+    @property
     def ranked(self) -> bool:
         """Whether the completions have scores."""
         return self.items[0].score is not None
 
-    def require_mergeable(self, seeds: Iterable[int], recipe: Mapping[str, Any]) -> None:
+    def require_mergeable(self, seeds: Iterable[int | None], recipe: Mapping[str, Any]) -> None:
         """Check, before an expensive job, that completions of other seeds can be merged with these.
 
         Args:
@@ -78,17 +95,23 @@ class Completions(Sequence[Completion]):
                 f"completions that were made differently cannot be merged: {'; '.join(differences)}. Legal: the same "
                 "scene, adapter and settings; otherwise use another folder"
             )
-        common = sorted(set(self.seeds) & set(seeds))
+        if None in self.seeds:
+            raise ValueError(
+                "no pixel of the completion comes from a model, so other seeds give the same; legal: completions in "
+                "which a model fills a part of the hole"
+            )
+        own = {seed for seed in self.seeds if seed is not None}
+        common = sorted(seed for seed in seeds if seed in own)
         if common:
             raise ValueError(
                 f"there are already completions of the seeds {', '.join(map(str, common))}; legal: other seeds, for "
-                f"example from {max(self.seeds) + 1} on"
+                f"example from {max(own) + 1} on"
             )
 
     def merged(self, other: Completions) -> Completions:
         """Merge these completions with others of the same scene and recipe.
 
-        Scores are kept if they are comparable: numbers of keypoints, matched by the same settings with the same
+        Scores are kept if they are comparable: by keypoints or by the composite, with the same settings and the same
         references. The result is then ordered by score. Otherwise it has no scores, is ordered by seed, and ``rank``
         can order it; ``warped_references`` always compares all completions of one call.
 
@@ -110,20 +133,24 @@ class Completions(Sequence[Completion]):
             )
             for c in items
         ]  # fmt: skip
-        return dataclasses.replace(self, items=tuple(sorted(cleared, key=lambda c: c.seed)), references=())
+        return dataclasses.replace(self, items=tuple(sorted(cleared, key=lambda c: c.seed or 0)), references=())
 
     def _is_comparable_with(self, other: Completions) -> bool:
         return (
-            self.ranked and other.ranked and self.ranking is not None and self.ranking.score_by == "keypoints"
+            self.ranked and other.ranked and self.ranking is not None and self.ranking.score_by != "warped_references"
             and self.ranking == other.ranking and self.references == other.references
         )  # fmt: skip
 
-    def contact_sheet(self) -> Figure:
-        """Draw the references, the target, the best completion, and every completion with its seed and score."""
+    def contact_sheet(self, others: Sequence[tuple[str, ImageArray]] = ()) -> Figure:
+        """Draw the references, the target, the best completion, and every completion with its seed and score.
+
+        Args:
+            others: captions and images (H, W, 3) to draw before the best completion.
+        """
         inputs = [(f"reference {i}", thumbnail(r)) for i, r in enumerate(self.scene.references)]
         target = np.where(self.scene.mask[:, :, None], np.uint8(255), self.scene.target)
         name = "best" if self.ranked else "first"
-        cells = [*inputs, ("target", thumbnail(target)), (name, thumbnail(self.best.image))]
+        cells = [*inputs, ("target", thumbnail(target)), *others, (name, thumbnail(self.best.image))]
         cells += [(caption(c), thumbnail(c.image)) for c in self.items]
         return image_grid(cells, columns=4)
 
@@ -137,7 +164,10 @@ class Completions(Sequence[Completion]):
         quality: int = 95,
         layers: bool = False,
     ) -> None:
-        """Write every completion, best first, ``scores.json`` and ``contact_sheet.png``.
+        """Write every completion, best first, ``scores.json``, ``contact_sheet.png`` and the evidence.
+
+        ``evidence.png`` shows which pixels were photographed, corrected and invented, and ``evidence.npz`` holds the
+        same as arrays.
 
         Args:
             directory: the output folder.
@@ -170,8 +200,8 @@ class Completions(Sequence[Completion]):
                 completions._write(partial, existing, file_format, quality, layers=layers)  # noqa: SLF001
                 replace_files(folder, partial)
 
-    def _added_to(self, folder: Path) -> tuple[Completions, dict[int, Path]]:
-        """Merge these completions with those in a folder, and also return the image file of each seed in the folder."""
+    def _added_to(self, folder: Path) -> tuple[Completions, dict[int | None, Path]]:
+        """Merge these completions with those in a folder; also return the image file of each seed in the folder."""
         saved = Completions.load(folder, self.scene)
         merged = saved.merged(self)
         if (saved.ranked or self.ranked) and not merged.ranked:
@@ -183,12 +213,12 @@ class Completions(Sequence[Completion]):
         return merged, {record["seed"]: folder / record["file"] for record in records}
 
     def _write(
-        self, folder: Path, existing: Mapping[int, Path], file_format: FileFormat, quality: int, *, layers: bool
+        self, folder: Path, existing: Mapping[int | None, Path], file_format: FileFormat, quality: int, *, layers: bool
     ) -> None:
         """Write all files to an empty folder; existing image files of the same format are copied, by seed."""
         records = []
         for place, completion in enumerate(self.items):
-            stem = f"{place:02d}_seed{completion.seed}"
+            stem = f"{place:02d}_{WITHOUT_MODEL if completion.seed is None else f'seed{completion.seed}'}"
             name = stem + SUFFIXES[file_format]
             old_file = existing.get(completion.seed)
             if old_file is not None and old_file.suffix == SUFFIXES[file_format]:
@@ -204,14 +234,19 @@ class Completions(Sequence[Completion]):
                 "num_matches": completion.num_matches,
                 "scores_per_reference": completion.scores_per_reference,
                 "num_matches_per_reference": completion.num_matches_per_reference,
+                "verdict": asdict(completion.verdict) if completion.verdict is not None else None,
             })  # fmt: skip
         if layers:
             best = self.best
             write_layers(folder / LAYERS_NAME, build_layers(self.items), best.photo, best.credit(LAYERS_NAME))
         self.contact_sheet().savefig(folder / SHEET_NAME)
+        if self.evidence is not None:
+            evidence_figure(self.scene.target, self.evidence).savefig(folder / EVIDENCE_NAME)
+            self.evidence.save(folder / EVIDENCE_DATA_NAME)
         ranking = self.ranking.to_dict() if self.ranking is not None else None
         values = {
             "ranking": ranking, "references": self.references, "recipe": dict(self.recipe),
+            "evidence": self.evidence.to_dict() if self.evidence is not None else None,
             "provenance": dict(self.best.provenance), "completions": records,
         }  # fmt: skip
         (folder / SCORES_NAME).write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
@@ -234,6 +269,7 @@ class Completions(Sequence[Completion]):
             provenance, recipe = {**values["provenance"]}, {**values["recipe"]}
             ranking = RankSettings.from_dict(values["ranking"]) if values["ranking"] is not None else None
             references = tuple(values["references"])
+            evidence = Evidence.load(folder / EVIDENCE_DATA_NAME, scene.mask) if values.get("evidence") else None
             items = tuple(
                 Completion(
                     scene=scene,
@@ -243,6 +279,8 @@ class Completions(Sequence[Completion]):
                     num_matches=r["num_matches"],
                     scores_per_reference=tuple(r["scores_per_reference"]),
                     num_matches_per_reference=tuple(r["num_matches_per_reference"]),
+                    evidence=evidence,
+                    verdict=Verdict(**r["verdict"]) if r.get("verdict") else None,
                     provenance=provenance,
                 )
                 for r in values["completions"]

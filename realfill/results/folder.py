@@ -13,8 +13,12 @@ from realfill.io.lock import require_writable
 SCORES_NAME = "scores.json"
 SHEET_NAME = "contact_sheet.png"
 LAYERS_NAME = "layers.ora"
+EVIDENCE_NAME = "evidence.png"
+EVIDENCE_DATA_NAME = "evidence.npz"
 PATCH_ENDING = "_patch"
-_IMAGE_STEM = re.compile(rf"\d{{2,}}_seed\d+({PATCH_ENDING})?")
+WITHOUT_MODEL = "composite"
+_IMAGE_STEM = re.compile(rf"\d{{2,}}_(seed\d+|{WITHOUT_MODEL})({PATCH_ENDING})?")
+_OTHERS = (LAYERS_NAME, SHEET_NAME, EVIDENCE_NAME, EVIDENCE_DATA_NAME, SCORES_NAME)
 
 
 def check_output(directory: str | PathLike[str], *, overwrite: bool = False) -> Path:
@@ -45,4 +49,4 @@ def replace_files(folder: Path, partial: Path) -> None:
 def saved_files(folder: Path) -> list[Path]:
     """List the files of an earlier ``save`` in a folder."""
     images = [f for f in folder.iterdir() if _IMAGE_STEM.fullmatch(f.stem) and f.suffix in SUFFIXES.values()]
-    return [f for f in (*images, folder / LAYERS_NAME, folder / SHEET_NAME, folder / SCORES_NAME) if f.exists()]
+    return [f for f in (*images, *(folder / name for name in _OTHERS)) if f.exists()]

@@ -1,4 +1,4 @@
-"""Pictures of results: grids of images with captions, and the matches between two images."""
+"""Pictures of results: grids of images with captions, evidence, and the matches between two images."""
 
 from __future__ import annotations
 
@@ -8,13 +8,19 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.patches import ConnectionPatch
+from matplotlib.patches import ConnectionPatch, Patch
 from numpy.typing import NDArray
 
 from realfill.io.images import ImageArray, fit_within, resize
+from realfill.io.photos import put
+from realfill.results.evidence import CORRECTED, PHOTOGRAPHED, Evidence
 
 _CELL_INCHES = 3.0
 _CELL_PX = 480
+_EVIDENCE_PX = 1200
+# colours that colour-blind readers can tell apart (Okabe and Ito 2008)
+_PHOTOGRAPHED = ((0, 158, 115), (86, 180, 233), (0, 114, 178))
+_CORRECTED, _INVENTED = (240, 228, 66), (213, 94, 0)
 
 
 def image_grid(cells: Sequence[tuple[str, ImageArray]], *, columns: int) -> Figure:
@@ -43,6 +49,49 @@ def image_grid(cells: Sequence[tuple[str, ImageArray]], *, columns: int) -> Figu
 def thumbnail(image: ImageArray) -> ImageArray:
     """Shrink an image to the resolution of a grid cell."""
     return resize(image, fit_within(image.shape[:2], _CELL_PX))
+
+
+def evidence_colours(evidence: Evidence) -> ImageArray:
+    """Return the colour of each pixel of the hole, (K, 3) uint8 sRGB.
+
+    Photographed pixels are green to blue, by reference; corrected ones yellow; invented ones red.
+    """
+    colours = np.full((len(evidence.kind), 3), _INVENTED, np.uint8)
+    colours[evidence.kind == CORRECTED] = _CORRECTED
+    for place, number in enumerate(evidence.references):
+        shown = (evidence.kind == PHOTOGRAPHED) & (evidence.source == number)
+        colours[shown] = _PHOTOGRAPHED[place % len(_PHOTOGRAPHED)]
+    return colours
+
+
+def evidence_figure(target: ImageArray, evidence: Evidence) -> Figure:
+    """Draw the evidence of a completion over its target in grey, with a legend of the kinds and their shares.
+
+    Args:
+        target: (H, W, 3) uint8; its hole is not shown.
+        evidence: of its completions.
+    """
+    size = fit_within(target.shape[:2], _EVIDENCE_PX)
+    grey = resize(target, size).mean(axis=2, keepdims=True)
+    colours = np.zeros_like(target)
+    put(colours, evidence.mask, evidence_colours(evidence))
+    rows, columns = (np.arange(n) * full // n for n, full in zip(size, target.shape, strict=False))
+    nearest = np.ix_(rows, columns)
+    image = np.where(evidence.mask[nearest][:, :, None], colours[nearest], (0.5 * grey + 127).astype(np.uint8))
+    figure = Figure(figsize=(size[1] / 120, size[0] / 120 + 0.6), dpi=120, layout="constrained")
+    axis = figure.subplots()
+    axis.set_axis_off()
+    axis.imshow(image, interpolation="nearest")
+    shares = evidence.shares
+    entries = [
+        (_PHOTOGRAPHED[place % len(_PHOTOGRAPHED)], f"photographed, reference {number}: {100 * share:.0f} %")
+        for place, (number, share) in enumerate(evidence.references.items())
+    ]
+    entries += [(_CORRECTED, f"corrected: {100 * shares['corrected']:.0f} %")] if shares["corrected"] else []
+    entries += [(_INVENTED, f"invented: {100 * shares['invented']:.0f} %")] if shares["invented"] else []
+    handles = [Patch(color=f"#{bytes(colour).hex()}", label=label) for colour, label in entries]
+    figure.legend(handles=handles, loc="outside lower center", ncols=2, fontsize=8, frameon=False)
+    return figure
 
 
 def match_overlay(

@@ -17,13 +17,28 @@ import torch
 from numpy.typing import NDArray
 
 from realfill.compute.devices import resolve_precision
-from realfill.config import FitConfig, RankConfig, SampleConfig, SampleSettings, WindowConfig, WindowSettings
+from realfill.config import (
+    FitConfig,
+    GeometryConfig,
+    RankConfig,
+    SampleConfig,
+    SampleSettings,
+    WindowConfig,
+    WindowSettings,
+)
+from realfill.results.evidence import Evidence
 from realfill.scene.scene import Scene
 
 _LIBRARIES = (
     "torch", "diffusers", "transformers", "peft", "accelerate", "opencv-contrib-python", "scikit-image", "numpy",
 )  # fmt: skip
-_SEED_FIELDS = ("seed", "num_samples", "batch_size", "preset")  # the fields of a preset are in the settings anyway
+_SEED_FIELDS = (
+    "seed",
+    "num_samples",
+    "batch_size",
+    "preset",
+    "base",
+)  # a preset's fields and the base are there anyway
 _MACHINE_FIELDS = ("base", "checkpoint_every", "gradient_accumulation_steps", "gradient_checkpointing", "compile")
 
 
@@ -36,6 +51,8 @@ def hash_scene(scene: Scene) -> dict[str, str]:
     """Return the hash of each image of a scene; pixels under the mask have no influence."""
     references = {f"reference {i}": hash_array(r) for i, r in enumerate(scene.references)}
     masks = {"mask": hash_array(scene.mask), "whole hole": hash_array(scene.whole_hole)}
+    left_out = enumerate(scene.reference_masks)
+    masks |= {f"mask of reference {i}": hash_array(mask) for i, mask in left_out if mask is not None}
     return {**references, "target": hash_array(scene.known), **masks}
 
 
@@ -74,6 +91,8 @@ def describe_completion(
     sample: SampleConfig,
     window: WindowConfig,
     ranking: RankConfig,
+    geometry: GeometryConfig,
+    evidence: Evidence,
 ) -> dict[str, Any]:
     """Describe how completions are made, for their files.
 
@@ -86,22 +105,62 @@ def describe_completion(
         sample: settings of the sampler.
         window: settings of the windows.
         ranking: settings of the ranking.
+        geometry: settings of the composite.
+        evidence: what the pixels rest on; its shares are stored.
     """
     name = Path(base).name if Path(base).is_absolute() else base
     values: dict[str, Any] = {"realfill": _version("realfill"), "base": name, "fingerprint": fingerprint}
     if fit is not None:
         values["fit"] = {**fit.to_dict(), "base": name}
-    values |= {"sample": sample.to_dict(), "window": window.to_dict(), "rank": ranking.to_dict()}
+    values |= {"sample": {**sample.to_dict(), "base": name}, "window": window.to_dict(), "rank": ranking.to_dict()}
+    return values | _describe_sources(scene, geometry, evidence)
+
+
+def describe_composite(
+    scene: Scene, *, engine: str | None, geometry: GeometryConfig, evidence: Evidence
+) -> dict[str, Any]:
+    """Describe a completion that has no pixel of a model.
+
+    Args:
+        scene: the completed scene.
+        engine: name of the engine that filled the rest; ``None`` if there was none.
+        geometry: settings of the composite.
+        evidence: what the pixels rest on; its shares are stored.
+    """
+    values = {"realfill": _version("realfill"), "engine": engine}
+    return values | _describe_sources(scene, geometry, evidence)
+
+
+def _describe_sources(scene: Scene, geometry: GeometryConfig, evidence: Evidence) -> dict[str, Any]:
+    used = {f"reference {n}": hash_array(scene.references[n]) for n in evidence.references}
+    values = {"geometry": geometry.to_dict(), "evidence": evidence.to_dict(), "references": used}
     return {**values, "scene": dict(scene.history)} if scene.history else values
+
+
+def describe_fill(engine: str) -> dict[str, Any]:
+    """Describe how a hole was filled by an engine alone, for its completion."""
+    return {"realfill": _version("realfill"), "engine": engine}
+
+
+def describe_erasure(*, filled_by: str, removed: str, num_passes: int) -> dict[str, Any]:
+    """Describe how something was erased, for its completion.
+
+    Args:
+        filled_by: what filled the hole.
+        removed: description of what was removed.
+        num_passes: 2 if the hole was filled a second time with a larger mask.
+    """
+    return {"realfill": _version("realfill"), "filled_by": filled_by, "removed": removed, "num_passes": num_passes}
 
 
 def describe_recipe(
     scene: Scene,
     *,
-    fingerprint: str,
-    adapter: Mapping[str, torch.Tensor] | None,
-    sample: SampleSettings,
-    window: WindowSettings,
+    fingerprint: str | None,
+    adapter: Mapping[str, torch.Tensor] | None = None,
+    sample: SampleSettings | None = None,
+    window: WindowSettings | None = None,
+    kept: str | None = None,
 ) -> dict[str, Any]:
     """Return everything that determines the pixels of a completion besides its seed, up to rounding.
 
@@ -109,20 +168,23 @@ def describe_recipe(
 
     Args:
         scene: the completed scene.
-        fingerprint: hash of the base model's weights.
+        fingerprint: hash of the base model's weights, or the name of an engine.
         adapter: the tensors of the adapter; ``None`` for a bare base model.
-        sample: settings of the sampler.
-        window: settings of the windows.
+        sample: settings of the sampler; ``None`` without a model.
+        window: settings of the windows; ``None`` without a model.
+        kept: hash of the pixels that were taken from the references; ``None`` if there are none.
 
     Returns:
         Plain JSON values.
     """
     images = {name: value for name, value in hash_scene(scene).items() if not name.startswith("reference")}
-    settings = {name: value for name, value in sample.to_dict().items() if name not in _SEED_FIELDS}
-    return {
-        "scene": images, "base": fingerprint, "adapter": None if adapter is None else hash_tensors(adapter),
-        "sample": settings, "window": window.to_dict(),
-    }  # fmt: skip
+    recipe: dict[str, Any] = {"scene": images, "base": fingerprint}
+    recipe["adapter"] = None if adapter is None else hash_tensors(adapter)
+    if sample is not None:
+        recipe["sample"] = {name: value for name, value in sample.to_dict().items() if name not in _SEED_FIELDS}
+    if window is not None:
+        recipe["window"] = window.to_dict()
+    return {**recipe, "composite": kept} if kept is not None else recipe
 
 
 def hash_tensors(tensors: Mapping[str, torch.Tensor]) -> str:

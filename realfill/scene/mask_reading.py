@@ -18,7 +18,7 @@ Every other image is refused, because the brightness of a photo says nothing abo
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import cv2
 import numpy as np
@@ -55,16 +55,22 @@ class MaskReading:
     source: str
 
 
-def read_mask(source: ImageLike | MaskArray, target: ImageArray | None = None) -> MaskReading:
+MaskLike: TypeAlias = ImageLike | MaskArray | MaskReading
+
+
+def read_mask(source: MaskLike, target: ImageArray | None = None) -> MaskReading:
     """Read a mask; the table at the top of this module lists the forms.
 
     Args:
-        source: a bool array; or a path, PIL image or array of any numeric type.
+        source: a bool array; a path, PIL image or array of any numeric type; or a mask that is already read, for
+            example the result of ``mask_from``.
         target: (H, W, 3) uint8 sRGB, the photo to complete. It serves to detect strokes on a copy of the target.
 
     Raises:
         SceneError: the mask cannot be read, or shows a photo instead of a hole.
     """
+    if isinstance(source, MaskReading):
+        return source
     if isinstance(source, np.ndarray):
         if source.dtype == np.bool_ and source.ndim == 2 and source.size:
             return MaskReading(mask=source.copy(), source="the True values of the mask")

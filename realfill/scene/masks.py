@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import cv2
 import numpy as np
-import torch
-import torch.nn.functional as F
 
 from realfill.io.images import MaskArray, resize
+
+if TYPE_CHECKING:
+    import torch
 
 Box: TypeAlias = tuple[int, int, int, int]
 """(top, left, bottom, right) in pixels; bottom and right are exclusive."""
@@ -137,6 +138,9 @@ def fill_smooth(images: torch.Tensor, hole: torch.Tensor, *, empty: float = 0.5)
     Returns:
         (B, C, H, W), exactly equal to ``images`` outside the hole.
     """
+    import torch  # noqa: PLC0415 - geometry does without it
+    import torch.nn.functional as F  # noqa: PLC0415
+
     known = (~hole).to(images.dtype)
     values, weights = (images - empty).masked_fill(hole, 0), known
     levels = [(values, weights)]
@@ -151,6 +155,8 @@ def fill_smooth(images: torch.Tensor, hole: torch.Tensor, *, empty: float = 0.5)
 
 
 def _halve(x: torch.Tensor) -> torch.Tensor:
+    import torch.nn.functional as F  # noqa: PLC0415
+
     height, width = x.shape[-2:]
     kernel = (min(2, height), min(2, width))
     return F.avg_pool2d(x, kernel, ceil_mode=True, count_include_pad=False)

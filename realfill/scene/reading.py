@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from os import PathLike
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
-from realfill.config import MAX_REFERENCES
 from realfill.errors import SceneError, warn
-from realfill.io.images import ImageArray, ImageLike, MaskArray, natural_key, read_image, read_photo
+from realfill.io.images import ImageArray, ImageLike, MaskArray, natural_key, read_photo
 from realfill.io.photos import Photo
 from realfill.io.recognition import find_fault
-from realfill.scene.checking import MIN_TRANSPARENT_SHARE, check_known, check_mask, check_size
-from realfill.scene.mask_reading import MaskReading, read_mask
+from realfill.scene.checking import check_known, check_mask, check_size
+from realfill.scene.mask_reading import MaskLike, MaskReading, read_mask
 from realfill.scene.outpainting import Margins
+from realfill.scene.reference_reading import References, read_references
 
-_MANY = 1000  # an endless iterable is not read further
 _SYSTEM_FILES = frozenset({"thumbs.db", "desktop.ini"})
 
 
@@ -29,10 +26,21 @@ class Parts:
     """The checked parts of a scene; the attributes are those of ``Scene``."""
 
     references: tuple[ImageArray, ...]
+    reference_masks: tuple[MaskArray | None, ...]
+    focal_lengths: tuple[float | None, ...]
     original: Photo
     target: ImageArray
     mask: MaskArray
     mask_source: str
+
+    @classmethod
+    def of(cls, references: References, original: Photo, target: ImageArray, mask: MaskArray, source: str) -> Parts:
+        """Put the parts together."""
+        return cls(
+            references=references.images, reference_masks=references.masks,
+            focal_lengths=(original.focal_px, *references.focals), original=original, target=target, mask=mask,
+            mask_source=source,
+        )  # fmt: skip
 
 
 def find_parts(directory: str | PathLike[str]) -> tuple[list[Path], Path, Path | None]:
@@ -58,6 +66,35 @@ def find_parts(directory: str | PathLike[str]) -> tuple[list[Path], Path, Path |
     if faults:
         warn(f"these files in {str(folder / 'ref')!r} are left out: {faults}. Save photos as PNG or JPEG")
     return sorted(references, key=natural_key), _preferred(targets), find_image(folder / "target", "mask")
+
+
+def find_reference_masks(directory: str | PathLike[str], references: Sequence[Path]) -> list[Path | None]:
+    """Find the masks of references: ``ref_masks/NAME.*`` belongs to ``ref/NAME.*``; ``None``: there is no such mask."""
+    folder = Path(directory) / "ref_masks"
+    masks, faults = _sort_out(_files(folder))
+    names = {path.stem for path in references}
+    unused = [path.name for path in masks if path.stem not in names]
+    if unused:
+        faults = ", ".join([*([faults] if faults else []), *(f"{name} (no reference of this name)" for name in unused)])
+    if faults:
+        warn(f"these files in {str(folder)!r} are left out: {faults}. Give each mask the name of its reference")
+    groups = [[path for path in masks if path.stem == reference.stem] for reference in references]
+    return [_preferred(group) if group else None for group in groups]
+
+
+def find_photos(directory: str | PathLike[str]) -> list[Path]:
+    """List the photos in a folder in natural order; other files are named in a warning, hidden ones are not.
+
+    Raises:
+        SceneError: there is no such folder.
+    """
+    folder = Path(directory)
+    if not folder.is_dir():
+        raise SceneError(f"there is no folder {str(folder)!r}; legal: a folder of photos")
+    photos, faults = _sort_out(path for path in _files(folder) if path.is_file())
+    if faults:
+        warn(f"these files in {str(folder)!r} are no photos and are left out: {faults}")
+    return sorted(photos, key=natural_key)
 
 
 def find_image(folder: Path, stem: str) -> Path | None:
@@ -87,13 +124,18 @@ def _preferred(images: list[Path]) -> Path:
     return chosen
 
 
-def read_parts(references: Iterable[ImageLike], target: ImageLike, mask: ImageLike | MaskArray | None) -> Parts:
+def read_parts(
+    references: Iterable[ImageLike],
+    target: ImageLike,
+    mask: MaskLike | None,
+    reference_masks: Iterable[ImageLike | MaskArray | None] | None = None,
+) -> Parts:
     """Read and check all parts of a scene.
 
     Raises:
         SceneError: a part is missing or cannot be used.
     """
-    photos = read_references(references)
+    photos = read_references(references, reference_masks)
     photo = read_photo(target, "the target")
     image = photo.srgb()
     reading = _read_hole(photo, image, mask)
@@ -102,18 +144,22 @@ def read_parts(references: Iterable[ImageLike], target: ImageLike, mask: ImageLi
     check_size(photo.pixels, "the target")
     check_mask(reading.mask, image)
     check_known(photo, reading.mask)
-    return Parts(references=photos, original=photo, target=image, mask=reading.mask, mask_source=reading.source)
+    return Parts.of(photos, photo, image, reading.mask, reading.source)
 
 
 def read_on_canvas(
-    references: Iterable[ImageLike], photo: Photo, mask: ImageLike | MaskArray | None, margins: Margins
+    references: Iterable[ImageLike],
+    photo: Photo,
+    mask: MaskLike | None,
+    margins: Margins,
+    reference_masks: Iterable[ImageLike | MaskArray | None] | None = None,
 ) -> Parts:
     """Put a photo on a larger canvas. The hole is everything around it, and the hole of its own mask.
 
     Raises:
         SceneError: a part cannot be used.
     """
-    photos = read_references(references)
+    photos = read_references(references, reference_masks)
     canvas = photo.padded(**margins.to_dict())
     image = canvas.srgb()
     hole = np.ones(image.shape[:2], bool)
@@ -127,10 +173,10 @@ def read_on_canvas(
         source = f"{source}, and {reading.source}"
     hole[place] = inner
     check_known(canvas, hole)
-    return Parts(references=photos, original=canvas, target=image, mask=hole, mask_source=source)
+    return Parts.of(photos, canvas, image, hole, source)
 
 
-def _read_hole(photo: Photo, image: ImageArray, mask: ImageLike | MaskArray | None) -> MaskReading | None:
+def _read_hole(photo: Photo, image: ImageArray, mask: MaskLike | None) -> MaskReading | None:
     """Read the mask, or take the target's transparent pixels; ``None`` if there are none."""
     if mask is not None:
         return read_mask(mask, image)
@@ -138,31 +184,3 @@ def _read_hole(photo: Photo, image: ImageArray, mask: ImageLike | MaskArray | No
     if hole is not None and hole.all():  # no pixel is opaque
         hole = photo.fainter_than(0.5)
     return None if hole is None else MaskReading(mask=hole, source="the transparent pixels of the target")
-
-
-def read_references(references: Iterable[ImageLike]) -> tuple[ImageArray, ...]:
-    """Read and check references.
-
-    Raises:
-        SceneError: there are too many, or a photo cannot be used.
-    """
-    is_photo = isinstance(references, str | bytes | PathLike | Image.Image)
-    if is_photo or (isinstance(references, np.ndarray) and references.ndim < 4):
-        raise SceneError("references is a single photo; legal: a list or another iterable of photos")
-    if not isinstance(references, Iterable):
-        raise SceneError(f"references is a {type(references).__name__}; legal: a list or another iterable of photos")
-    images = list(islice(references, _MANY))
-    if len(images) > MAX_REFERENCES:
-        count = f"{len(images)} references" if len(images) < _MANY else f"{_MANY} references or more"
-        raise SceneError(f"there are {count}; legal: up to {MAX_REFERENCES}; keep those that show the hole")
-    photos = []
-    for i, reference in enumerate(images):
-        photo, transparent = read_image(reference, f"reference {i}")
-        check_size(photo, f"reference {i}")
-        if transparent is not None and transparent.mean() > MIN_TRANSPARENT_SHARE:
-            warn(
-                f"reference {i} is transparent in {transparent.mean():.0%} of its pixels, and the model learns their "
-                "colours too. Crop it to its opaque part, or flatten it"
-            )
-        photos.append(photo)
-    return tuple(photos)

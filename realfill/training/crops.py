@@ -33,6 +33,7 @@ class TrainingImage:
         share: relative frequency of crops from this photo.
         mirror: flip half of the crops horizontally. Not meant for scenes, which have a left and a right.
         hole: crops are centred on the hole and hide it; ``None``: crops lie anywhere and have random masks.
+        reference: index of the reference that the photo shows; -1: none.
     """
 
     image: ImageArray
@@ -42,6 +43,7 @@ class TrainingImage:
     share: float = 1.0
     mirror: bool = False
     hole: Hole | None = None
+    reference: int = -1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -66,12 +68,14 @@ class Crops:
         known: (B, H, W) bool: the known pixels.
         learnt: (B, H, W) bool: the pixels that count in the loss.
         hidden: (B, H, W) bool: the pixels that the model must fill, including all unknown ones.
+        references: (B,) int: index of the reference that each crop shows; -1: none.
     """
 
     images: NDArray[np.uint8]
     known: NDArray[np.bool_]
     learnt: NDArray[np.bool_]
     hidden: NDArray[np.bool_]
+    references: NDArray[np.int64]
 
     def __len__(self) -> int:
         return len(self.images)
@@ -148,7 +152,7 @@ def draw_crops(
         rng: source of all randomness.
     """
     shares = np.array([p.share for p in photos])
-    images, known, hidden = [], [], []
+    images, known, hidden, references = [], [], [], []
     for choice in rng.choice(len(photos), num_crops, p=shares / shares.sum()):
         image, known_mask, mask = _random_crop(photos[choice], resolution, rng)
         if mask is None:
@@ -156,11 +160,15 @@ def draw_crops(
                 image.shape[:2], rng, num_rectangles=settings.num_rectangles, rectangle_size=settings.rectangle_size
             )
         hide_all = rng.random() < settings.mask_dropout
+        references.append(photos[choice].reference)
         images.append(image)
         known.append(known_mask)
         hidden.append(mask | hide_all | ~known_mask)
     learnt = [k if k.all() else ~dilate(~k, settings.hole_margin_px) for k in known]
-    return Crops(images=np.stack(images), known=np.stack(known), learnt=np.stack(learnt), hidden=np.stack(hidden))
+    return Crops(
+        images=np.stack(images), known=np.stack(known), learnt=np.stack(learnt), hidden=np.stack(hidden),
+        references=np.array(references, np.int64),
+    )  # fmt: skip
 
 
 def draw_noising(

@@ -40,7 +40,8 @@ def training_set(
         For each scale, from fine to coarse: the references, the warped references, the target.
     """
     photos = _Photos(
-        known=scene.known, mask=scene.mask, references=scene.references, matches=matches,
+        known=scene.known, mask=scene.mask, references=scene.references, reference_masks=scene.reference_masks,
+        matches=matches,
         scales=[_relative_scale(*pair, scene.mask.shape) for pair in zip(scene.references, matches, strict=True)],
     )  # fmt: skip
     scales = _find_scales(parts)
@@ -60,6 +61,7 @@ class _Photos:
         known: (H, W, 3) uint8: the target, blank in the hole.
         mask: (H, W) bool, True = the hole.
         references: each (h, w, 3) uint8.
+        reference_masks: for each reference the part that is left out, (h, w) bool, or ``None``.
         matches: the matches of each reference with the target.
         scales: pixels of each reference per pixel of the target.
     """
@@ -67,6 +69,7 @@ class _Photos:
     known: ImageArray
     mask: MaskArray
     references: Sequence[ImageArray]
+    reference_masks: Sequence[MaskArray | None]
     matches: Sequence[Matches]
     scales: Sequence[float]
 
@@ -115,10 +118,14 @@ def _photos_at_scale(
     total = 1 - settings.target_share
     warped_total = total * settings.warped_share if warped else 0.0
     share = (total - warped_total) / len(photos.references)
+    each = zip(photos.references, photos.reference_masks, photos.scales, strict=True)
     references = [
-        TrainingImage(image=image, crop_sides_px=(sides[0] * zoom, sides[1] * zoom), reach_px=reach * zoom, share=share)
-        for image, zoom in zip(photos.references, photos.scales, strict=True)
-    ]
+        TrainingImage(
+            image=image, known=None if excluded is None else ~excluded,
+            crop_sides_px=(sides[0] * zoom, sides[1] * zoom), reach_px=reach * zoom, share=share, reference=index,
+        )
+        for index, (image, excluded, zoom) in enumerate(each)
+    ]  # fmt: skip
     return [
         *(shrink_photo(photo, resolution) for photo in references),
         *(dataclasses.replace(photo, share=warped_total / len(warped)) for photo in warped),
@@ -139,12 +146,13 @@ def _warp_references(photos: _Photos, scale: _Scale, target: TrainingImage) -> l
     boxes = tuple(tuple(hole - [*region[:2], *region[:2]]) for hole in holes)
     mask = resize_mask(photos.mask, size)[region[0] : region[2], region[1] : region[3]]
     warped = warp_references(
-        photos.known, photos.mask, photos.references, matches=photos.matches, size=size, region=region
+        photos.known, photos.mask, photos.references, matches=photos.matches,
+        reference_masks=photos.reference_masks, size=size, region=region,
     )  # fmt: skip
     return [
         TrainingImage(
             image=reference.image, known=reference.valid_mask, crop_sides_px=target.crop_sides_px,
-            reach_px=target.reach_px, hole=Hole(mask=mask, boxes=boxes),
+            reach_px=target.reach_px, hole=Hole(mask=mask, boxes=boxes), reference=reference.reference,
         )
         for reference in warped
     ]  # fmt: skip

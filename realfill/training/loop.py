@@ -114,7 +114,9 @@ def compute_gradients(trainer: Trainer, photos: Sequence[TrainingImage]) -> torc
                 latents.sample(draws.noise[0]), draws.noise[1], draws.quantiles
             )
             with accelerator.autocast():
-                model_pred = trainer.denoiser(noisy_latents, timesteps, latents.mask_latents, draws.prompted)
+                model_pred = trainer.denoiser(
+                    noisy_latents, timesteps, latents.mask_latents, draws.prompted, latents.references
+                )
             loss = ((model_pred - target) ** 2 * loss_scale * weights[piece]).sum()
             accelerator.backward(loss * accelerator.num_processes)  # it averages gradients over processes
         total_loss += loss.detach()

@@ -27,12 +27,14 @@ class Latents:
         std: (B, C, h, w): its standard deviation, with the same scale.
         mask_latents: (B, M, h, w): mask and masked-image latents.
         weights: (B, 1, h, w): how much each latent counts in the loss.
+        references: (B,) int: index of the reference that each crop shows; -1: none.
     """
 
     mean: torch.Tensor
     std: torch.Tensor
     mask_latents: torch.Tensor
     weights: torch.Tensor
+    references: torch.Tensor
 
     def map(self, function: Callable[[torch.Tensor], torch.Tensor]) -> Latents:
         """Apply a function to each tensor."""
@@ -97,22 +99,29 @@ def _encode(inpainter: DiffusionFamily, crops: Crops, visible_weight: float) -> 
         std=std,
         mask_latents=inpainter.prepare_mask_latents(images, hidden),
         weights=loss_weights(inpainter, learnt, hidden, visible_weight),
+        references=send(torch.from_numpy(crops.references), inpainter.device),
     )
 
 
 class Denoiser(nn.Module):
-    """The text encoder and the U-Net as one module, which accelerate can wrap."""
+    """The networks that a fit can train as one module, which accelerate can wrap."""
 
     def __init__(self, inpainter: DiffusionFamily, prompt: str) -> None:
-        """Wrap the parts of a base model that predict noise, with or without the prompt."""
+        """Wrap the parts of a base model that predict the target, with or without the prompt."""
         super().__init__()
-        self.parts = nn.ModuleDict(inpainter.parts)
+        parts = dict(inpainter.parts)
+        self.parts = nn.ModuleDict(parts)
         self._inpainter, self._prompts = inpainter, (prompt, "")
-        self._trains_text = any(p.requires_grad for p in inpainter.text_encoder.parameters())
+        self._trains_text = "text_encoder" in parts and any(p.requires_grad for p in parts["text_encoder"].parameters())
         self._fixed_embeddings: torch.Tensor | None = None
 
     def forward(
-        self, noisy_latents: torch.Tensor, timesteps: torch.Tensor, mask_latents: torch.Tensor, prompted: torch.Tensor
+        self,
+        noisy_latents: torch.Tensor,
+        timesteps: torch.Tensor,
+        mask_latents: torch.Tensor,
+        prompted: torch.Tensor,
+        references: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Predict the target; see ``DiffusionFamily.predict``.
 
@@ -121,9 +130,10 @@ class Denoiser(nn.Module):
             timesteps: (B,).
             mask_latents: (B, M, h, w): mask and masked-image latents.
             prompted: (B,) bool: whether a row gets the prompt or an empty one.
+            references: (B,) int: index of the reference that a row shows, which is hidden from it; -1: none.
         """
         embeddings = self._embed_prompts()[(~prompted).long()]
-        return self._inpainter.predict(noisy_latents, timesteps, mask_latents, embeddings)
+        return self._inpainter.predict(noisy_latents, timesteps, mask_latents, embeddings, references)
 
     def _embed_prompts(self) -> torch.Tensor:
         """Encode the prompt and the empty prompt; only once if the text encoder is not trained."""

@@ -18,13 +18,9 @@ from realfill.models.diffusion.lora import Trainable
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-# Estimates, none of them measured on a GPU. The layers of Stable Diffusion 2 hold 420 values per latent and channel or,
-# with checkpointing, 50 and those of the block that is being recomputed.
-_PLAIN_VALUES = 440  # values kept for the backward pass, per latent and channel of the U-Net's first level
-_CHECKPOINTED_VALUES = 85  # the same with gradient checkpointing
 _ENCODER_VALUES = 512  # values per pixel that a convolutional VAE holds at a time while it encodes
 _TRAINED_BYTES = 16  # per trained value: gradient, AdamW's two averages, moving average
-_USABLE_SHARE = 0.85  # share of free memory; the rest is for fragmentation and for memory that is not counted
+USABLE_SHARE = 0.85  # share of free memory; the rest is for fragmentation and for memory that is not counted
 _LONG_STEPS, _LONG_S = 1000, 300.0  # steps, and seconds of time budget, from which compiling pays off
 
 
@@ -34,8 +30,9 @@ class StepFootprint:
 
     Attributes:
         num_trained: number of trained values.
-        width: channels of the U-Net's first level.
-        num_latents: latents of a crop, height times width.
+        width: channels of the denoiser's first level.
+        kept_values: values kept for the backward pass, for each latent and channel: without and with checkpointing.
+        num_latents: latents that the denoiser processes for a crop.
         num_pixels: pixels of a crop.
         value_bytes: bytes of an activation: 2 in half precision, else 4.
         cache_bytes: bytes of the latent cache.
@@ -43,6 +40,7 @@ class StepFootprint:
 
     num_trained: int
     width: int
+    kept_values: tuple[int, int]
     num_latents: int
     num_pixels: int
     value_bytes: int
@@ -50,7 +48,7 @@ class StepFootprint:
 
     def crop_bytes(self, *, checkpointing: bool) -> int:
         """Estimate the largest memory per crop of a piece, while it is encoded or trained on."""
-        values = self.num_latents * self.width * (_CHECKPOINTED_VALUES if checkpointing else _PLAIN_VALUES)
+        values = self.num_latents * self.width * self.kept_values[checkpointing]
         return self.value_bytes * max(values, self.num_pixels * _ENCODER_VALUES)
 
     def total_bytes(self, num_crops: int, *, checkpointing: bool) -> int:
@@ -95,7 +93,8 @@ def plan_fit(
     footprint = StepFootprint(
         num_trained=sum(p.numel() for _, p in trainable.parameters()),
         width=inpainter.width,
-        num_latents=height * width,
+        kept_values=inpainter.kept_values,
+        num_latents=inpainter.num_latents((side, side)),
         num_pixels=side * side,
         value_bytes=2 if is_half else 4,
         cache_bytes=4 * settings.latent_cache_size * (3 * channels + 2) * height * width,
@@ -152,7 +151,7 @@ def plan_memory(
         for recompute in ((False, True) if checkpointing is None else (checkpointing,))
         for n in (legal if pieces is None else [pieces])
     ]
-    fitting = (plan for plan in plans if plan.total_bytes <= free_bytes * _USABLE_SHARE)
+    fitting = (plan for plan in plans if plan.total_bytes <= free_bytes * USABLE_SHARE)
     return next(fitting, plans[-1])
 
 

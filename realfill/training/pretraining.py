@@ -238,7 +238,7 @@ def _write_outputs(trainer: Trainer, config: PretrainConfig, held_out: Sequence[
     trainer.read_losses()
     if not trainer.accelerator.is_main_process:
         return
-    unet = trainer.inpainter.unet
+    unet = trainer.inpainter.parts["unet"]
     weights = {n: p.detach().clone() for n, p in unet.named_parameters()}
     unet.load_state_dict({n.removeprefix("unet."): p for n, p in trainer.average.items()}, strict=False)
     try:
@@ -267,7 +267,7 @@ def _save_base(trainer: Trainer, config: PretrainConfig) -> None:
 
 def _draw_previews(inpainter: DiffusionFamily, photos: Sequence[ImageArray], size: int) -> ImageArray:
     """Draw for each photo: the photo, the photo with its hole, and two samples; in two columns."""
-    inpainter.unet.eval()
+    inpainter.parts["unet"].eval()
     settings = SampleConfig(scheduler="ddpm", num_inference_steps=20).resolve({})
     rows = []
     for i, photo in enumerate(photos):

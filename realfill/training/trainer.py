@@ -270,7 +270,10 @@ def learning_rate_factor(settings: FitSettings, step: int, time_s: float = 0.0) 
 
 
 def _make_optimizer(trainable: Trainable, settings: FitSettings, device: torch.device) -> torch.optim.AdamW:
-    rates = {"unet": settings.learning_rate, "text_encoder": settings.text_encoder_learning_rate}
+    rates = {
+        part: settings.text_encoder_learning_rate if part == "text_encoder" else settings.learning_rate
+        for part in trainable.groups
+    }
     groups = [
         {"params": list(named.values()), "lr": rates[part], "base_lr": rates[part]}
         for part, named in trainable.groups.items()

@@ -11,7 +11,10 @@ import pytest
 import realfill
 from realfill.app.cli import main
 
-COMMANDS = ("run", "fit", "complete", "rank", "demo", "bench", "models", "doctor", "pretrain")
+COMMANDS = (
+    "run", "fit", "complete", "rank", "erase", "instances", "mask", "batch", "demo", "bench", "models", "doctor",
+    "pretrain", "train-completion",
+)  # fmt: skip
 HEAVY = ("torch", "diffusers", "transformers", "peft", "kornia", "cv2", "matplotlib", "accelerate", "skimage")
 REALFILL = [sys.executable, "-m", "realfill"]
 FULL = Path("/dev/full")
@@ -81,7 +84,10 @@ def test_options_that_only_the_long_help_shows_are_accepted(command, option, cap
         (["run", "s", "-o", "o", "--num-steps", "many"], "--num-steps is 'many'; legal: a whole number"),
         (["run", "s", "-o", "o", "--guidance-scale", "much"], "--guidance-scale is 'much'; legal: a number"),
         (["run", "s", "-o", "o", "--sample-seed", "1e3"], "--sample-seed is '1e3'; legal: a whole number"),
-        (["run", "s", "-o", "o", "--matcher", "orb"], "--matcher is 'orb'; legal: loftr, sift"),
+        (
+            ["run", "s", "-o", "o", "--matcher", "orb"],
+            "--matcher is 'orb'; legal: efficientloftr, lightglue, loftr, matchanything, sift",
+        ),
         (["run", "s", "-o", "o", "--num-steps", "0"], "--num-steps is 0; legal: a number of at least 1"),
         (["run", "s", "-o", "o", "--sample-seed", "9" * 20], f"--sample-seed is {'9' * 20}; legal: a whole number"),
         (["run", "s", "-o", "o", "--seed", "9" * 20], f"legal: a whole number from 0 to {2**63 - 1}"),
@@ -122,12 +128,16 @@ def test_a_traceback_is_printed_on_request(tmp_path, capsys):
     assert "Traceback" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("command", ["run", "fit"])
-def test_without_a_gpu_a_fit_of_the_default_base_does_not_start(command, folder, tmp_path, capsys):
-    assert main([command, str(folder), "-o", str(tmp_path / "out"), "--device", "cpu"]) == 2
+def test_without_a_gpu_a_fit_of_the_default_base_does_not_start(folder, tmp_path, capsys):
+    assert main(["fit", str(folder), "-o", str(tmp_path / "out"), "--device", "cpu"]) == 2
     error = capsys.readouterr().err
     assert "--base mini" in error and "--base sd2" in error and error.count("\n") == 1
     assert not (tmp_path / "out").exists()
+
+
+def test_a_plain_inpainter_is_not_fitted(folder, tmp_path, capsys):
+    assert main(["fit", str(folder), "-o", str(tmp_path / "out"), "--base", "telea"]) == 2
+    assert "--base is telea, an engine, which cannot be fitted" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("command", ["run", "fit"])

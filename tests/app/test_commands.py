@@ -1,11 +1,13 @@
 """The commands: what they write, refuse, resume and extend."""
 
+import dataclasses
 import json
 import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
+from composites import make_composite
 from helpers import make_photo
 from PIL import Image
 
@@ -34,8 +36,79 @@ def test_run_writes_everything(folder, fit_words, sample_words, tmp_path, capsys
     assert main(["run", str(folder), "-o", str(out), *fit_words, *sample_words]) == 0
     files = {c["file"] for c in json.loads((out / "scores.json").read_text())["completions"]}
     assert seeds_of(out) == [0, 1]
-    assert {p.name for p in out.iterdir()} == {"adapter", "contact_sheet.png", "job.json", "scores.json", *files}
+    written = {"adapter", "contact_sheet.png", "evidence.npz", "evidence.png", "job.json", "scores.json", *files}
+    assert {p.name for p in out.iterdir()} == written
     assert "best" in capsys.readouterr().out
+
+
+@pytest.fixture
+def found(folder, with_composites, monkeypatch):
+    """A composite of the small scene that is found at once."""
+    del with_composites
+    result = make_composite(Scene.load(folder))
+    monkeypatch.setattr("realfill.pipeline.composite", lambda *_, **__: result)
+    return result
+
+
+@pytest.mark.parametrize("words", [[], ["--no-fit"], ["--no-fit", "--base", "{tiny}"]])
+def test_run_without_a_fit_takes_what_the_references_show(
+    words, folder, found, tiny_sd, sample_words, tmp_path, capsys, no_training
+):
+    out = tmp_path / "out"
+    words = [word.format(tiny=tiny_sd) for word in words]
+    assert main(["run", str(folder), "-o", str(out), *words, *sample_words]) == 0
+    printed, error = capsys.readouterr()
+    values = json.loads((out / "scores.json").read_text())
+    base = values["provenance"]["base"]
+    assert base == ("tiny-sd0" if "--base" in words else "mini")
+    assert ("takes days without a GPU" in printed) == (not words)
+    assert "references show 71 % of the hole" in error and "of the hole photographed (references 0 and 1)" in printed
+    assert sum(values["evidence"][kind] for kind in ("photographed", "corrected", "invented")) == pytest.approx(1)
+    assert seeds_of(out) == [0, 1] and not (out / "adapter").exists()
+    image = read_image(out / values["completions"][0]["file"])[0]
+    shown = (found.confidence > 0.5) & (found.source >= 0)
+    assert shown.any() and (image == found.image)[shown].all()
+    assert main(["run", str(folder), "-o", str(out), *words, *sample_words]) == 0
+    assert "nothing to do" in capsys.readouterr().out
+
+
+def test_a_plain_inpainter_gives_a_single_result_without_a_seed(folder, found, tmp_path, capsys, no_training):
+    out = tmp_path / "out"
+    words = ["complete", str(folder), "-o", str(out), "--base", "telea"]
+    assert main(words) == 0
+    assert "one result, the same for every seed" in capsys.readouterr().out
+    assert seeds_of(out) == [None] and (out / "00_composite.png").is_file()
+    assert main(words) == 0
+    assert "nothing to do" in capsys.readouterr().out
+    assert main([*words, "--extend"]) == 1
+    assert "no other seeds to add" in capsys.readouterr().err
+    assert main(["run", str(folder), "-o", str(tmp_path / "run"), "--base", "telea"]) == 0
+    assert (tmp_path / "run" / "00_composite.png").read_bytes() == (out / "00_composite.png").read_bytes()
+    del found
+
+
+def test_no_fit_starts_where_the_references_show_everything(
+    folder, fit_words, sample_words, with_composites, monkeypatch, tmp_path, capsys, no_training
+):
+    scene = Scene.load(folder)
+    whole = dataclasses.replace(
+        make_composite(scene), confidence=np.ones(scene.mask.shape, np.float32),
+        source=np.where(scene.mask, 0, -1).astype(np.int16),
+    )  # fmt: skip
+    monkeypatch.setattr("realfill.pipeline.composite", lambda *_, **__: whole)
+    assert main(["run", str(folder), "-o", str(tmp_path / "out"), *fit_words, *sample_words]) == 0
+    assert "so no fit is needed" in capsys.readouterr().out
+    assert seeds_of(tmp_path / "out") == [None]
+    del with_composites
+
+
+def test_geometry_can_be_turned_off(folder, found, tiny_sd, sample_words, tmp_path):
+    out = tmp_path / "out"
+    words = ["complete", str(folder), "-o", str(out), "--base", tiny_sd, "--geometry", "False", *sample_words]
+    assert main(words) == 0
+    assert json.loads((out / "scores.json").read_text())["evidence"]["invented"] == 1
+    assert main([word.replace("False", "True") for word in words]) == 1  # it is another request
+    del found
 
 
 def test_a_preset_applies_to_fit_and_sampling_and_given_options_win(folder, fit_words, tmp_path, capsys):
@@ -220,6 +293,25 @@ def test_seeds_are_added_to_a_folder(folder, tiny_sd, sample_words, tmp_path, ca
     assert "sample num_inference_steps: 2 instead of 3" in capsys.readouterr().err
 
 
+@pytest.mark.filterwarnings("always:ranking failed:realfill.errors.RealFillWarning")
+def test_added_seeds_are_ranked_once_and_kept_if_that_fails(
+    folder, tiny_sd, sample_words, tmp_path, capsys, monkeypatch
+):
+    out = tmp_path / "out"
+    words = ["complete", str(folder), "--base", tiny_sd, "-o", str(out), *sample_words]
+    assert main(words) == 0
+
+    def fail(*_, **__):
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr("realfill.pipeline.rank", lambda *_, **__: pytest.fail("ranked before merging"))
+    monkeypatch.setattr("realfill.ranking.rank.rank", fail)
+    assert main([*words, "--extend", "--num-samples", "1"]) == 0
+    assert "ranking failed (RuntimeError: out of memory)" in capsys.readouterr().err
+    values = json.loads((out / "scores.json").read_text())["completions"]
+    assert seeds_of(out) == [0, 1, 2] and all(c["score"] is None for c in values)
+
+
 def test_extending_an_empty_folder_begins_it(folder, tiny_sd, sample_words, tmp_path):
     out = tmp_path / "out"
     assert main(["complete", str(folder), "--base", tiny_sd, "-o", str(out), *sample_words, "--extend"]) == 0
@@ -336,7 +428,7 @@ def test_demo_measures_bare_base_mean_and_best(tmp_path, capsys):
     words = ["demo", "-o", str(tmp_path / "demo"), "--num-steps", "2"]
     assert main(words) == 0
     figures = json.loads((tmp_path / "demo" / "metrics.json").read_text())
-    assert list(figures) == ["unfitted base", "mean of the samples", "top-ranked sample"]
+    assert list(figures) == ["composite without a fit", "unfitted base", "mean of the samples", "top-ranked sample"]
     assert all(5 < v["psnr"] < 40 and -1 < v["ssim"] < 1 for v in figures.values())
     assert f"{figures['top-ranked sample']['psnr']:.2f}" in capsys.readouterr().out
     assert len(list((tmp_path / "demo").glob("*_seed*.png"))) == 8

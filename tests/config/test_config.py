@@ -3,11 +3,12 @@
 import dataclasses
 import json
 import math
+from typing import get_args
 
 import pytest
 
 from realfill import FitConfig, RankConfig, SampleConfig, WindowConfig
-from realfill.config import FitSettings, RankSettings, SampleSettings, WindowSettings
+from realfill.config import FitSettings, RankSettings, SampleSettings, ScoreBy, WindowSettings
 
 PAPER_FIT = {
     "num_steps": 2000,
@@ -285,3 +286,9 @@ def test_a_stage_cannot_take_more_steps_than_the_noise_schedule_has():
     with pytest.raises(ValueError, match=r"stage_steps is \(40, 600\); legal: .*at most 1000"):
         config.resolve({"stage_strength": (0.9, 0.5)})
     assert config.resolve({"stage_strength": (0.5, 0.9)}).stage(2) == (600, 1.0, 0.9)
+
+
+def test_scores_by_keypoints_use_a_matcher():
+    names = get_args(ScoreBy)
+    uses = {name: RankConfig(score_by=name).resolve({}).uses_matcher for name in names}
+    assert uses == {"keypoints": True, "verified_keypoints": True, "warped_references": False, "composite": False}

@@ -216,7 +216,7 @@ def test_a_missing_folder_is_reported_before_anything_is_measured(tmp_path):
         SpeedStudy(output=tmp_path / "none" / "speed.json")
 
 
-@pytest.mark.parametrize("changes", [{"rounds": 0}, {"num_references": 6}, {"photo_px": 8}, {"cache_uses": (0,)}])
+@pytest.mark.parametrize("changes", [{"rounds": 0}, {"num_references": 31}, {"photo_px": 8}, {"cache_uses": (0,)}])
 def test_illegal_options_are_refused(changes):
     with pytest.raises(ValueError, match=next(iter(changes))):
         SpeedStudy(**changes)

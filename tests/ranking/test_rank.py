@@ -101,6 +101,20 @@ def test_only_matches_in_the_hole_count(marked):
     assert [c.num_matches for c in result] == [1, 0, 0, 0]
 
 
+def test_matches_in_the_masked_part_of_a_reference_do_not_count(marked):
+    excluded = np.zeros(marked.scene.references[0].shape[:2], bool)
+    excluded[:5, :5] = True  # the planted keypoints of references lie in the corner
+    scene = Scene(marked.scene.references, marked.scene.target, marked.scene.mask, reference_masks=[excluded, None])
+    planted = {(0, 10): make_matches([HOLE] * 5), (1, 12): make_matches([HOLE])}
+    result = ranked(dataclasses.replace(marked, scene=scene), planted)
+    assert result.best.seed == 12 and [c.num_matches for c in result] == [1, 0, 0, 0]
+    references = marked.scene.references
+    assert ranked(marked, planted, references=references, reference_masks=[None, None]).best.seed == 10
+    assert ranked(marked, planted, references=references, reference_masks=[excluded, None]).best.seed == 12
+    with pytest.raises(SceneError, match="legal: one for each of 2"):
+        ranked(marked, planted, references=references, reference_masks=[None])
+
+
 def test_pixels_and_seeds_do_not_change_and_the_settings_are_recorded(marked):
     config = RankConfig(matcher="sift", max_ratio=0.7)
     result = ranked(marked, {(0, 12): make_matches([HOLE])}, config=config)

@@ -96,7 +96,7 @@ def test_completions_of_an_empty_canvas_are_compared_with_each_other():
 def test_references_are_warped_to_a_shrunk_copy_of_a_large_target(monkeypatch):
     sizes = []
 
-    def record(known, mask, references, *, matches, size):
+    def record(known, mask, references, *, matches, size, reference_masks):
         sizes.append(size)
         assert known.shape[:2] == mask.shape
         return []

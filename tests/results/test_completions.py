@@ -92,6 +92,7 @@ def test_scores_json_holds_everything_except_the_pixels(saved):
         "num_matches": 11,
         "scores_per_reference": [5.5, 3.0],
         "num_matches_per_reference": [10, 1],
+        "verdict": None,
     }
 
 
@@ -220,6 +221,14 @@ def test_scores_by_warped_references_are_comparable_within_one_call_only(complet
     ranking = RankConfig(score_by="warped_references").resolve({})
     completions = dataclasses.replace(completions, ranking=ranking)
     assert not completions.merged(more_completions(completions, {20: 9.0})).ranked
+
+
+@pytest.mark.parametrize("score_by", ["verified_keypoints", "composite"])
+def test_scores_by_a_composite_are_comparable(score_by, completions):
+    ranking = RankConfig(score_by=score_by).resolve({})
+    completions = dataclasses.replace(completions, ranking=ranking)
+    merged = completions.merged(more_completions(completions, {20: 9.0}))
+    assert merged.ranked and merged.seeds[:2] == (7, 20)
 
 
 def test_completions_that_were_made_differently_are_not_merged(completions):

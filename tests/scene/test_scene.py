@@ -227,9 +227,9 @@ SMALL = make_photo(31, 80)
 REFUSED = [
     ("single photo", lambda: Scene("a.png", PHOTO, HOLE), ["references is a single photo", "legal: a list"]),
     ("single array", lambda: Scene(PHOTO, PHOTO, HOLE), ["references is a single photo", "legal: a list"]),
-    ("six references", lambda: Scene([PHOTO] * 6, PHOTO, HOLE), ["there are 6 references", "legal: up to 5"]),
+    ("too many references", lambda: Scene([PHOTO] * 31, PHOTO, HOLE), ["there are 31 references", "legal: up to 30"]),
     ("a number", lambda: Scene(7, PHOTO, HOLE), ["references is a int", "legal: a list or another iterable"]),
-    ("endless", lambda: Scene(repeat(PHOTO), PHOTO, HOLE), ["there are 1000 references or more", "legal: up to 5"]),
+    ("endless", lambda: Scene(repeat(PHOTO), PHOTO, HOLE), ["there are 1000 references or more", "legal: up to 30"]),
     ("no file", lambda: Scene([PHOTO, "nowhere.png"], PHOTO, HOLE), ["reference 1", "nowhere.png"]),
     ("no mask", lambda: Scene([], PHOTO), ["there is no mask", "white = fill"]),
     ("opaque", lambda: Scene([], transparent_where(HOLE & False)), ["there is no mask", "white = fill"]),
@@ -263,11 +263,11 @@ def test_a_folder_without_a_scene_is_refused(tmp_path):
         Scene.load(tmp_path)
 
 
-def test_more_than_five_references_in_a_folder_are_refused(tmp_path):
-    for i in range(6):
+def test_more_than_thirty_references_in_a_folder_are_refused(tmp_path):
+    for i in range(31):
         write(tmp_path / "ref" / f"{i}.png", PHOTO)
     write(tmp_path / "target" / "target.png", transparent_where(HOLE))
-    with pytest.raises(SceneError, match="there are 6 references"):
+    with pytest.raises(SceneError, match="there are 31 references; legal: up to 30"):
         Scene.load(tmp_path)
 
 

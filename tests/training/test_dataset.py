@@ -100,6 +100,8 @@ def test_a_large_target_takes_little_memory():
     tracemalloc.stop()
     warped = [p for p in photos if p.hole is not None]
     assert len(warped) == 5
+    assert {p.reference for p in warped} == set(range(5))
+    assert [p.reference for p in photos if p.hole is None] == [0, 1, 2, 3, 4, -1]
     assert all(p.hole.mask[p.known].mean() > 0.02 for p in warped)
     assert peak < 12 * photo.nbytes  # references warped at full size would take 20 times as much
     assert sum(p.image.nbytes for p in photos) < 0.5 * photo.nbytes
@@ -113,3 +115,25 @@ def test_crops_for_a_canvas_larger_than_the_photos_reach_beyond_them():
     for image in prepare(scene, parts, 200, crop_scale=(1.0, 1.0)):
         assert image.crop_sides_px == pytest.approx((side, side), rel=0.05)
         assert image.reach_px == pytest.approx(side, rel=0.05)
+
+
+def test_masked_parts_of_references_are_unknown_in_crops_and_warps():
+    truth = demo_scene()[1]
+    hole = np.zeros(truth.shape[:2], bool)
+    hole[40:110, 60:150] = True
+    excluded = np.zeros_like(hole)
+    excluded[60:90, 80:200] = True
+    moved = cv2.warpAffine(truth, np.float32([[1, 0, 5], [0, 1, 3]]), truth.shape[1::-1])
+    parts = choose_windows(hole, resolution=64, multiple=8, context=1.7, num_stages=1, max_growth=1)
+    photos = []
+    for content in (moved, 255 - moved):
+        reference = np.where(excluded[..., None], content, moved)
+        scene = Scene([reference], truth, hole, reference_masks=[excluded])
+        matches = match_references(scene.known, scene.mask, scene.references, scene.reference_masks)
+        settings = FitConfig(warped_share=0.6).resolve({})
+        photos.append(training_set(scene, parts, settings, 64, matches=matches))
+    one, other = photos
+    assert len(one) == 3 and np.array_equal(one[0].known, ~excluded)
+    assert (one[1].hole.mask & ~one[1].known).sum() > 1500
+    for first, second in zip(one, other, strict=True):
+        assert np.array_equal(first.image, second.image) and np.array_equal(first.known, second.known)

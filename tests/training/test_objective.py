@@ -41,10 +41,11 @@ def test_a_latent_counts_if_all_its_pixels_do_and_less_if_the_model_sees_them_al
 
 def test_latents_sample_the_posterior_and_are_indexed_by_row():
     latents = Latents(mean=normal(3, 4, 2, 2), std=normal(3, 4, 2, 2, seed=1), mask_latents=normal(3, 5, 2, 2),
-                      weights=normal(3, 1, 2, 2))  # fmt: skip
+                      weights=normal(3, 1, 2, 2), references=torch.tensor([0, -1, 2]))  # fmt: skip
     noise = normal(3, 4, 2, 2, seed=2)
     assert torch.equal(latents.sample(noise), latents.mean + noise * latents.std)
     assert torch.equal(latents[1:].mask_latents, latents.mask_latents[1:])
+    assert latents[1:].references.tolist() == [-1, 2]
 
 
 def test_crops_are_encoded_with_their_masks_and_weights(tiny_sd):
@@ -75,7 +76,9 @@ def test_rows_with_the_prompt_get_its_embedding_and_the_others_an_empty_ones(tin
     inpainter = StableDiffusionInpainter.load(tiny_sd)
     monkeypatch.setattr(StableDiffusionInpainter, "predict", lambda *inputs: inputs)
     inputs = normal(3, 4, 2, 2), torch.arange(3), normal(3, 5, 2, 2)
-    _, *passed, embeddings = Denoiser(inpainter, "a photo of sks")(*inputs, torch.tensor([True, False, True]))
+    prompted, references = torch.tensor([True, False, True]), torch.tensor([1, -1, 0])
+    _, *passed, embeddings, own = Denoiser(inpainter, "a photo of sks")(*inputs, prompted, references)
+    assert own is references
     with_prompt, empty = inpainter.encode_prompt(["a photo of sks", ""])
     assert not torch.equal(with_prompt, empty)
     assert torch.equal(embeddings, torch.stack([with_prompt, empty, with_prompt]))
@@ -130,7 +133,7 @@ def test_the_model_sees_what_the_step_drew(base, request, make_trainer, monkeypa
     forward = trainer.denoiser.forward
     trainer.denoiser.forward = lambda *args: inputs.append(args) or forward(*args)
     loop.compute_gradients(trainer, [PHOTO])
-    (noisy_latents, timesteps, mask_latents, prompted), (noising,) = inputs[0], drawn
+    (noisy_latents, timesteps, mask_latents, prompted, references), (noising,) = inputs[0], drawn
     latents = trainer.next_batch([PHOTO])[0]
     expected = trainer.inpainter.diffuse(
         latents.mean + latents.std * noising.noise[0], noising.noise[1], noising.quantiles
@@ -139,6 +142,7 @@ def test_the_model_sees_what_the_step_drew(base, request, make_trainer, monkeypa
     assert torch.equal(timesteps, expected[1])
     assert torch.equal(mask_latents, latents.mask_latents)
     assert torch.equal(prompted, noising.prompted)
+    assert references.tolist() == [-1] * 4
     assert {True, False} == set(prompted.tolist())
 
 
@@ -156,7 +160,8 @@ def test_crops_are_encoded_in_the_precision_of_the_fit(make_trainer, monkeypatch
         for precision, changes in (("no", {}), ("bf16", {}), ("bf16", {"latent_cache_size": 2}))
     )
     assert dtypes == [torch.float32] * 2 + [torch.bfloat16] * 4
-    assert all(getattr(x, name).dtype == torch.float32 for x in (single, half, cached) for name in Latents.__slots__)
+    names = set(Latents.__slots__) - {"references"}
+    assert all(getattr(x, name).dtype == torch.float32 for x in (single, half, cached) for name in names)
     assert 0 < (half.mean - single.mean).norm() < 0.03 * single.mean.norm()
 
 

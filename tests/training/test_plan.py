@@ -13,7 +13,9 @@ from realfill.training.crops import TrainingImage
 from realfill.training.plan import MemoryPlan, StepFootprint, legal_pieces, plan_memory
 
 GB = 1e9
-SD2 = StepFootprint(num_trained=3_400_000, width=320, num_latents=64 * 64, num_pixels=512 * 512, value_bytes=2)
+SD2 = StepFootprint(
+    num_trained=3_400_000, width=320, kept_values=(440, 85), num_latents=64 * 64, num_pixels=512 * 512, value_bytes=2
+)
 WEIGHTS_AND_CONTEXT = 3.2 * GB  # SD 2's weights in half precision, and CUDA's own memory
 
 

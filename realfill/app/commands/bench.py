@@ -10,7 +10,7 @@ from pathlib import Path
 from realfill.app.commands.common import MachineOptions
 from realfill.app.commands.jobs import in_output
 from realfill.benchmark.config import BenchConfig
-from realfill.config import FitConfig, RankConfig, SampleConfig, WindowConfig
+from realfill.config import FitConfig, GeometryConfig, RankConfig, SampleConfig, WindowConfig
 from realfill.errors import OutputError
 
 # Modules that need torch, OpenCV or matplotlib are imported where they are used, so that --help answers at once.
@@ -35,6 +35,7 @@ class Bench:
     sample: SampleConfig = field(default_factory=SampleConfig)
     rank: RankConfig = field(default_factory=RankConfig)
     window: WindowConfig = field(default_factory=WindowConfig)
+    geometry: GeometryConfig = field(default_factory=GeometryConfig)
     machine: MachineOptions = field(default_factory=MachineOptions)
 
     def __call__(self) -> None:
@@ -50,8 +51,9 @@ class Bench:
         case_folders(self.scenes)  # an error here comes before anything is loaded
         fit = dataclasses.replace(self.fit, base=self.base)
         benchmark = set_up(
-            self.bench, fit=fit, sample=self.sample, window=self.window, ranking=self.rank, device=self.machine.device
-        )
+            self.bench, fit=fit, sample=self.sample, window=self.window, ranking=self.rank, geometry=self.geometry,
+            device=self.machine.device,
+        )  # fmt: skip
         with in_output(self.output):
             if self.overwrite:
                 discard(self.output)

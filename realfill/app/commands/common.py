@@ -87,7 +87,7 @@ class SceneOptions:
             return self._read(directory).dilated(self.dilation_px)
 
     def _read(self, directory: Path) -> Scene:
-        from realfill.scene.reading import find_parts
+        from realfill.scene.reading import find_parts, find_reference_masks
         from realfill.scene.scene import Scene
 
         sides = {
@@ -103,7 +103,9 @@ class SceneOptions:
             growth |= {"aspect": self.outpaint_aspect, "anchor": self.outpaint_anchor}
         if not growth:
             return Scene.load(directory)
-        return Scene.outpaint(*find_parts(directory), **growth)
+        references, target, mask = find_parts(directory)
+        masks = find_reference_masks(directory, references)
+        return Scene.outpaint(references, target, mask, reference_masks=masks, **growth)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,6 +148,18 @@ def load_scene(options: SceneOptions, machine: MachineOptions, directory: Path) 
     return scene
 
 
+def say_result(machine: MachineOptions, completions: Completions, where: str) -> None:
+    """Report the best completion, where it is, and what its pixels rest on."""
+    machine.say(f"{describe_first(completions)}; written to {where}")
+    if completions.evidence is not None and completions.scene.references:
+        machine.say(completions.evidence.describe())
+    verdict = completions.best.verdict
+    if verdict is not None:
+        machine.say(f"{verdict.kind}: {verdict.reason}")
+
+
 def describe_first(completions: Completions) -> str:
     """Describe the best completion, or the first one if they have no scores."""
+    if completions.best.seed is None:
+        return "one result, the same for every seed"
     return f"{'best' if completions.ranked else 'first, not ranked'}: {completions.best!r}"

@@ -12,12 +12,12 @@ from realfill.app.commands.common import (
     MachineOptions,
     OutputOptions,
     SceneOptions,
-    describe_first,
     load_scene,
+    say_result,
 )
 from realfill.app.commands.jobs import find_job, hash_file, in_output, make_request, read_request
 from realfill.app.commands.sampling import Sampling, check_output
-from realfill.config import RankConfig, SampleConfig, WindowConfig
+from realfill.config import GeometryConfig, RankConfig, SampleConfig, WindowConfig
 
 if TYPE_CHECKING:
     from realfill.models.diffusion.adapter import Adapter
@@ -39,7 +39,8 @@ class Complete:
     adapter: Path | None = None
     """Folder of an adapter that realfill fit or realfill run wrote."""
     base: str | None = None
-    """Base model to complete with directly, without an adapter."""
+    """Base model to complete with directly, without an adapter; or ``telea``, ``smooth`` or ``shiftmap``, which fill
+    what the references do not show without a model."""
     extend: bool = False
     """Add seeds to the completions in the output folder: --num-samples more, counted up from the last seed there."""
     redo: Path | None = None
@@ -49,6 +50,7 @@ class Complete:
     sample: SampleConfig = field(default_factory=SampleConfig)
     rank: RankConfig = field(default_factory=RankConfig)
     window: WindowConfig = field(default_factory=WindowConfig)
+    geometry: GeometryConfig = field(default_factory=GeometryConfig)
     reading: Annotated[SceneOptions, tyro.conf.arg(name="scene")] = field(default_factory=SceneOptions)
     files: Annotated[OutputOptions, tyro.conf.arg(name="output")] = field(default_factory=OutputOptions)
     machine: MachineOptions = field(default_factory=MachineOptions)
@@ -89,7 +91,7 @@ class Complete:
             else:
                 check_output(self.output, scene, self.files, state)
                 completions = sampling.run(resume=state == "unfinished")
-        self.machine.say(f"{describe_first(completions)}; written to {self.output}")
+        say_result(self.machine, completions, str(self.output))
 
     def _load_scene(self) -> Scene:
         from realfill.results.completion import Completion
@@ -104,12 +106,12 @@ class Complete:
         redo = None if self.redo is None else hash_file(self.redo)
         request = make_request(
             "complete", source if is_base else source.base, scene=scene, adapter=None if is_base else source,
-            sample=self.sample, window=self.window, ranking=self.rank,
+            sample=self.sample, window=self.window, geometry=self.geometry, ranking=self.rank,
             inputs={"files": self.files.formats, "redo": redo},
         )  # fmt: skip
         return Sampling(
-            scene=scene, source=source, sample=self.sample, window=self.window, ranking=self.rank, output=self.output,
-            files=self.files, machine=self.machine, request=request,
+            scene=scene, source=source, sample=self.sample, window=self.window, geometry=self.geometry,
+            ranking=self.rank, output=self.output, files=self.files, machine=self.machine, request=request,
         )  # fmt: skip
 
 

@@ -16,10 +16,10 @@ from realfill.config import FitConfig
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Demo:
-    """Fit, complete and rank a real photo with the packaged base model: a few minutes on two cores, no network."""
+    """Complete a real photo: at once from its second view, then with a fit of the packaged base model, no network."""
 
     output: Path = Path("realfill-demo")
-    """Folder for completions, scores.json, contact sheet, adapter and metrics.json."""
+    """Folder for composite.png, completions, scores.json, contact sheet, evidence, adapter and metrics.json."""
     num_steps: int | None = None
     """Optimizer steps of the fit. None: the base model's default."""
     overwrite: bool = False

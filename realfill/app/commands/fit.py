@@ -11,7 +11,7 @@ import tyro
 from realfill.app.commands.common import MachineOptions, SceneOptions, load_scene
 from realfill.app.commands.fitting import choose_base, fit_and_save, remove_checkpoint, require_no_adapter
 from realfill.app.commands.jobs import find_job, in_output, make_request, record_job
-from realfill.config import FitConfig, WindowConfig
+from realfill.config import FitConfig, GeometryConfig, WindowConfig
 
 # Modules that need torch, OpenCV or matplotlib are imported where they are used, so that --help answers at once.
 # ruff: noqa: PLC0415
@@ -32,6 +32,7 @@ class Fit:
     """Replace the adapter in the output folder."""
     fit: FitConfig = field(default_factory=FitConfig)
     window: WindowConfig = field(default_factory=WindowConfig)
+    geometry: GeometryConfig = field(default_factory=GeometryConfig)
     reading: Annotated[SceneOptions, tyro.conf.arg(name="scene")] = field(default_factory=SceneOptions)
     machine: MachineOptions = field(default_factory=MachineOptions)
 
@@ -42,15 +43,18 @@ class Fit:
         config = choose_base(self.fit, self.base, self.machine)
         scene = load_scene(self.reading, self.machine, self.scene)
         with in_output(self.output):
-            request = make_request("fit", config.base, scene=scene, fit=config, window=self.window)
+            request = make_request(
+                "fit", config.base, scene=scene, fit=config, window=self.window, geometry=self.geometry
+            )
             files = (MANIFEST_NAME, WEIGHTS_NAME)
             if find_job(self.output, request, results=files, overwrite=self.overwrite) == "done":
                 self.machine.say(f"{self.output} holds the finished adapter of this request; nothing to do")
                 return
             require_no_adapter(self.output, self.output, overwrite=self.overwrite)
             adapter = fit_and_save(
-                scene, config, self.window, self.output, self.output, self.machine, overwrite=self.overwrite
-            )
+                scene, config, self.window, self.geometry, self.output, self.output, self.machine,
+                overwrite=self.overwrite,
+            )  # fmt: skip
             if adapter is None:
                 return
             record_job(self.output, request, done=True)

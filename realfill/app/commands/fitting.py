@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from realfill.app.commands.common import MachineOptions, UsageError
 from realfill.app.commands.jobs import forget_job
-from realfill.config import FitConfig, WindowConfig
+from realfill.config import PLAIN_ENGINES, FitConfig, GeometryConfig, WindowConfig
 from realfill.errors import OutputError
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 # ruff: noqa: PLC0415
 
 _CHECKPOINTS = "checkpoint"  # folder within the output folder
+_UNFITTED_BASE = "mini"  # fills the rest where the default base model is too slow
 
 
 def choose_base(fit: FitConfig, base: str | None, machine: MachineOptions) -> FitConfig:
@@ -35,12 +36,38 @@ def choose_base(fit: FitConfig, base: str | None, machine: MachineOptions) -> Fi
             f"a fit of the default base model {fit.base} takes days without a GPU; use --base mini, which takes "
             f"minutes, or --base {fit.base} to start it anyway"
         )
+    if base in PLAIN_ENGINES:
+        raise UsageError(
+            f"--base is {base}, an engine, which cannot be fitted; legal: a base model, such as mini or "
+            f"{fit.base}. realfill complete takes {base}"
+        )
     return fit if base is None else dataclasses.replace(fit, base=base)
 
 
+def choose_unfitted_base(fit: FitConfig, base: str | None, machine: MachineOptions, *, no_fit: bool) -> str | None:
+    """Choose what completes a scene without a fit, if the user wants that or a fit would take too long.
+
+    Returns:
+        A base model or the name of an engine; ``None`` if the scene is to be fitted.
+    """
+    from realfill.compute.devices import resolve_device
+
+    if base is not None:
+        return base if no_fit or base in PLAIN_ENGINES else None
+    if resolve_device(machine.device).type != "cpu":
+        return fit.base if no_fit else None
+    if not no_fit:
+        machine.say(
+            f"a fit of the default base model {fit.base} takes days without a GPU; this is the result without a fit. "
+            f"{_UNFITTED_BASE} fills what the references do not show. --base {_UNFITTED_BASE} fits in minutes; --base "
+            f"{fit.base} starts the long fit"
+        )
+    return _UNFITTED_BASE
+
+
 def fit_and_save(
-    scene: Scene, config: FitConfig, window: WindowConfig, output: Path, folder: Path, machine: MachineOptions,
-    *, overwrite: bool,
+    scene: Scene, config: FitConfig, window: WindowConfig, geometry: GeometryConfig, output: Path, folder: Path,
+    machine: MachineOptions, *, overwrite: bool,
 ) -> Adapter | None:  # fmt: skip
     """Fit a scene, with a checkpoint in the output folder, and save the adapter.
 
@@ -51,7 +78,7 @@ def fit_and_save(
     from realfill.pipeline import fit
 
     adapter = fit(
-        scene, config, window=window, checkpoint_dir=output / _CHECKPOINTS, overwrite=overwrite,
+        scene, config, window=window, geometry=geometry, checkpoint_dir=output / _CHECKPOINTS, overwrite=overwrite,
         progress=machine.progress, **machine.keywords,
     )  # fmt: skip
     if not is_main_process():

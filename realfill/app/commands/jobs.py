@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from realfill.config import FitConfig, RankConfig, SampleConfig, WindowConfig
+from realfill.config import FitConfig, GeometryConfig, RankConfig, SampleConfig, WindowConfig
 from realfill.errors import BaseModelError, OutputError, warn
 
 if TYPE_CHECKING:
@@ -56,6 +56,7 @@ def make_request(
     fit: FitConfig | None = None,
     sample: SampleConfig | None = None,
     window: WindowConfig | None = None,
+    geometry: GeometryConfig | None = None,
     ranking: RankConfig | None = None,
     inputs: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
@@ -69,6 +70,7 @@ def make_request(
         fit: settings of the fit, which are resolved if the base model is on this machine.
         sample: settings of the sampler, resolved in the same way.
         window: settings of the windows, resolved in the same way.
+        geometry: settings of the composite, resolved in the same way.
         ranking: settings of the ranking, resolved in the same way.
         inputs: further plain JSON values.
     """
@@ -85,8 +87,13 @@ def make_request(
         request["adapter"] = {"fit": adapter.config.to_dict(), "manifest": dict(adapter.manifest)}
     elif fitted is not None:
         request["fit"] = fitted.to_dict()
+    preset = fitted.preset if fitted is not None else None
     if sample is not None:
-        request["sample"] = (sample.following(fitted) if fitted is not None else sample).resolve(card.sample).to_dict()
+        settings = (sample.following(fitted) if fitted is not None else sample).resolve(card.sample)
+        request["sample"], preset = settings.to_dict(), settings.preset
+    if geometry is not None:
+        defaults = adapter.geometry.to_dict() if adapter is not None else {}
+        request["geometry"] = geometry.resolve(defaults, preset=preset).to_dict()
     if window is not None:
         defaults = adapter.window.to_dict() if adapter is not None else card.window
         request["window"] = window.resolve(defaults).to_dict()

@@ -13,7 +13,7 @@ from realfill.errors import BaseModelError
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Models:
-    """List the base models with their source and size, and tell whether they are on this machine."""
+    """List the base models with their licence, source and size, and tell whether they are on this machine."""
 
     recipes: bool = False
     """Also print the default settings for each base model: its own if it is on this machine, else the paper's."""
@@ -31,11 +31,13 @@ class Models:
                 state = f"present, {megabytes:,.0f} MB"
             except BaseModelError:
                 state = f"not on this machine, about {source.download_gb:g} GB to download"
-            print(f"{name:6} {source.about}\n       {state}")
-            for repository in source.repositories:
-                print(f"       {repository}")
+            lines = [state, f"licence: {source.licence}", *source.repositories]
             if self.recipes:
-                print(f"       {FitConfig().resolve(card.fit)}")
-                print(f"       {SampleConfig().resolve(card.sample)}")
-                print(f"       {WindowConfig().resolve(card.window)}")
-                print(f"       {RankConfig().resolve(card.rank)}")
+                configs = (
+                    (FitConfig(), card.fit), (SampleConfig(), card.sample), (WindowConfig(), card.window),
+                    (RankConfig(), card.rank),
+                )  # fmt: skip
+                lines += [str(config.resolve(defaults)) for config, defaults in configs]
+            print(f"{name:10} {source.about}")
+            for line in lines:
+                print(f"           {line}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
@@ -46,7 +47,7 @@ class Rank:
         scene = load_scene(self.reading, self.machine, self.scene)
         completions = Completions.load(self.completions, scene)
         if not scene.references:
-            raise SceneError(f"{str(self.scene)!r} has no references to rank by; add one to five photos to its ref")
+            raise SceneError(f"{str(self.scene)!r} has no references to rank by; add photos of it to its ref")
         with in_output(self.output):
             request = make_request(
                 "rank", "", scene=scene, ranking=self.rank,
@@ -63,9 +64,10 @@ class Rank:
                 ranked = rank(completions, config=self.rank, device=self.machine.device, progress=self.machine.progress)
                 self.files.write(ranked, self.output)
                 record_job(self.output, request, done=True)
+        from realfill.results.completion import caption
+
         for place, completion in enumerate(ranked, 1):
             matches, score = completion.num_matches, completion.score
             similarity = "not comparable" if score is None else f"{score:.2f} dB"
-            self.machine.say(
-                f"{place:3d}. seed {completion.seed}: {similarity if matches is None else f'{matches} matches'}"
-            )
+            name = caption(dataclasses.replace(completion, score=None))
+            self.machine.say(f"{place:3d}. {name}: {similarity if matches is None else f'{matches} matches'}")

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 from realfill.app.commands.common import MachineOptions, OutputOptions
 from realfill.app.commands.jobs import Request, State, record_job
 from realfill.app.commands.stopping import StopOnInterrupt
-from realfill.config import RankConfig, SampleConfig, WindowConfig
+from realfill.config import GeometryConfig, RankConfig, SampleConfig, WindowConfig
+from realfill.errors import BaseModelError, OutputError, warn
 
 if TYPE_CHECKING:
     from realfill.models.diffusion.adapter import Adapter
@@ -47,6 +48,7 @@ class Sampling:
     source: Adapter | str
     sample: SampleConfig
     window: WindowConfig | None
+    geometry: GeometryConfig | None
     ranking: RankConfig
     output: Path
     files: OutputOptions
@@ -65,7 +67,7 @@ class Sampling:
         previous = self._load() if resume else None
         first, number = self.request["sample"]["seed"], self.request["sample"]["num_samples"]
         present = {c.seed for c in previous} if previous is not None else set()
-        missing = [seed for seed in range(first, first + number) if seed not in present]
+        missing = [seed for seed in range(first, first + number) if seed not in present and None not in present]
         return self._sample_and_write(previous, missing, self.request)
 
     def extend(self, request: Request) -> Completions:
@@ -76,10 +78,16 @@ class Sampling:
 
         Raises:
             Stopped: Ctrl-C ended the sampling; the finished seeds are written.
+            OutputError: the completion in the folder has no pixel of a model, so there are no other seeds.
         """
         previous = self._load()
         first, number = self.request["sample"]["seed"], self.request["sample"]["num_samples"]
-        first = max(first, 1 + max(c.seed for c in previous))
+        seeds = [seed for seed in previous.seeds if seed is not None]
+        if not seeds:
+            raise OutputError(
+                f"the completion in {str(self.output)!r} has no pixel of a model, so there are no other seeds to add"
+            )
+        first = max(first, 1 + max(seeds))
         return self._sample_and_write(previous, list(range(first, first + number)), request)
 
     def _load(self) -> Completions:
@@ -97,19 +105,33 @@ class Sampling:
         return completions
 
     def _complete(self, previous: Completions | None, seeds: list[int], stop: StopOnInterrupt) -> Completions:
-        """Sample seeds and merge them with earlier completions. All are ranked anew: some scores are relative."""
+        """Sample seeds and merge them with earlier completions. All are ranked together: some scores are relative."""
         from realfill.pipeline import complete
-        from realfill.ranking.rank import rank
 
         completions = previous
         if seeds:
             config = dataclasses.replace(self.sample, seed=seeds[0], num_samples=len(seeds))
             completions = complete(
-                self.scene, self.source, config, window=self.window, ranking=self.ranking, on_step=stop.on_step,
-                progress=self.machine.progress, **self.machine.keywords,
+                self.scene, self.source, config, window=self.window, geometry=self.geometry, ranking=self.ranking,
+                ranked=previous is None, on_step=stop.on_step, progress=self.machine.progress, **self.machine.keywords,
             )  # fmt: skip
             completions = completions if previous is None else previous.merged(completions)
         assert completions is not None
-        if previous is None or stop.requested or not self.scene.references:
+        if previous is None or stop.requested or not self.scene.references or completions.ranking is None:
             return completions
-        return rank(completions, device=self.machine.device, on_step=stop.on_step, progress=self.machine.progress)
+        return self._rank(completions, stop)
+
+    def _rank(self, completions: Completions, stop: StopOnInterrupt) -> Completions:
+        """Rank completions; if that fails, they are kept without scores, so that no sample is lost."""
+        import cv2
+
+        from realfill.ranking.rank import rank
+
+        try:
+            return rank(completions, device=self.machine.device, on_step=stop.on_step, progress=self.machine.progress)
+        except (RuntimeError, MemoryError, cv2.error, BaseModelError) as error:
+            warn(
+                f"ranking failed ({type(error).__name__}: {error}), so the completions keep their order. Rank them "
+                "later with realfill rank, with another matcher or a smaller max_size_px"
+            )
+            return completions

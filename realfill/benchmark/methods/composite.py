@@ -29,5 +29,8 @@ class CompositeMethod:
             raise SceneError(
                 "the mask covers the whole target; a composite needs known pixels to align references with"
             )
-        image = composite(scene.known, scene.mask, scene.references).image
+        image = composite(
+            scene.known, scene.mask, scene.references, reference_masks=scene.reference_masks,
+            focals=scene.focal_lengths,
+        ).image  # fmt: skip
         return lambda seeds: [image.copy() for _ in seeds]

@@ -2,50 +2,80 @@
 
 from __future__ import annotations
 
-from functools import partial
-from typing import ClassVar
+from dataclasses import dataclass
+from functools import cache, partial
+from typing import ClassVar, cast
 
 from realfill.benchmark.methods.method import Sampler
-from realfill.models import classical
+from realfill.config import EngineName
+from realfill.filling.engines import load_engine
 from realfill.models.engine import Engine
 from realfill.scene.scene import Scene
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EngineMethod:
-    """A method that fills the hole by an engine.
+    """A method that fills the hole by an engine, which is loaded when it is first used.
 
-    A further engine needs a subclass with its ``name``, its ``engine`` and, if its images differ from seed to seed,
+    A further engine needs a subclass with its ``name``, an ``EngineName``, and, if its images differ from seed to seed,
     ``uses_seed``.
     """
 
     name: ClassVar[str]
-    engine: ClassVar[Engine]
     uses_references: ClassVar[bool] = False
     uses_fit_seed: ClassVar[bool] = False
     uses_seed: ClassVar[bool] = False
 
+    weights: str | None = None
+    """The engine's weights, as for ``load_engine``."""
+    device: str | None = None
+
     def prepare(self, scene: Scene, prompt: str | None, fit_seed: int) -> Sampler:
-        """Prepare nothing; the references, the prompt and the fit seed are ignored."""
+        """Load the engine; the references, the prompt and the fit seed are ignored.
+
+        Raises:
+            BaseModelError: its weights are not available.
+        """
         del prompt, fit_seed
-        return partial(self.engine.fill, scene.known, scene.mask)
+        return partial(_load(cast("EngineName", self.name), self.weights, self.device).fill, scene.known, scene.mask)
 
 
 class Smooth(EngineMethod):
     """A smooth fill."""
 
     name: ClassVar[str] = "smooth"
-    engine: ClassVar[Engine] = classical.Smooth()
 
 
 class Telea(EngineMethod):
     """Telea's method."""
 
     name: ClassVar[str] = "telea"
-    engine: ClassVar[Engine] = classical.Telea()
 
 
 class ShiftMap(EngineMethod):
     """OpenCV's shift map."""
 
     name: ClassVar[str] = "shiftmap"
-    engine: ClassVar[Engine] = classical.ShiftMap()
+
+
+class Completion(EngineMethod):
+    """The completion network."""
+
+    name: ClassVar[str] = "completion"
+
+
+class Lama(EngineMethod):
+    """LaMa."""
+
+    name: ClassVar[str] = "lama"
+
+
+class Migan(EngineMethod):
+    """MI-GAN."""
+
+    name: ClassVar[str] = "migan"
+
+
+@cache
+def _load(name: EngineName, weights: str | None, device: str | None) -> Engine:
+    return load_engine(name, weights=weights, device=device)

@@ -39,7 +39,7 @@ class Stitching:
         del prompt, fit_seed
         if scene.mask.all():
             raise SceneError("the mask covers the whole target; stitching needs known pixels to align references with")
-        warps = warp_references(scene.known, scene.mask, scene.references)
+        warps = warp_references(scene.known, scene.mask, scene.references, reference_masks=scene.reference_masks)
         if not warps:
             warnings.warn(
                 "no reference could be aligned with the target (too few consistent matches, or a different look); the "

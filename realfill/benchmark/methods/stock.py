@@ -69,7 +69,7 @@ class StockMethod:
             SceneError: it has none.
         """
         if not scene.references:
-            raise SceneError(f"the scene has no references, but {self.name!r} needs them; add one to five")
+            raise SceneError(f"the scene has no references, but {self.name!r} needs them; add photos of the scene")
 
     def view(self, scene: Scene, *, resolution: int, multiple: int) -> View:
         """Cut out the window around a scene's hole."""

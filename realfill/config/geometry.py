@@ -1,0 +1,62 @@
+"""Settings of the composite: which pixels of the hole are taken from the references."""
+
+# Settings have no defaults: resolve() gives every value.
+# pyright: reportGeneralTypeIssues=false
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from realfill.config.base import Config, auto
+from realfill.config.fit import Preset
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GeometryConfig(Config):
+    """Settings of the composite, which ``fit``, ``complete`` and the adapter share.
+
+    The composite warps what the references show into the hole, and has a confidence for each pixel.
+    """
+
+    enabled: bool | None = auto(value=True)
+    """Take the pixels that the references show from the references, and leave only the rest to the model. False: leave
+    the whole hole to the model, as the paper does. None: True, except with the preset ``paper`` and for a part of a
+    completion that is filled again."""
+    photographed_confidence: float | None = auto(0.35)
+    """Confidence, in [0, 1], from which a pixel of the composite is kept as it is. The default is ours, chosen on the
+    planted scenes of ``examples/planted_3d.py``, where errors rise steeply below it."""
+    corrected_confidence: float | None = auto(0.1)
+    """Confidence, in [0, 1], from which a pixel is corrected: a mean of the composite and what the model fills in, in
+    which the composite's weight rises from 0 here to 1 at a fifth of the way to ``photographed_confidence``. Below, and
+    where no reference reaches, the model invents. The default is ours. On planted scenes such a mean is closer to the
+    truth than either of the two."""
+
+    def __post_init__(self) -> None:
+        self._check_types()
+        self._check_share("photographed_confidence", "corrected_confidence")
+        low, high = self.corrected_confidence, self.photographed_confidence
+        legal = low is None or high is None or low <= high
+        self._check("corrected_confidence", legal, f"at most photographed_confidence, which is {high}")
+
+    def resolve(self, defaults: Mapping[str, Any], *, preset: Preset | None = None) -> GeometrySettings:
+        """Fill the open fields; see ``Config.filled``.
+
+        Args:
+            defaults: field name to value, for example those of an adapter.
+            preset: the preset of the fit or the sampling; ``paper`` turns the composite off, unless ``enabled`` is set.
+        """
+        values = self.filled(defaults)
+        if preset == "paper" and self.enabled is None:
+            values["enabled"] = False
+        return GeometrySettings(**values)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GeometrySettings(GeometryConfig):
+    """A ``GeometryConfig`` without open fields."""
+
+    enabled: bool
+    photographed_confidence: float
+    corrected_confidence: float

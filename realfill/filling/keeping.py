@@ -1,0 +1,103 @@
+"""Keeping: the photographed pixels of a composite become known pixels, so that no model touches them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from realfill.config import GeometrySettings
+from realfill.io.images import ImageArray
+from realfill.results.evidence import CORRECTED, INVENTED, PHOTOGRAPHED, Evidence
+from realfill.results.provenance import hash_array
+from realfill.scene.scene import Scene
+
+_RAMP = 0.2  # share of the way between the thresholds at which the composite has its full weight
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Kept:
+    """What a composite contributes to a scene, and what is left to fill.
+
+    Attributes:
+        scene: the target with the photographed pixels, and the rest of the hole. Its windows are those of the whole
+            hole. ``None`` if nothing is left to fill.
+        evidence: what the pixels rest on.
+        values: (K, C): the composite's pixels of the hole, in the colours and depth of the target's file; zero where
+            pixels are invented.
+        weight: (K,) float32 in [0, 1], the share of these values in the result: 1 where they are photographed, 0 where
+            pixels are invented. For corrected pixels it rises with the confidence, from 0 at the lower threshold to 1
+            at a fifth of the way to the upper one.
+    """
+
+    scene: Scene | None
+    evidence: Evidence
+    values: NDArray
+    weight: NDArray[np.float32]
+
+    @classmethod
+    def nothing(cls, scene: Scene) -> Kept:
+        """Keep nothing: the whole hole is left to fill."""
+        count, original = int(scene.mask.sum()), scene.original.pixels
+        return cls(
+            scene=scene,
+            evidence=Evidence.of_invention(scene.mask),
+            values=np.broadcast_to(original.dtype.type(0), (count, original.shape[2])),  # takes no memory
+            weight=np.broadcast_to(np.float32(0), count),
+        )
+
+    @classmethod
+    def of_composite(cls, scene: Scene, image: ImageArray, evidence: Evidence, settings: GeometrySettings) -> Kept:
+        """Keep the pixels of a composite that its evidence supports.
+
+        Args:
+            scene: the scene.
+            image: (H, W, 3) uint8, its composite.
+            evidence: the judgement of its pixels.
+            settings: the thresholds of that judgement.
+        """
+        kept, original = evidence.kind == PHOTOGRAPHED, scene.original
+        if (evidence.kind == INVENTED).all():
+            return cls.nothing(scene)
+        values = original.encode(image[scene.mask])
+        values[evidence.kind == INVENTED] = 0
+        photographed = evidence.photographed
+        rest = scene.mask & ~photographed
+        inner = scene.retargeted(original.filled(photographed, values[kept]), rest, {}, whole_hole=scene.whole_hole)
+        return cls(
+            scene=inner if rest.any() else None, evidence=evidence, values=values, weight=_weights(evidence, settings)
+        )
+
+    @property
+    def identity(self) -> str | None:
+        """A hash of everything here that decides the pixels of a completion; ``None`` if nothing is kept."""
+        if not self.weight.any():
+            return None
+        hashes = "".join(map(hash_array, (self.values, self.weight)))
+        return hash_array(np.frombuffer(hashes.encode(), np.uint8))
+
+    def joined(self, filled: NDArray) -> NDArray:
+        """Join the composite's pixels with those that fill the rest of the hole.
+
+        Args:
+            filled: (R, C), the pixels of the hole that are not photographed, in the colours and depth of the target's
+                file.
+
+        Returns:
+            (K, C), the pixels of the hole: photographed ones as they are, corrected ones as a weighted mean.
+        """
+        values, rest = self.values.copy(), self.evidence.kind != PHOTOGRAPHED
+        weight = self.weight[rest, None]
+        mean = weight * values[rest] + (1 - weight) * filled
+        values[rest] = np.where(weight > 0, mean.round(), filled).astype(values.dtype)
+        return values
+
+
+def _weights(evidence: Evidence, settings: GeometrySettings) -> NDArray[np.float32]:
+    """Return the weight of each pixel of a composite, (K,)."""
+    low, high = settings.corrected_confidence, settings.photographed_confidence
+    trust = evidence.confidence.astype(np.float32) / 255
+    rising = ((trust - low) / max(_RAMP * (high - low), 1e-6)).clip(0, 1)
+    weight = np.where(evidence.kind == CORRECTED, rising, evidence.kind == PHOTOGRAPHED)
+    return weight.astype(np.float32)

@@ -1,0 +1,76 @@
+"""Keeping: photographed pixels become known, corrected ones a mean, and the rest is filled as before."""
+
+import dataclasses
+
+import numpy as np
+from composites import make_composite
+
+from realfill.config import GeometryConfig
+from realfill.filling.keeping import Kept
+from realfill.results.evidence import CORRECTED, INVENTED, PHOTOGRAPHED, Evidence
+
+SETTINGS = GeometryConfig().resolve({})
+
+
+def keep(scene, found, settings=SETTINGS):
+    evidence = Evidence.judge(scene.mask, found.confidence, found.source, settings)
+    return Kept.of_composite(scene, found.image, evidence, settings)
+
+
+def test_photographed_pixels_are_known_in_the_scene_that_is_left(scene):
+    found = make_composite(scene)
+    kept = keep(scene, found)
+    photographed = kept.evidence.photographed
+    assert photographed.any()
+    assert (kept.scene.mask == (scene.mask & ~photographed)).all()
+    assert (kept.scene.target[photographed] == found.image[photographed]).all()
+    assert (kept.scene.whole_hole == scene.whole_hole).all()  # so that windows stay those of the fit
+
+
+def test_a_join_keeps_photographed_pixels_and_averages_corrected_ones(scene):
+    found = make_composite(scene, doubtful=0.1255)  # where the composite has half its weight
+    kept = keep(scene, found)
+    kind = kept.evidence.kind
+    filled = np.full((int((kind != PHOTOGRAPHED).sum()), 3), 100, np.uint8)
+    values, shown = kept.joined(filled), found.image[scene.mask].astype(float)
+    assert (values[kind == PHOTOGRAPHED] == shown[kind == PHOTOGRAPHED]).all()
+    assert np.abs(values[kind == CORRECTED] - (shown[kind == CORRECTED] + 100) / 2).max() < 4
+    assert (values[kind == INVENTED] == 100).all()
+
+
+def test_the_weight_of_corrected_pixels_has_no_jump_at_either_threshold(scene):
+    low, high = SETTINGS.corrected_confidence, SETTINGS.photographed_confidence
+    for confidence, weight in ((low + 0.001, 0), (high - 0.003, 1)):
+        kept = keep(scene, make_composite(scene, doubtful=confidence))
+        assert np.abs(kept.weight[kept.evidence.kind == CORRECTED] - weight).max() < 0.05
+
+
+def test_sixteen_bits_are_kept(scene):
+    deep = dataclasses.replace(scene.original, pixels=scene.original.pixels.astype(np.uint16) * 257)
+    deep_scene = scene.retargeted(deep, scene.mask, {}, whole_hole=scene.whole_hole)
+    found = make_composite(deep_scene)
+    kept = keep(deep_scene, found)
+    filled = np.full((int((kept.evidence.kind != PHOTOGRAPHED).sum()), 3), 30001, np.uint16)
+    values = kept.joined(filled)
+    assert values.dtype == np.uint16
+    assert (values[kept.evidence.kind == INVENTED] == 30001).all()
+    photographed = kept.evidence.kind == PHOTOGRAPHED
+    assert (deep.decode(values[photographed]) == found.image[scene.mask][photographed]).all()
+
+
+def test_nothing_is_kept_where_no_reference_speaks(scene):
+    found = make_composite(scene, confident=0.05, doubtful=0.05)
+    kept = keep(scene, found)
+    assert kept.scene is scene
+    assert kept.identity is None
+    filled = np.full_like(kept.values, 7)
+    assert (kept.joined(filled) == filled).all()
+
+
+def test_the_identity_depends_on_pixels_and_weights(scene):
+    found = make_composite(scene)
+    other_pixels = make_composite(scene, seed=6)
+    other_weights = make_composite(scene, doubtful=0.14)
+    identities = {keep(scene, f).identity for f in (found, other_pixels, other_weights)}
+    assert len(identities) == 3
+    assert keep(scene, found).identity == keep(scene, make_composite(scene)).identity

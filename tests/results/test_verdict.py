@@ -1,0 +1,119 @@
+"""The verdict: authentic, doubtful or unsupported, by what a composite says about the hole, with a reason in words."""
+
+import cv2
+import numpy as np
+import pytest
+from helpers import make_photo
+
+from realfill.results.verdict import contrast_around, errors_of_composite, expected_errors, judge
+
+SIZE = (60, 80)
+HOLE = np.zeros(SIZE, bool)
+HOLE[20:40, 30:50] = True
+SMOOTH = np.full((*SIZE, 3), 120, np.uint8)
+BUSY = make_photo(*SIZE, 3)
+
+
+def verdict_of(image=SMOOTH, composite=None, *, confidence=0.7, shown=HOLE, contradiction=None):
+    composite = image if composite is None else composite
+    trust = np.where(HOLE, np.where(shown, confidence, 0), 1).astype(np.float32)
+    source = np.where(shown & HOLE, 1, -1)
+    return judge(
+        image, HOLE, composite=composite, confidence=trust, source=source, contradiction=contradiction
+    )  # fmt: skip
+
+
+def with_hole(image, pixels):
+    return np.where(HOLE[..., None], pixels, image).astype(np.uint8)
+
+
+def test_a_trusted_composite_is_authentic():
+    verdict = verdict_of()
+    assert verdict.kind == "authentic" and verdict.expected_error == pytest.approx(2)
+    assert (verdict.coverage, verdict.invented, verdict.contradicted) == (1, 0, 0)
+    assert verdict.reason == (
+        "the references show 100% of the hole, and its pixels are expected to be off by 2 of 255 levels"
+    )
+
+
+def test_a_composite_of_low_confidence_is_doubtful_at_best():
+    assert [verdict_of(confidence=c).kind for c in (0.5, 0.4, 0.3, 0.12)] == [
+        "authentic",
+        "authentic",
+        *["doubtful"] * 2,
+    ]
+    assert "fit the pixels around it badly" in verdict_of(confidence=0.3).reason
+
+
+@pytest.mark.parametrize(("rows", "kind"), [(3, "unsupported"), (4, "doubtful"), (16, "authentic")])
+def test_a_hole_that_references_hardly_show_is_unsupported_and_one_they_mostly_show_may_be_authentic(rows, kind):
+    shown = HOLE & (np.arange(SIZE[0])[:, None] < 20 + rows)
+    verdict = verdict_of(shown=shown)
+    assert verdict.kind == kind and verdict.coverage == rows / 20
+    assert verdict.invented == pytest.approx(1 - rows / 20)
+    if kind == "unsupported":
+        assert verdict.reason == "the references show 15% of the hole, and the rest is invented"
+
+
+def test_pixels_of_hardly_any_confidence_are_not_shown():
+    assert verdict_of(confidence=0.09).coverage == 0 and verdict_of(confidence=0.11).coverage == 1
+
+
+@pytest.mark.parametrize(("levels", "kind"), [(6, "authentic"), (20, "doubtful"), (45, "unsupported")])
+def test_an_invention_is_judged_by_its_distance_to_a_trusted_composite(levels, kind):
+    verdict = verdict_of(with_hole(SMOOTH, 120 + levels), SMOOTH)
+    assert verdict.kind == kind and verdict.invented == 1
+    assert kind == "authentic" or "100% of the result differs from what they show" in verdict.reason
+
+
+def test_a_composite_that_may_be_wrong_says_little_about_an_invention():
+    arguments = {"composite": with_hole(BUSY, 250), "source": np.where(HOLE, 0, -1)}
+    errors = [
+        expected_errors(BUSY, HOLE, confidence=np.full(SIZE, c, np.float32), **arguments).mean() for c in (1.0, 0.02)
+    ]
+    guess = 0.85 * contrast_around(BUSY, HOLE)
+    distance = np.abs(BUSY[HOLE].astype(float) - 250).mean()
+    assert abs(errors[0] - distance) < 0.15 * distance < abs(errors[1] - distance)
+    assert abs(errors[1] - guess) < abs(errors[0] - guess)
+
+
+def test_where_no_reference_reaches_an_error_is_that_of_a_guess():
+    nothing = np.full(SIZE, -1)
+    errors = expected_errors(BUSY, HOLE, composite=BUSY, confidence=np.zeros(SIZE, np.float32), source=nothing)
+    assert errors.shape == (HOLE.sum(),)
+    np.testing.assert_allclose(errors, 0.85 * contrast_around(BUSY, HOLE))
+
+
+def test_misplacement_costs_more_where_the_image_is_steep_and_confidence_is_low():
+    ramp = np.repeat(np.arange(80, dtype=np.uint8)[None, :, None] * 3, 60, axis=0).repeat(3, axis=2)
+    confidence = np.exp(-np.array([0, 16, 30, 40, 60]) / 40)
+    flat, steep = (
+        [errors_of_composite(image, np.full(SIZE, c))[30, 40] for c in confidence] for image in (SMOOTH, ramp)
+    )
+    np.testing.assert_allclose(flat, [2, 2, 2, 12, 22])
+    np.testing.assert_allclose(np.subtract(steep, flat), [0, 3 * 16 / 45, 3 * 30 / 45, 3 * 40 / 45, 3 * 40 / 45])
+    down = cv2.rotate(ramp, cv2.ROTATE_90_CLOCKWISE)
+    np.testing.assert_allclose(errors_of_composite(down, np.full((80, 60), confidence[1]))[40, 30], steep[1])
+
+
+def test_contrast_is_measured_around_the_hole_only():
+    image = SMOOTH.copy()
+    image[HOLE], image[:10] = 255, 0
+    assert contrast_around(image, HOLE) == 0
+    image[18:20, 30:50] = 200
+    assert contrast_around(image, HOLE) > 10
+    assert contrast_around(image, np.ones(SIZE, bool)) == 64
+
+
+def test_contradiction_is_measured_where_another_reference_shows_the_pixel_and_is_named():
+    contradiction = np.full(SIZE, np.inf, np.float32)
+    contradiction[20:30, 30:50], contradiction[30:35, 30:50] = 30, 5
+    verdict = verdict_of(confidence=0.3, contradiction=contradiction)
+    assert verdict.contradicted == pytest.approx(2 / 3)
+    assert "they contradict each other in 67% of that" in verdict.reason
+    assert verdict_of(contradiction=np.full(SIZE, np.inf)).contradicted == 0
+
+
+def test_an_empty_mask_is_refused():
+    with pytest.raises(ValueError, match="the mask is empty"):
+        judge(SMOOTH, np.zeros(SIZE, bool), composite=SMOOTH, confidence=np.ones(SIZE), source=np.zeros(SIZE))

@@ -1,0 +1,232 @@
+"""The composite in fit and complete: what is taken from the references, what is left to the model, and what is said."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from composites import make_composite
+from worlds import SHIFTED, TARGET, blob, view
+
+from realfill import (
+    Adapter,
+    Completions,
+    GeometryConfig,
+    SampleConfig,
+    Scene,
+    complete,
+    examine,
+    fit,
+)  # fmt: skip
+from realfill.app.commands.common import MachineOptions, say_result
+from realfill.compute.progress import Progress
+from realfill.errors import RealFillWarning, StoppedError
+from realfill.filling import fill as hole
+from realfill.io.metadata import read_provenance
+from realfill.models.classical import inpaint_telea
+from realfill.results.evidence import CORRECTED, INVENTED, PHOTOGRAPHED
+
+FAST = SampleConfig(num_samples=2, num_inference_steps=3)
+OFF = GeometryConfig(enabled=False)
+
+pytestmark = pytest.mark.filterwarnings("ignore:no keypoint:realfill.errors.RealFillWarning")
+
+
+@pytest.fixture
+def found(scene, monkeypatch):
+    """A composite of the scene, found at once: confident, doubtful and blank thirds of the hole."""
+    result, calls = make_composite(scene), []
+    monkeypatch.setattr("realfill.pipeline.composite", lambda *_, **__: calls.append(1) or result)
+    return result, calls
+
+
+@pytest.fixture
+def run(with_composites):
+    """Complete without ranking."""
+    del with_composites
+    return lambda *args, **options: complete(*args, ranked=False, progress=False, **options)
+
+
+def test_photographed_pixels_equal_the_composite_in_every_seed_and_only_the_rest_differs(scene, tiny_sd, found, run):
+    composite, _ = found
+    one, two = run(scene, tiny_sd, FAST)
+    kinds = one.evidence.kinds
+    assert {PHOTOGRAPHED, CORRECTED, INVENTED} <= set(kinds.ravel().tolist())
+    for image in (one.image, two.image):
+        assert (image[kinds == PHOTOGRAPHED] == composite.image[kinds == PHOTOGRAPHED]).all()
+        assert (image == scene.target)[~scene.mask].all()
+    assert (one.image != two.image)[kinds == INVENTED].any()
+    assert (one.image != two.image)[kinds == CORRECTED].any()
+
+
+def test_the_model_sees_photographed_pixels_as_known(scene, tiny_sd, found, run, monkeypatch):
+    seen, fill_hole = [], hole.fill_hole
+    monkeypatch.setattr("realfill.pipeline.fill_hole", lambda *a, **k: seen.append(a[1]) or fill_hole(*a, **k))
+    evidence = run(scene, tiny_sd, FAST).evidence
+    assert (seen[0].mask == (scene.mask & ~evidence.photographed)).all()
+    assert (seen[0].known == found[0].image)[evidence.photographed].all()
+
+
+def test_without_geometry_the_result_is_that_without_references(scene, tiny_sd, found, run):
+    off = run(scene, tiny_sd, FAST, geometry=OFF)
+    paper = run(scene, tiny_sd, dataclasses.replace(FAST, preset="paper", scheduler="ddpm"))
+    bare = run(scene.with_references(0), tiny_sd, FAST)
+    assert found[1] == []
+    for one, two, three in zip(off, paper, bare, strict=True):
+        assert (one.filled == three.filled).all()
+        assert two.evidence.shares["invented"] == one.evidence.shares["invented"] == 1
+    assert "composite" not in off.recipe
+
+
+def test_a_composite_that_shows_nothing_changes_nothing(scene, tiny_sd, run, monkeypatch):
+    blank = make_composite(scene, confident=0.0, doubtful=0.0)
+    monkeypatch.setattr("realfill.pipeline.composite", lambda *_, **__: blank)
+    with pytest.warns(RealFillWarning, match="references show 0 % of the hole"):
+        one = run(scene, tiny_sd, FAST)
+    two = run(scene, tiny_sd, FAST, geometry=OFF)
+    assert all((a.filled == b.filled).all() for a, b in zip(one, two, strict=True))
+    assert one.recipe == two.recipe
+
+
+def test_the_composite_is_computed_once_for_fit_complete_and_examination(scene, tiny_fit, found, run):
+    adapter = fit(scene, tiny_fit, progress=False)
+    assert examine(scene, progress=False).coverage == pytest.approx(2 / 3, abs=0.1)
+    run(scene, adapter, FAST)
+    assert len(found[1]) == 1
+
+
+def test_the_adapter_carries_the_geometry(scene, tiny_fit, found, run, tmp_path):
+    fit(scene, tiny_fit, geometry=OFF, progress=False).save(tmp_path)
+    adapter = Adapter.load(tmp_path)
+    assert not adapter.geometry.enabled
+    assert run(scene, adapter, FAST).evidence.shares["photographed"] == 0
+    on = run(scene, adapter, FAST, geometry=GeometryConfig(enabled=True))
+    assert on.evidence.shares["photographed"] > 0
+    assert not fit(scene, dataclasses.replace(tiny_fit, preset="paper"), progress=False).geometry.enabled
+    del found
+
+
+def test_a_hole_that_is_all_photographed_needs_no_model(scene, tiny_sd, run, monkeypatch, tmp_path):
+    whole = dataclasses.replace(
+        make_composite(scene), confidence=np.ones(scene.mask.shape, np.float32),
+        source=np.where(scene.mask, 1, -1).astype(np.int16),
+    )  # fmt: skip
+    monkeypatch.setattr("realfill.pipeline.composite", lambda *_, **__: whole)
+    monkeypatch.setattr("realfill.pipeline.fill_hole", lambda *_, **__: pytest.fail("a model ran"))
+    (only,) = run(scene, tiny_sd, FAST)
+    assert only.seed is None
+    assert (only.image == whole.image).all()
+    only.save(tmp_path / "image.png")
+    assert read_provenance(tmp_path / "image.png")["references"].keys() == {"reference 1"}
+    text = (tmp_path / "image.png").read_bytes()
+    assert b"digitalsourcetype/compositeCapture" in text
+    assert b"without a generative model" in text
+
+
+@pytest.mark.parametrize("geometry", [None, OFF])
+def test_a_plain_inpainter_fills_the_rest_without_a_seed(scene, found, run, geometry, tmp_path):
+    (only,) = completions = run(scene, "telea", geometry=geometry)
+    assert only.seed is None and completions.ranking is None
+    photographed = only.evidence.photographed
+    assert photographed.any() == (geometry is None)
+    assert (only.image == found[0].image)[photographed].all()
+    if geometry is not None:
+        assert (only.image == inpaint_telea(scene.known, scene.mask)).all()
+    completions.save(tmp_path / "out")
+    assert (tmp_path / "out" / "00_composite.png").is_file()
+    source = b"algorithmicallyEnhanced" if geometry is not None else b"compositeCapture"
+    assert source in (tmp_path / "out" / "00_composite.png").read_bytes()
+    again = Completions.load(tmp_path / "out", scene)
+    assert again.best.seed is None and (again.best.image == only.image).all()
+    with pytest.raises(ValueError, match="no pixel of the completion comes from a model"):
+        again.merged(completions)
+
+
+def test_the_evidence_is_saved_with_the_completions_and_comes_back(scene, tiny_sd, found, run, tmp_path):
+    completions = run(scene, tiny_sd, FAST)
+    completions.save(tmp_path / "out", layers=True)
+    again = Completions.load(tmp_path / "out", scene)
+    assert (again.evidence.kind == completions.evidence.kind).all()
+    assert (again.evidence.source == completions.evidence.source).all()
+    assert (tmp_path / "out" / "evidence.png").is_file()
+    provenance = read_provenance(tmp_path / "out" / "00_seed0.png")
+    shares = {kind: provenance["evidence"][kind] for kind in ("photographed", "corrected", "invented")}
+    assert shares == completions.evidence.shares
+    assert sum(shares.values()) == pytest.approx(1)
+    assert b"compositeWithTrainedAlgorithmicMedia" in (tmp_path / "out" / "00_seed0.png").read_bytes()
+    again.save(tmp_path / "out", overwrite=True)
+    del found
+
+
+def test_each_completion_is_judged_by_the_composite_and_the_verdict_is_saved(
+    scene, tiny_sd, found, run, tmp_path, capsys
+):
+    completions = run(scene, tiny_sd, FAST)
+    verdicts = [completion.verdict for completion in completions]
+    assert all(0 < verdict.coverage < 1 and verdict.kind in verdict.__doc__ for verdict in verdicts)
+    assert all(f"{verdict.coverage:.0%} of the hole" in verdict.reason for verdict in verdicts)
+    completions.save(tmp_path / "out")
+    assert [completion.verdict for completion in Completions.load(tmp_path / "out", scene)] == verdicts
+    say_result(MachineOptions(), completions, "out")
+    assert f"{completions.best.verdict.kind}: {completions.best.verdict.reason}\n" in capsys.readouterr().out
+
+
+def test_without_a_composite_there_is_no_verdict(scene, tiny_sd, found, run):
+    assert run(scene, tiny_sd, FAST, geometry=OFF).best.verdict is None
+
+
+def test_a_part_that_is_filled_again_is_left_to_the_model(scene, tiny_sd, found, run):
+    first = run(scene, tiny_sd, FAST).best
+    again = first.redo(first.evidence.photographed)
+    assert run(again, tiny_sd, FAST).evidence.shares["invented"] == 1
+    assert len(found[1]) == 1
+
+
+def test_completions_of_other_photographed_pixels_cannot_be_merged(scene, tiny_sd, found, run):
+    one = run(scene, tiny_sd, FAST)
+    later = dataclasses.replace(FAST, seed=2)
+    assert one.merged(run(scene, tiny_sd, later)).seeds == (0, 1, 2, 3)
+    strict = GeometryConfig(photographed_confidence=0.95)
+    with pytest.raises(ValueError, match="composite is"):
+        one.merged(run(scene, tiny_sd, later, geometry=strict))
+    del found
+
+
+def test_a_composite_that_fails_leaves_the_hole_to_the_model(scene, tiny_sd, run, monkeypatch):
+    def fail(*_, **__):
+        raise np.linalg.LinAlgError("singular")
+
+    monkeypatch.setattr("realfill.pipeline.composite", fail)
+    with pytest.warns(RealFillWarning, match="could not be aligned"):
+        assert run(scene, tiny_sd, FAST).evidence.coverage == 0
+
+
+def test_aligning_reports_its_steps_and_can_be_stopped(scene, tiny_fit, found, with_composites, monkeypatch):
+    result, _ = found
+    reports = []
+
+    def compose(*_, on_step, **__):
+        return result if on_step(Progress(phase="composite", step=40, num_steps=100, time_s=1.0)) else None
+
+    monkeypatch.setattr("realfill.pipeline.composite", compose)
+    for work in (lambda stop: examine(scene, on_step=stop), lambda stop: fit(scene, tiny_fit, on_step=stop)):
+        with pytest.raises(StoppedError, match="before the references were aligned"):
+            work(lambda report: reports.append(report.phase) or False)
+    assert reports == ["composite"] * 2
+    assert examine(scene, on_step=lambda report: reports.append(report.step)).coverage > 0  # nothing wrong was kept
+    assert reports[2:] == [40]
+    del with_composites
+
+
+def test_fit_says_how_much_the_references_show(scene, found, with_composites, tiny_fit, capsys):
+    fit(scene, tiny_fit)
+    assert "references show" in capsys.readouterr().err
+    del found, with_composites
+
+
+def test_a_planted_scene_is_taken_from_its_reference(with_composites):
+    scene = Scene([view(SHIFTED)], np.where(blob()[:, :, None], 0, TARGET).astype(np.uint8), blob())
+    only = complete(scene, "telea", progress=False).best
+    assert only.evidence.shares["photographed"] > 0.9
+    assert only.evidence.references.keys() == {0}
+    assert np.abs(only.image.astype(int) - TARGET)[only.evidence.photographed].mean() < 4
+    del with_composites
