@@ -59,7 +59,7 @@ class LightGlueMatcher(Matcher):
 
         Args:
             detector: moved to the device and set to evaluation mode.
-            model: LightGlue for the detector's descriptors, likewise.
+            model: LightGlue for the descriptors of the detector; moved and set in the same way.
             device: where to compute.
             max_size_px: longer side to which images are shrunk.
             min_confidence: least confidence of a match that is kept, in [0, 1].

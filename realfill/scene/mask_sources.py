@@ -1,7 +1,7 @@
 """Masks from other sources than an image of the photo's size: numbers, JSON outlines, a colour, a scaled drawing.
 
 ==========================  =======================================================================================
-source                      what is filled
+source                      pixels of the hole
 ==========================  =======================================================================================
 boxes and polygons          what they enclose, in pixels of the photo; points are (x, y)
 JSON of COCO                ``annotations`` of the photo: polygons, run-length encodings, or boxes
