@@ -19,8 +19,8 @@ import numpy as np
 import skimage.color
 import skimage.data
 
-from realfill.erasing import erase
 from realfill.io.images import fit_within, read_image, resize
+from realfill.pipeline import erase
 from realfill.scene.mask_reading import MaskReading
 from realfill.scene.masks import dilate
 from realfill.scene.reading import find_photos

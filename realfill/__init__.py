@@ -5,10 +5,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from realfill.config import FitConfig, GeometryConfig, RankConfig, SampleConfig, WindowConfig
-    from realfill.erasing import erase, erase_selected
     from realfill.jobs.batch import run_batch
     from realfill.models.diffusion.adapter import Adapter
-    from realfill.pipeline import complete, examine, fill, fit, variants
+    from realfill.pipeline import complete, erase, erase_selected, examine, fill, fit, variants
     from realfill.ranking.rank import rank
     from realfill.results.completions import Completion, Completions
     from realfill.results.evidence import Evidence
@@ -25,10 +24,9 @@ __all__ = [
 
 _MODULES = {
     "realfill.config": ("FitConfig", "GeometryConfig", "RankConfig", "SampleConfig", "WindowConfig"),
-    "realfill.erasing": ("erase", "erase_selected"),
     "realfill.jobs.batch": ("run_batch",),
     "realfill.models.diffusion.adapter": ("Adapter",),
-    "realfill.pipeline": ("complete", "examine", "fill", "fit", "variants"),
+    "realfill.pipeline": ("complete", "erase", "erase_selected", "examine", "fill", "fit", "variants"),
     "realfill.ranking.rank": ("rank",),
     "realfill.results.completions": ("Completion", "Completions"),
     "realfill.results.evidence": ("Evidence",),

@@ -61,7 +61,7 @@ def scene() -> Scene:
 def without_composites(request, monkeypatch):
     """Leave the composite out of ``fit`` and ``complete``, since it takes seconds, unless a test asks for it."""
     if "with_composites" not in request.fixturenames:
-        monkeypatch.setattr("realfill.pipeline._composite", lambda *_, **__: None)
+        monkeypatch.setattr("realfill.pipeline.evidence._has_composite", lambda *_: False)
 
 
 @pytest.fixture

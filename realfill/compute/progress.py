@@ -115,3 +115,9 @@ class ProgressBar(tqdm):
             self.display()
             self.fp = io.StringIO()
         super().close()
+
+
+def say(line: str | None) -> None:
+    """Write a line on standard error, above the bars; ``None`` writes nothing."""
+    if line is not None:
+        tqdm.write(line, file=sys.stderr)

@@ -39,7 +39,7 @@ class PhotoJob:
 
     def __call__(self, source: Path, target: Path, on_step: OnStep | None = None) -> str:
         """Write the erased photo; return a line that describes it."""
-        from realfill.erasing import erase_selected
+        from realfill.pipeline import erase_selected
 
         detector = _detector(self.selection.detector, self.device, self.local_files_only)
         result = erase_selected(

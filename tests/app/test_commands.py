@@ -46,7 +46,7 @@ def found(folder, with_composites, monkeypatch):
     """A composite of the small scene that is found at once."""
     del with_composites
     result = make_composite(Scene.load(folder))
-    monkeypatch.setattr("realfill.pipeline.composite", lambda *_, **__: result)
+    monkeypatch.setattr("realfill.pipeline.evidence.composite", lambda *_, **__: result)
     return result
 
 
@@ -95,7 +95,7 @@ def test_no_fit_starts_where_the_references_show_everything(
         make_composite(scene), confidence=np.ones(scene.mask.shape, np.float32),
         source=np.where(scene.mask, 0, -1).astype(np.int16),
     )  # fmt: skip
-    monkeypatch.setattr("realfill.pipeline.composite", lambda *_, **__: whole)
+    monkeypatch.setattr("realfill.pipeline.evidence.composite", lambda *_, **__: whole)
     assert main(["run", str(folder), "-o", str(tmp_path / "out"), *fit_words, *sample_words]) == 0
     assert "so no fit is needed" in capsys.readouterr().out
     assert seeds_of(tmp_path / "out") == [None]
@@ -304,7 +304,7 @@ def test_added_seeds_are_ranked_once_and_kept_if_that_fails(
     def fail(*_, **__):
         raise RuntimeError("out of memory")
 
-    monkeypatch.setattr("realfill.pipeline.rank", lambda *_, **__: pytest.fail("ranked before merging"))
+    monkeypatch.setattr("realfill.pipeline.completing.rank", lambda *_, **__: pytest.fail("ranked before merging"))
     monkeypatch.setattr("realfill.ranking.rank.rank", fail)
     assert main([*words, "--extend", "--num-samples", "1"]) == 0
     assert "ranking failed (RuntimeError: out of memory)" in capsys.readouterr().err

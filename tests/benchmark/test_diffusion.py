@@ -17,7 +17,7 @@ SAMPLE = SampleConfig(num_samples=2, num_inference_steps=2)
 @pytest.mark.parametrize("kind", [RealFill, PlainRealFill, Base, PlainBase])
 def test_only_methods_that_are_not_plain_keep_the_composite(kind, scene, tiny_sd, with_composites, monkeypatch):
     found = make_composite(scene)
-    monkeypatch.setattr("realfill.pipeline.composite", lambda *_, **__: found)
+    monkeypatch.setattr("realfill.pipeline.evidence.composite", lambda *_, **__: found)
     source = {"base": tiny_sd} if kind in (Base, PlainBase) else {"fit": FitConfig(base=tiny_sd, **TINY_FIT)}
     method = kind(sample=SAMPLE, window=WindowConfig(), device="cpu", **source)
     images = method.prepare(scene.blanked(), None, 0)([0, 1])
@@ -38,7 +38,7 @@ def test_a_scene_that_is_all_photographed_has_one_image_for_every_seed(scene, ti
         image=found.image, confidence=np.ones(scene.mask.shape, np.float32),
         source=np.where(scene.mask, 0, -1).astype(np.int16), layers=(), reconstruction=None,
     )  # fmt: skip
-    monkeypatch.setattr("realfill.pipeline.composite", lambda *_, **__: whole)
+    monkeypatch.setattr("realfill.pipeline.evidence.composite", lambda *_, **__: whole)
     one, two, three = Base(base=tiny_sd, sample=SAMPLE, window=WindowConfig(), device="cpu").prepare(scene, None, 0)(
         [3, 4, 5]
     )

@@ -41,8 +41,8 @@ class Erase:
     def __call__(self) -> None:
         """Run the command."""
         from realfill.app.commands.selecting import require_free, write_picture
-        from realfill.erasing import erase_selected
         from realfill.io.images import read_image
+        from realfill.pipeline import erase_selected
         from realfill.segmentation.preview import draw_mask
 
         for path in (self.file, self.preview):

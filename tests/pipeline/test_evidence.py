@@ -35,7 +35,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:no keypoint:realfill.errors.Real
 def found(scene, monkeypatch):
     """A composite of the scene, found at once: confident, doubtful and blank thirds of the hole."""
     result, calls = make_composite(scene), []
-    monkeypatch.setattr("realfill.pipeline.composite", lambda *_, **__: calls.append(1) or result)
+    monkeypatch.setattr("realfill.pipeline.evidence.composite", lambda *_, **__: calls.append(1) or result)
     return result, calls
 
 
@@ -60,7 +60,9 @@ def test_photographed_pixels_equal_the_composite_in_every_seed_and_only_the_rest
 
 def test_the_model_sees_photographed_pixels_as_known(scene, tiny_sd, found, run, monkeypatch):
     seen, fill_hole = [], hole.fill_hole
-    monkeypatch.setattr("realfill.pipeline.fill_hole", lambda *a, **k: seen.append(a[1]) or fill_hole(*a, **k))
+    monkeypatch.setattr(
+        "realfill.pipeline.completing.fill_hole", lambda *a, **k: seen.append(a[1]) or fill_hole(*a, **k)
+    )
     evidence = run(scene, tiny_sd, FAST).evidence
     assert (seen[0].mask == (scene.mask & ~evidence.photographed)).all()
     assert (seen[0].known == found[0].image)[evidence.photographed].all()
@@ -79,7 +81,7 @@ def test_without_geometry_the_result_is_that_without_references(scene, tiny_sd, 
 
 def test_a_composite_that_shows_nothing_changes_nothing(scene, tiny_sd, run, monkeypatch):
     blank = make_composite(scene, confident=0.0, doubtful=0.0)
-    monkeypatch.setattr("realfill.pipeline.composite", lambda *_, **__: blank)
+    monkeypatch.setattr("realfill.pipeline.evidence.composite", lambda *_, **__: blank)
     with pytest.warns(RealFillWarning, match="references show 0 % of the hole"):
         one = run(scene, tiny_sd, FAST)
     two = run(scene, tiny_sd, FAST, geometry=OFF)
@@ -110,8 +112,8 @@ def test_a_hole_that_is_all_photographed_needs_no_model(scene, tiny_sd, run, mon
         make_composite(scene), confidence=np.ones(scene.mask.shape, np.float32),
         source=np.where(scene.mask, 1, -1).astype(np.int16),
     )  # fmt: skip
-    monkeypatch.setattr("realfill.pipeline.composite", lambda *_, **__: whole)
-    monkeypatch.setattr("realfill.pipeline.fill_hole", lambda *_, **__: pytest.fail("a model ran"))
+    monkeypatch.setattr("realfill.pipeline.evidence.composite", lambda *_, **__: whole)
+    monkeypatch.setattr("realfill.pipeline.completing.fill_hole", lambda *_, **__: pytest.fail("a model ran"))
     (only,) = run(scene, tiny_sd, FAST)
     assert only.seed is None
     assert (only.image == whole.image).all()
@@ -195,7 +197,7 @@ def test_a_composite_that_fails_leaves_the_hole_to_the_model(scene, tiny_sd, run
     def fail(*_, **__):
         raise np.linalg.LinAlgError("singular")
 
-    monkeypatch.setattr("realfill.pipeline.composite", fail)
+    monkeypatch.setattr("realfill.pipeline.evidence.composite", fail)
     with pytest.warns(RealFillWarning, match="could not be aligned"):
         assert run(scene, tiny_sd, FAST).evidence.coverage == 0
 
@@ -207,7 +209,7 @@ def test_aligning_reports_its_steps_and_can_be_stopped(scene, tiny_fit, found, w
     def compose(*_, on_step, **__):
         return result if on_step(Progress(phase="composite", step=40, num_steps=100, time_s=1.0)) else None
 
-    monkeypatch.setattr("realfill.pipeline.composite", compose)
+    monkeypatch.setattr("realfill.pipeline.evidence.composite", compose)
     for work in (lambda stop: examine(scene, on_step=stop), lambda stop: fit(scene, tiny_fit, on_step=stop)):
         with pytest.raises(StoppedError, match="before the references were aligned"):
             work(lambda report: reports.append(report.phase) or False)

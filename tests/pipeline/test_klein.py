@@ -191,7 +191,7 @@ def test_photographed_pixels_come_from_the_composite_and_the_rest_from_the_model
     scene, tiny_klein, with_composites, monkeypatch
 ):
     found = make_composite(scene)
-    monkeypatch.setattr("realfill.pipeline.composite", lambda *_, **__: found)
+    monkeypatch.setattr("realfill.pipeline.evidence.composite", lambda *_, **__: found)
     one, two = complete(scene, tiny_klein, SampleConfig(num_samples=2), ranked=False, progress=False)
     photographed, invented = one.evidence.photographed, one.evidence.kinds == INVENTED
     assert photographed.any() and (one.image == found.image)[photographed].all()

@@ -1,4 +1,4 @@
-"""The laws of fit and complete, on tiny models of Stable Diffusion's classes and on the packaged base."""
+"""Laws of ``complete``, with and without a fit, on tiny models of Stable Diffusion's classes and the packaged base."""
 
 import dataclasses
 
@@ -16,14 +16,11 @@ from realfill import (
     WindowConfig,
     complete,
     fit,
-    pipeline,
     rank,
     variants,
 )  # fmt: skip
-from realfill.benchmark.metrics import psnr
 from realfill.errors import AdapterError, BaseModelError, RealFillWarning, StoppedError
 from realfill.filling import fill as hole
-from realfill.training import plan as plans
 
 SIFT = RankConfig(matcher="sift")
 FAST = SampleConfig(num_samples=2, num_inference_steps=3)
@@ -185,18 +182,10 @@ def test_completions_that_cannot_be_ranked_are_not_lost(scene, tiny_sd, monkeypa
     def fail(*_, **__):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr("realfill.pipeline.rank", fail)
+    monkeypatch.setattr("realfill.pipeline.completing.rank", fail)
     with pytest.warns(RealFillWarning, match=r"ranking failed \(OutOfMemoryError: CUDA"):
         completions = complete(scene, tiny_sd, FAST, ranking=SIFT, progress=False)
     assert [c.seed for c in completions] == list(range(len(completions))) and not completions.ranked
-
-
-def test_a_batch_that_memory_does_not_hold_is_computed_in_pieces_on_a_processor_too(
-    scene, tiny_sd, monkeypatch, capsys
-):
-    monkeypatch.setattr(plans, "free_bytes", lambda _: 0)
-    fit(scene, FitConfig(base=tiny_sd, **TINY_FIT), device="cpu")
-    assert "in 2 pieces of 1, with gradient checkpointing" in capsys.readouterr().err
 
 
 def test_ranking_can_be_done_again_with_other_references(scene, tiny_sd):
@@ -301,31 +290,6 @@ def test_scripts_written_now_keep_working(scene, tmp_path):
     assert (tmp_path / "out" / "scores.json").exists()
 
 
-@pytest.mark.filterwarnings("ignore:no reference could be aligned")
-def test_the_packaged_base_alone_declares_its_recipe(scene):
-    adapter = fit(scene, FitConfig(base="mini", num_steps=1), progress=False)
-    assert adapter.config.trainable == "all"
-    assert complete(scene, adapter, FAST, progress=False).ranked
-
-
-def test_a_short_fit_on_the_packaged_base_paints_what_the_reference_shows():
-    from realfill.app.demo import demo_scene
-
-    scene, truth = demo_scene()
-    sampling = SampleConfig(num_samples=2)
-    bare = complete(scene, "mini", sampling, progress=False)
-    adapter = fit(scene, FitConfig(base="mini", num_steps=60), progress=False)
-    fitted = complete(scene, adapter, sampling, progress=False)
-    before, after = (np.mean([psnr(c.image, truth, scene.mask) for c in cs]) for cs in (bare, fitted))
-    print(f"PSNR in the hole: bare {before:.2f}, fitted {after:.2f}")
-    assert after > before + 0.3
-
-
-def test_half_precision_is_not_trained_on_without_a_loss_scale(scene, tiny_fit):
-    with pytest.raises(ValueError, match="float16"):
-        fit(scene, tiny_fit, dtype=torch.float16, progress=False)
-
-
 def test_ranking_again_takes_the_matcher_that_the_base_asks_for(scene):
     completions = complete(Scene([], scene.target, scene.mask), "mini", FAST, progress=False)
     ranked = rank(completions, [scene.target], progress=False)
@@ -339,21 +303,6 @@ def test_completion_uses_the_windows_of_the_fit_and_warns_about_others(scene, ti
     with pytest.warns(RealFillWarning, match="fitted for .*num_stages=2.* used for .*num_stages=3"):
         other = complete(scene, adapter, FAST, window=WindowConfig(num_stages=3), ranking=SIFT, progress=False)
     assert other.best.provenance["window"].items() >= {"context": 3.0, "join_windows": 1.25, "num_stages": 3}.items()
-
-
-def test_a_fit_draws_its_crops_at_the_scale_of_its_windows(scene, tiny_fit):
-    near, far = (fit(scene, tiny_fit, window=WindowConfig(context=c), progress=False) for c in (1.0, 2.0))
-    assert any(not torch.equal(t, far.tensors[name]) for name, t in near.tensors.items())
-
-
-@pytest.mark.filterwarnings("ignore:no reference could be aligned")
-def test_references_are_matched_once_per_scene(scene, monkeypatch):
-    calls, real = [], pipeline.match_references
-    monkeypatch.setattr(pipeline, "match_references", lambda *args: calls.append(1) or real(*args))
-    adapter = fit(scene, FitConfig(base="mini", num_steps=1), progress=False)
-    complete(scene, adapter, FAST, progress=False)
-    complete(scene, adapter, FAST, progress=False)
-    assert len(calls) == 1
 
 
 def test_a_folder_of_an_adapter_is_as_good_as_the_adapter(scene, tiny_fit, tmp_path):
@@ -380,37 +329,3 @@ def test_on_step_ends_a_completion_and_keeps_what_is_finished(scene, tiny_sd):
     assert steps[:4] == [("sample", n) for n in (1, 2, 3, 4)]
     with pytest.raises(StoppedError):
         complete(scene, tiny_sd, config, ranking=SIFT, on_step=lambda _: False, progress=False)
-
-
-def test_a_fit_that_is_too_much_for_a_processor_is_warned_about(scene, tiny_fit, monkeypatch):
-    monkeypatch.setattr("realfill.pipeline._LARGE_PX", 32)
-    with pytest.warns(RealFillWarning, match="takes days on a CPU"):
-        fit(scene, tiny_fit, device="cpu", on_step=lambda _: False, progress=False)
-
-
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-@pytest.mark.parametrize("changes", [{}, {"latent_cache_size": 4}, {"compile": True}, {"trainable": "all"}], ids=str)
-@pytest.mark.parametrize("precision", ["no", "fp16", "bf16"])
-def test_a_gpu_fits_and_completes(scene, tiny_sd, precision, changes):
-    options = {**TINY_FIT, "mixed_precision": precision, "num_steps": 4, **changes}
-    adapter = fit(scene, FitConfig(base=tiny_sd, **options), device="cuda", progress=False)
-    assert np.isfinite(adapter.losses).all() and len(adapter.losses) == 4
-    completions = complete(scene, adapter, FAST, ranking=SIFT, device="cuda", progress=False)
-    assert len(completions) == 2
-    for completion in completions:
-        assert (completion.image == scene.target)[~scene.mask].all()
-
-
-def test_a_fit_learns_from_the_five_references_that_show_the_hole_and_says_which(tiny_sd, capsys):
-    mask, target = compact((64, 80)), make_photo(64, 80)
-    references = [make_photo(64, 80, seed) for seed in range(2, 8)]
-    references[3] = np.roll(target, 2, axis=1)
-    scene = Scene(references, target, mask)
-    config = FitConfig(base=tiny_sd, **{**TINY_FIT, "num_steps": 1})
-    adapter = fit(scene, config, progress=True)
-    line = next(line for line in capsys.readouterr().err.splitlines() if "the fit learns from" in line)
-    assert "5 of 6 references, 3 (+" in line
-    inputs = set(adapter.manifest["inputs"].values())
-    assert sum(pipeline.hash_scene(scene)[f"reference {i}"] in inputs for i in range(6)) == 5
-    assert pipeline.hash_scene(scene)["reference 3"] in inputs

@@ -171,7 +171,7 @@ def test_the_trust_in_weights_reaches_the_engine(photo, monkeypatch):
         asked.append((name, options["weights"], options["trust_weights"]))
         return Paint((0, 0, 0))
 
-    monkeypatch.setattr("realfill.erasing.load_engine", load)
+    monkeypatch.setattr("realfill.pipeline.erasing_engines.load_engine", load)
     selection = SelectionConfig(fill_box=("5,5,15,15",))
     for trust in (False, True):
         erase_selected(photo, selection, EraseConfig(engine="lama", weights="big.pt", trust_weights=trust))
@@ -188,7 +188,7 @@ def test_another_detector_finds_strangers_where_sam2_outlines_the_box(photo, pla
         def outline(self, image, *, box=None, click=None):
             return found(image)[0]
 
-    monkeypatch.setattr("realfill.erasing.load_detector", lambda name, **_: {"auto": RedDetector()}[name])
+    monkeypatch.setattr("realfill.pipeline.erasing.load_detector", lambda name, **_: {"auto": RedDetector()}[name])
     others = [with_people(place, (24, 38, 64, 52)), place]
     selection, config = SelectionConfig(box=("28,18,47,62",), detector="sam2"), EraseConfig(engine=None)
     result = erase_selected(photo, selection, config, references=others, detector=OnlyOutlines(), progress=False)

@@ -1,0 +1,146 @@
+"""What the references show of a hole: the composite of a scene, the pixels taken from it, and the verdict by it."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from weakref import WeakKeyDictionary
+
+import cv2
+import numpy as np
+
+from realfill.compute.progress import OnStep, Progress, ProgressBar, say
+from realfill.config import GeometryConfig, GeometrySettings
+from realfill.errors import StoppedError, warn
+from realfill.filling.keeping import Kept
+from realfill.geometry.agreement import contradiction
+from realfill.geometry.composite import Composite, composite
+from realfill.io.photos import put
+from realfill.pipeline.settings import resolve_geometry
+from realfill.results.completions import Completions
+from realfill.results.evidence import Evidence
+from realfill.results.verdict import judge
+from realfill.scene.scene import Scene
+
+_LOW_COVERAGE = 0.2  # share of the hole below which the references say too little
+
+_composites: WeakKeyDictionary[Scene, Composite] = WeakKeyDictionary()  # computed once per scene
+
+
+def examine(
+    scene: Scene, geometry: GeometryConfig | None = None, *, on_step: OnStep | None = None, progress: bool = True
+) -> Evidence:
+    """Find out how much of the hole the references show, before anything expensive.
+
+    The composite that this takes is kept, and ``fit`` and ``complete`` use it for the same ``Scene``.
+
+    Args:
+        scene: the scene to complete.
+        geometry: the thresholds of confidence. ``None``: the defaults.
+        on_step: called between the steps of the composite. If it returns ``False``, the job ends.
+        progress: show a progress bar, and report the result and how long it took.
+
+    Returns:
+        The evidence that completions of the scene will have. Its ``coverage`` is the share of the hole that the
+        references show; 0 without references or with ``enabled=False``.
+
+    Raises:
+        StoppedError: ``on_step`` ended the job.
+    """
+    settings = resolve_geometry(geometry, scene, None, None)
+    return keep(scene, settings, on_step=on_step, progress=progress).evidence
+
+
+def keep(scene: Scene, settings: GeometrySettings, *, on_step: OnStep | None, progress: bool) -> Kept:
+    """Decide which pixels of the hole are taken from the references."""
+    found = compose(scene, settings, on_step=on_step, progress=progress)
+    if found is None:
+        return Kept.nothing(scene)
+    evidence = Evidence.judge(scene.mask, found.confidence, found.source, settings)
+    return Kept.of_composite(scene, found.image, evidence, settings)
+
+
+def compose(scene: Scene, settings: GeometrySettings, *, on_step: OnStep | None, progress: bool) -> Composite | None:
+    """Compute the composite of a scene, once; ``None`` if it is off, or if nothing can be aligned with the target."""
+    if not _has_composite(scene, settings):
+        return None
+    if scene not in _composites:
+        started = time.monotonic()
+        try:
+            found = _align(scene, on_step, progress=progress)
+        except (MemoryError, cv2.error, np.linalg.LinAlgError) as error:
+            warn(
+                f"the references could not be aligned with the target ({type(error).__name__}: {error}), so the model "
+                "fills the whole hole. GeometryConfig.enabled=False skips this step"
+            )
+            return None
+        _composites[scene] = found
+        share = Evidence.judge(scene.mask, found.confidence, found.source, settings).coverage
+        _report_coverage(share, time.monotonic() - started, progress=progress)
+    return _composites[scene]
+
+
+def composite_of(scene: Scene) -> Composite | None:
+    """Return the composite of a scene if it has been computed."""
+    return _composites.get(scene)
+
+
+def judged(completions: Completions, geometry: GeometrySettings) -> Completions:
+    """Give each completion its verdict, if there is a composite to judge it by."""
+    scene = completions.scene
+    found = composite_of(scene) if geometry.enabled else None
+    if found is None:
+        return completions
+    contradicted = contradiction(found, scene.mask)
+    composed = found.image.copy()  # in the colours of the target's file and back, as a completion's pixels are
+    put(composed, scene.mask, scene.original.decode(scene.original.encode(found.image[scene.mask])))
+    items = tuple(
+        dataclasses.replace(
+            completion,
+            verdict=judge(
+                completion.image, scene.mask, composite=composed, confidence=found.confidence,
+                source=found.source, contradiction=contradicted,
+            ),
+        )
+        for completion in completions
+    )  # fmt: skip
+    return dataclasses.replace(completions, items=items)
+
+
+def _has_composite(scene: Scene, settings: GeometrySettings) -> bool:
+    """Tell whether the composite is on, and the scene has known pixels and references to compute it from."""
+    return settings.enabled and bool(scene.references) and not scene.mask.all()
+
+
+def _align(scene: Scene, on_step: OnStep | None, *, progress: bool) -> Composite:
+    """Compute the composite of a scene.
+
+    Raises:
+        StoppedError: ``on_step`` ended the job.
+    """
+    stopped = False
+    with ProgressBar(total=100, desc="align", unit="%", disable=not progress) as bar:
+
+        def report(state: Progress) -> bool:
+            nonlocal stopped
+            bar.update(state.step - bar.n)
+            stopped = on_step is not None and on_step(state) is False
+            return not stopped
+
+        found = composite(
+            scene.known, scene.mask, scene.references, reference_masks=scene.reference_masks,
+            focals=scene.focal_lengths, on_step=report,
+        )  # fmt: skip
+    if stopped:  # what is found by then has only the detail of the working size
+        raise StoppedError("the job was ended before the references were aligned with the target")
+    return found
+
+
+def _report_coverage(share: float, duration_s: float, *, progress: bool) -> None:
+    """Say how much of the hole the references show, and warn if it is little."""
+    say(f"references show {100 * share:.0f} % of the hole ({duration_s:.0f} s)" if progress else None)
+    if share < _LOW_COVERAGE:
+        warn(
+            f"the references show {100 * share:.0f} % of the hole, so most of it is invented. Add photos that "
+            "show what it hides, from nearly the same place"
+        )

@@ -1,0 +1,66 @@
+"""Instances of the removed classes where nobody should be: strangers in the references, and a rest in the result."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from realfill.errors import SceneError, warn
+from realfill.io.images import ImageLike, MaskArray, read_image
+from realfill.results.completion import Completion
+from realfill.scene.masks import dilate
+from realfill.segmentation.detection import Detector, find_instances
+from realfill.segmentation.selection import mask_from
+
+_REST_SHARE, _NEAR_PX = 0.5, 4  # share of an instance that lies in the hole or this near to it, to count as a rest
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Strangers:
+    """The instances that are hidden in a reference.
+
+    Attributes:
+        count: their number.
+        mask: their pixels, (H, W) bool; ``None`` if there are none.
+    """
+
+    count: int = 0
+    mask: MaskArray | None = None
+
+
+def find_strangers(
+    references: Sequence[ImageLike], classes: Sequence[str], detector: str | Detector
+) -> list[Strangers]:
+    """Find what to hide in each reference."""
+    hidden: list[Strangers] = []
+    for number, reference in enumerate(references):
+        instances = find_instances(read_image(reference, f"reference {number}")[0], detector=detector, classes=classes)
+        count = len(instances.of(classes))
+        try:
+            mask = mask_from(instances, classes=classes).mask if count else None
+        except SceneError as error:
+            warn(f"nothing is hidden in reference {number}: {error}")
+            count, mask = 0, None
+        hidden.append(Strangers(count=count, mask=mask))
+    return hidden
+
+
+def choose(
+    items: Sequence[Completion], classes: Sequence[str], detector: str | Detector
+) -> tuple[Completion, MaskArray]:
+    """Choose the candidate with the smallest rest, the earlier of equal ones; return it with its rest."""
+    rests = [_find_rest(item, classes, detector) for item in items]
+    best = min(range(len(items)), key=lambda i: int(rests[i].sum()))
+    return items[best], rests[best]
+
+
+def _find_rest(completion: Completion, classes: Sequence[str], detector: str | Detector) -> MaskArray:
+    """Find the boxes of instances of the removed classes that the result still shows in the hole, (H, W) bool."""
+    hole = dilate(completion.scene.mask, _NEAR_PX)
+    rest = np.zeros(hole.shape, bool)
+    for instance in find_instances(completion.image, detector=detector, classes=classes).of(classes):
+        if (hole[instance.place] & instance.cut).sum() >= _REST_SHARE * instance.area_px:
+            rest[instance.place] = True
+    return rest
