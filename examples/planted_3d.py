@@ -28,10 +28,11 @@ from realfill.io.writing import write_png
 
 Kind = Literal[
     "plane", "layers", "boxes", "street", "closer", "night", "walkers", "elsewhere", "moved", "unseen", "mirrored",
-    "single", "wide",
+    "single", "wide", "outpainted",
 ]  # fmt: skip
 KINDS: tuple[Kind, ...] = get_args(Kind)
 _SUPERSAMPLING = 2
+_PHOTO_SHARE = 0.7  # of the canvas, on which a photo is outpainted to the right
 _FAR = 1e6
 
 
@@ -84,10 +85,11 @@ def plant(kind: Kind, textures: Sequence[ImageArray], seed: int, *, size: tuple[
         kind: ``plane``: one wall; ``layers``: walls at several depths; ``boxes``: boxes on a floor before a wall;
             ``street``: forward motion between two walls. All others show boxes. ``closer``: one reference far closer;
             ``wide``: wide lenses with barrel distortion; ``night``: references by night; ``walkers``: passers-by in
-            the references; ``single``: one reference; ``mirrored``: one reference is mirrored; ``elsewhere``:
-            references of another scene; ``moved``: a box by the hole stands in other places in the references (in one
-            other place if ``seed`` is even, in one for each if it is odd); ``unseen``: the references are turned away
-            from the hole (even seeds), or one large thing hides it from all of them (odd seeds).
+            the references; ``single``: one reference; ``outpainted``: the target is a photo on a canvas that extends it
+            to the right; ``mirrored``: one reference is mirrored; ``elsewhere``: references of another scene;
+            ``moved``: a box by the hole stands in other places in the references (in one other place if ``seed`` is
+            even, in one for each if it is odd); ``unseen``: the references are turned away from the hole (even seeds),
+            or one large thing hides it from all of them (odd seeds).
         textures: photos.
         seed: of all randomness.
         size: (height, width) of the target.
@@ -114,6 +116,10 @@ def plant(kind: Kind, textures: Sequence[ImageArray], seed: int, *, size: tuple[
         photos[0] = photos[0][:, ::-1].copy()
     visible[: {"elsewhere": len(visible), "mirrored": 1}.get(kind, 0)] = False
     scene = Scene(photos, np.where(mask[..., None], np.uint8(0), truth), mask)
+    if kind == "outpainted":
+        width = round(_PHOTO_SHARE * size[1])
+        scene = Scene.outpaint(photos, truth[:, :width], right=size[1] - width)
+        mask = scene.mask
     return Planted(scene=scene, truth=truth, depth=depth, cameras=tuple(cameras), visible=visible)
 
 
@@ -159,8 +165,11 @@ def _cameras(kind: Kind, size: tuple[int, int], rng: np.random.Generator, *, tur
     focal = (rng.uniform(0.5, 0.65) if is_wide else rng.uniform(0.8, 1.3)) * max(size)
     bends = (-0.16, -0.08) if is_wide else (-0.05, 0.02)
     cameras = [
-        Camera(size=size, focal=focal, distortion=rng.uniform(*bends), rotation=np.eye(3), translation=np.zeros(3))
-    ]
+        Camera(
+            size=size, focal=focal, distortion=rng.uniform(*bends), rotation=np.eye(3), translation=np.zeros(3),
+            frame=(0, 0, size[0], round(_PHOTO_SHARE * size[1])) if kind == "outpainted" else None,
+        )
+    ]  # fmt: skip
     for n in range(1 if kind == "single" else 3):
         place = rng.uniform(-1, 1, 3) * (0.9, 0.3, 0.5)
         if kind == "street":

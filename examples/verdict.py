@@ -92,7 +92,7 @@ def print_shares(title: str, groups: dict[str, list[Judged]]) -> None:
     print(f"\n| {title} | cases | right | false authentic |\n|---|---|---|---|")
     for name, group in groups.items():
         false = sum(j.verdict.kind == "authentic" and not j.is_right for j in group)
-        print(f"| {name} | {len(group)} | {np.mean([j.is_right for j in group]):.0%} | {false} |")
+        print(f"| {name} | {len(group)} | {100 * np.mean([j.is_right for j in group]):.0f} % | {false} |")
 
 
 def print_table(results: Sequence[Judged]) -> None:
@@ -103,9 +103,9 @@ def print_table(results: Sequence[Judged]) -> None:
     print("\n| always | right | false authentic |\n|---|---|---|")
     for kind in KINDS:
         share = float(np.mean([j.right == kind for j in results]))
-        print(f"| {kind} | {share:.0%} | {1 - share if kind == 'authentic' else 0:.0%} |")
+        print(f"| {kind} | {100 * share:.0f} % | {100 * (1 - share if kind == 'authentic' else 0):.0f} % |")
     false = float(np.mean([j.verdict.kind == "authentic" and not j.is_right for j in results]))
-    print(f"| the verdict | {np.mean([j.is_right for j in results]):.1%} | {false:.1%} |")
+    print(f"| the verdict | {100 * np.mean([j.is_right for j in results]):.1f} % | {100 * false:.1f} % |")
     kinds = sorted({j.scene.rsplit("-", 1)[0] for j in results})
     print_shares("scene", {k: [j for j in results if j.scene.rsplit("-", 1)[0] == k] for k in kinds})
     fillings = list(dict.fromkeys(j.filling for j in results))
@@ -124,8 +124,8 @@ def print_calibration(cases: Sequence[Case]) -> None:
     for low, high in pairwise(BANDS):
         within = (confidence >= low) & (confidence < high)
         if within.any():
-            print(f"| {low:.2f} to {min(high, 1):.2f} | {within.mean():.0%} | {error[within].mean():.1f} |")
-    print(f"| {KEPT} and above | {(confidence >= KEPT).mean():.0%} | {error[confidence >= KEPT].mean():.1f} |")
+            print(f"| {low:.2f} to {min(high, 1):.2f} | {100 * within.mean():.0f} % | {error[within].mean():.1f} |")
+    print(f"| {KEPT} and above | {100 * (confidence >= KEPT).mean():.0f} % | {error[confidence >= KEPT].mean():.1f} |")
 
 
 def main(cases: tyro.conf.Positional[Path], /, parts: tuple[int, ...] = (2,), *, misses: bool = False) -> None:

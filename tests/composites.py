@@ -5,7 +5,7 @@ import numpy as np
 from realfill.geometry.composite import Composite
 
 
-def make_composite(scene, *, confident=0.9, doubtful=0.12, seed=5):
+def make_composite(scene, *, confident=0.9, doubtful=0.06, seed=5):
     """Split the hole into thirds from left to right: shown with confidence, shown doubtfully, and not shown.
 
     The first reference shows the upper half, the second the lower half.

@@ -73,7 +73,7 @@ def bundle_adjust(
         cameras: image number to camera, at least two; the smallest number is the target.
         points: (N, 3); NaN where unknown. At most 1,500 of them, those seen most often, take part.
         tracks: where they were seen.
-        priors: of each image.
+        priors: the prior of each image.
 
     Returns:
         The cameras and the points.

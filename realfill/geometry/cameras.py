@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
+
+Frame: TypeAlias = tuple[float, float, float, float]
+"""A part of a photo: (top, left, bottom, right) in pixels, the last two exclusive."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -15,10 +19,11 @@ class Camera:
 
     Attributes:
         size: (height, width) of its photo.
-        focal: focal length in pixels. The principal point is the middle of the photo.
+        focal: focal length in pixels.
         distortion: k1; a ray (x, y, 1) is seen at (1 + k1 (x² + y²)) (x, y).
         rotation: (3, 3), from the scene to the camera.
         translation: (3,), from the scene to the camera.
+        frame: the part of the photo that the lens saw, in whose middle the principal point lies. ``None``: all of it.
     """
 
     size: tuple[int, int]
@@ -26,11 +31,26 @@ class Camera:
     distortion: float
     rotation: NDArray
     translation: NDArray
+    frame: Frame | None = None
+
+    @classmethod
+    def unplaced(cls, size: tuple[int, int], focal: float, frame: Frame | None = None) -> Camera:
+        """Return a camera at the origin of the scene, without distortion."""
+        return cls(
+            size=size, focal=focal, distortion=0.0, rotation=np.eye(3), translation=np.zeros(3), frame=frame
+        )  # fmt: skip
 
     @property
     def centre(self) -> NDArray:
         """The principal point, (x, y) in pixels; (0, 0) is the centre of the first pixel."""
-        return (np.array(self.size[::-1]) - 1) / 2
+        top, left, bottom, right = self.frame or (0, 0, *self.size)
+        return (np.array([left + right, top + bottom]) - 1) / 2
+
+    @property
+    def side(self) -> float:
+        """The longer side of what the lens saw, in pixels."""
+        top, left, bottom, right = self.frame or (0, 0, *self.size)
+        return max(bottom - top, right - left)
 
     def project(self, points: NDArray) -> tuple[NDArray, NDArray]:
         """Project scene points (..., 3) to pixels (..., 2) and depths (...), above 0 in front of the camera."""

@@ -13,8 +13,10 @@ from numpy.typing import NDArray
 from realfill.compute.progress import Interrupted, OnStep, Stages
 from realfill.errors import StoppedError
 from realfill.geometry.alignment import FullLayer, find_parts
+from realfill.geometry.cameras import Frame
 from realfill.geometry.choice import choose, enlarge
-from realfill.geometry.correspondences import Pairs, match_all
+from realfill.geometry.confidence import confidence_of
+from realfill.geometry.correspondences import Pairs, match_all, without_false_pairs
 from realfill.geometry.depth import DepthMap, sweep
 from realfill.geometry.fields import WarpField, find_homographies, warp_by_depth, warp_by_plane
 from realfill.geometry.given_depth import DepthEstimator, given_depth
@@ -26,8 +28,8 @@ from realfill.geometry.seamless import correct
 from realfill.geometry.smooth import hide
 from realfill.geometry.working import Working, shrink_all, thin_out
 from realfill.io.images import MaskArray
+from realfill.scene.checking import check_arrays
 
-_COST_SCALE = 40.0  # expected error at which confidence has fallen to 1/e
 _MOST_MATCHES = 800  # of each pair of photos, for the cameras
 _LEAST_SHARE = 0.01  # of a part of the hole, from which a layer is aligned at full size
 # hundredths of the work after which each stage ends, with three references
@@ -40,7 +42,8 @@ class Composite:
 
     Attributes:
         image: (H, W, 3), of the target's type, and equal to it outside the hole.
-        confidence: (H, W) float32 in [0, 1]; 1 outside the hole, 0 where no layer reaches.
+        confidence: (H, W) float32 in [0, 1]; 1 outside the hole, 0 where no layer reaches. It stands for an expected
+            error (see ``confidence.error_of``).
         source: (H, W) int16: the reference that each pixel of the hole comes from; -1: none.
         layers: the candidates, best fitting first, at the working size: the target's, or 768 pixels on the longer side
             where it is larger.
@@ -66,6 +69,7 @@ def composite(
     reference_masks: Sequence[MaskArray | None] | None = None,
     focals: Sequence[float | None] | None = None,
     pairs: Pairs | None = None,
+    frame: Frame | None = None,
     depth: DepthEstimator | None = None,
     on_step: OnStep | None = None,
 ) -> Composite:
@@ -81,22 +85,28 @@ def composite(
         reference_masks: for each reference the part that is left out, (h, w) bool, or ``None``; no pixel comes from it.
         focals: focal lengths of the target and each reference in pixels, as EXIF states them, or ``None``.
         pairs: the result of ``match_all``, in the photos' own pixels; ``None``: it is computed here.
+        frame: (top, left, bottom, right) in pixels, the last two exclusive: the part of the target that is its photo,
+            if the rest is a canvas around it; the optical centre lies in its middle. ``None``: all of it.
         depth: returns the target's depth at the working size, for example by a network; it is used in place of the
             sweep, where there are cameras.
         on_step: called between pairs, cameras, layers and tiles, with hundredths of the work. If it returns ``False``,
             the work ends: once the layers are chosen, what is not rendered yet is enlarged from the working size.
 
     Raises:
+        SceneError: an array has another shape or type.
         StoppedError: ``on_step`` returned ``False`` before the layers were chosen.
     """
     stages = Stages("composite", on_step)
-    image = np.where(hole[..., None], known.dtype.type(0), known)
     masks = list(reference_masks or [None] * len(references))
+    check_arrays(known, hole, references, masks)
+    image = np.where(hole[..., None], known.dtype.type(0), known)
     references = [hide(reference, mask) for reference, mask in zip(references, masks, strict=True)]
     try:
         stages.enter(_MATCHED)
         match = partial(match_all, check=stages)
-        working = shrink_all(image, hole, references, masks=masks, focals=focals, pairs=pairs, match=match)
+        working = shrink_all(
+            image, hole, references, masks=masks, focals=focals, pairs=pairs, frame=frame, match=match
+        )  # fmt: skip
         found = _choose_layers(working, depth, stages)
     except Interrupted as error:
         raise StoppedError("the composite was stopped before there was anything to keep") from error
@@ -153,9 +163,10 @@ def _choose_layers(working: Working, estimate: DepthEstimator | None, stages: St
     """
     known, hole, references = working.known, working.hole, working.references
     stages.enter(_RECONSTRUCTED)
+    working = replace(working, pairs=without_false_pairs(working.pairs))
     pairs = thin_out(working.pairs, (hole.shape[0], hole.shape[1]), _MOST_MATCHES)
     sizes = [hole.shape, *(r.shape[:2] for r in references)]
-    reconstruction = reconstruct(sizes, pairs, working.focals, check=stages)
+    reconstruction = reconstruct(sizes, pairs, working.focals, frame=working.frame, check=stages)
     stages.enter(_SWEPT)
     depth = None
     if reconstruction is not None and estimate is None:
@@ -171,10 +182,10 @@ def _choose_layers(working: Working, estimate: DepthEstimator | None, stages: St
     rest = _rest(known, hole)
     costs = [*(layer.cost for layer in layers), np.full(half.hole.shape, NO_LAYER_COST, np.float32)]
     labels = choose(costs, [half.shrink(image) for image in (*(layer.image for layer in layers), rest)], half.hole)
-    cost = np.take_along_axis(np.stack(costs), labels[None], axis=0)[0]
-    trust = np.where(labels == len(layers), 0, np.exp(-cost / _COST_SCALE)).astype(np.float32)
+    nothing = np.full(half.hole.shape, np.inf, np.float32)
+    error = np.take_along_axis(np.stack([*(layer.error for layer in layers), nothing]), labels[None], axis=0)[0]
     return _Found(
-        layers=layers, labels=labels, half_hole=half.hole, trust=cv2.GaussianBlur(trust, (0, 0), 1.5),
+        layers=layers, labels=labels, half_hole=half.hole, trust=cv2.GaussianBlur(confidence_of(error), (0, 0), 1.5),
         reconstruction=reconstruction, depth=depth,
         reference_sizes=tuple((r.shape[0], r.shape[1]) for r in references),
     )  # fmt: skip

@@ -16,6 +16,7 @@ from typing import Any, TypeAlias
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from scipy.spatial import Delaunay
 
 from realfill.geometry.matching import Matcher, lies_in, outside
 from realfill.geometry.smooth import hide
@@ -38,6 +39,7 @@ _SAME_POINT_PX = 4.0  # rivals closer than this are the same point, detected twi
 _SAME_KEYPOINT_PX = 2.0  # distance at which the match back counts as the match forth
 _CHUNK = 1500  # rows of the similarity matrix that are held at a time
 _MIN_MATCHES = 12
+_SAME_DIRECTION, _MIN_CORNERS = 0.6, 8  # least share of triangles, and least number of matches to judge by
 _EPIPOLAR_PX, _EPIPOLAR_SIDE = 1.5, 1024  # largest error, in images that are shrunk to this longer side
 _MAX_PATCH_PX = 12.0  # radius of a descriptor's patch that must not reach into the hole
 
@@ -166,9 +168,10 @@ def match(first: Keypoints, second: Keypoints) -> NDArray:
 
 
 def _nearest(first: Keypoints, second: Keypoints) -> tuple[NDArray, NDArray]:
-    """Find the nearest descriptor of the second image for each of the first, and the ratio of Lowe's test.
+    """Find for each descriptor of the first image the nearest one of the second, and the ratio of Lowe's test.
 
-    The rival of the test is the second or third nearest, whichever is the first that shows another point.
+    The ratio is the distance to the nearest descriptor over that to the second nearest, or to the third nearest if the
+    second shows the same point.
     """
     best, ratio = np.zeros(len(first.points), int), np.ones(len(first.points), np.float32)
     for start in range(0, len(first.points), _CHUNK):
@@ -209,3 +212,30 @@ def verify(matches: NDArray, sides: tuple[int, int]) -> NDArray:
     one, other = np.split(matches * scale, 2, axis=1)
     _, inliers = cv2.findFundamentalMat(one, other, cv2.USAC_MAGSAC, _EPIPOLAR_PX, confidence=0.9999, maxIters=10_000)
     return matches[:0] if inliers is None else matches[inliers.ravel() > 0]
+
+
+def without_false_pairs(pairs: Pairs) -> Pairs:
+    """Leave out pairs of photos whose matches show no common scene: those of other scenes and of mirrored photos.
+
+    Three matched points that lie close together go round in the same direction in both photos, unless their depths
+    differ much. Random matches keep the direction of every second triangle of neighbours, a mirrored photo of hardly
+    any.
+    """
+    return {pair: matches for pair, matches in pairs.items() if same_direction(matches) >= _SAME_DIRECTION}
+
+
+def same_direction(matches: NDArray) -> float:
+    """Return the share of triangles of neighbours, matches (K, 4), that go round in the same direction in both photos.
+
+    Without a triangle it is 1.
+    """
+    _, first = np.unique(np.round(matches[:, :2], 1), axis=0, return_index=True)
+    one, other = matches[first, :2].astype(np.float64), matches[first, 2:4].astype(np.float64)
+    if len(one) < _MIN_CORNERS:
+        return 1.0
+    corners = Delaunay(one, qhull_options="QJ").simplices
+    turns = []
+    for points in (one, other):
+        a, b = (points[corners[:, n]] - points[corners[:, 0]] for n in (1, 2))
+        turns.append(np.sign(a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0]))
+    return float(np.mean(turns[0] == turns[1]))

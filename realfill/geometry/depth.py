@@ -361,7 +361,7 @@ def _correlation(
     two: NDArray,
     two_stats: tuple[NDArray, NDArray],
 ) -> NDArray:
-    """Correlate two images in a window around each pixel; noise counts as no correlation."""
+    """Correlate two images in a window around each pixel; windows that hold only noise correlate with nothing."""
     covariance = cv2.blur(one * two, (_WINDOW, _WINDOW)) - one_stats[0] * two_stats[0]
     return covariance / np.sqrt((one_stats[1] + _NOISE) * (two_stats[1] + _NOISE))
 

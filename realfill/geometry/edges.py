@@ -50,7 +50,7 @@ class SmoothLabels:
         self._shares = [cv2.GaussianBlur((inside == n).astype(np.float32), (0, 0), _BLUR) for n in self._numbers]
 
     def enlarge(self, rows: slice, columns: slice) -> Labels:
-        """Return the labels of a part of the full size; their borders are smooth lines."""
+        """Enlarge labels to a part of the full size; their borders become smooth lines."""
         shape = rows.stop - rows.start, columns.stop - columns.start
         best, next_ = np.full(shape, -1, np.float32), np.full(shape, -1, np.float32)
         first, second = np.zeros(shape, np.uint8), np.zeros(shape, np.uint8)

@@ -46,7 +46,7 @@ def load_efficient_loftr(
     shows_bars = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:
-        model = AutoModelForKeypointMatching.from_pretrained(_HUB_IDS[name])
+        model = AutoModelForKeypointMatching.from_pretrained(_HUB_IDS[name], trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise BaseModelError(
             f"{_HUB_IDS[name]!r} cannot be loaded ({error}). Connect to the network once, or use matcher='sift', which "
@@ -69,7 +69,7 @@ class _Grey:
 
 
 class EfficientLoftrMatcher(Matcher):
-    """EfficientLoFTR (Wang et al., CVPR 2024), also as trained by MatchAnything (He et al., 2025)."""
+    """EfficientLoFTR (Wang et al., CVPR 2024), with its authors' weights or MatchAnything's (He et al., 2025)."""
 
     def __init__(
         self,
@@ -135,7 +135,7 @@ def _mutual(features: torch.Tensor, temperature: float) -> tuple[torch.Tensor, t
 
     Args:
         features: (2, C, h, w).
-        temperature: of the softmax.
+        temperature: temperature of the softmax.
 
     Returns:
         The cells of the first image, those of the second, both (K,), counted row by row; and the confidences (K,).
@@ -158,7 +158,7 @@ def _fine_offsets(
         first: (K, W², C): features of the pixels of each cell in the first image.
         second: (K, (W + 2)², C): those of the cell in the second, with a frame of one pixel.
         num_last: number of channels that serve the last step; the others serve the step to pixels.
-        temperature: of the last step.
+        temperature: temperature of the softmax in the last step.
 
     Returns:
         Offsets from the cells' corners, (K, 2) each, as the network was trained: 0 is the middle of the cell.

@@ -190,7 +190,7 @@ def refine_by_flow(warp: WarpField, warped: ImageArray, known: ImageArray, hole:
     distance from the known pixels.
 
     Args:
-        warp: of a plane.
+        warp: the warp of a plane.
         warped: (H, W, 3) uint8, the warped reference in the target's colours.
         known: (H, W, 3) uint8, the target; not read in the hole.
         hole: (H, W) bool.

@@ -29,7 +29,7 @@ def given_depth(estimate: DepthEstimator, known: ImageArray, camera: Camera, poi
     Args:
         estimate: returns the depth.
         known: (H, W, 3) uint8, the target, zero in the hole.
-        camera: of the target.
+        camera: the camera of the target.
         points: (N, 3), the reconstruction's points.
 
     Returns:

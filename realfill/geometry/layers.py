@@ -1,6 +1,6 @@
-"""Layers: warped references as candidates for the hole's pixels, each with an expected error for every pixel.
+"""Layers: warped references as candidates for the hole's pixels, each with a cost for every pixel.
 
-The expected error has three sources: how badly a layer fits the known pixels around the hole, how that misfit continues
+The cost has three sources: how badly a layer fits the known pixels around the hole, how that misfit continues
 into the hole, and whether another reference agrees with what the layer shows there.
 """
 
@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from realfill.geometry.colour import apply_colours, fit_colours
+from realfill.geometry.confidence import expected_error
 from realfill.geometry.fields import WarpField, refine_by_flow, sample
 from realfill.geometry.smooth import continue_into
 from realfill.io.images import ImageArray, MaskArray
@@ -39,7 +40,8 @@ class Layer:
         image: (H, W, 3) float32 in [0, 255].
         colours: (4, 3) float32, the matrix that brings the reference's colours to the target's.
         misfit: mean difference to the known pixels around the hole, from 0 (equal) to about 98.
-        cost: (h, w) float32, the expected error at half the target's size.
+        cost: (h, w) float32 at half the target's size, by which layers are chosen.
+        error: (h, w) float32 at that size, the expected absolute error in levels of 255.
     """
 
     warp: WarpField
@@ -47,6 +49,7 @@ class Layer:
     colours: NDArray
     misfit: float
     cost: NDArray
+    error: NDArray
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -100,7 +103,7 @@ def build_layers(
     """Turn warps into layers, the best fitting first; warps that do not reach the hole or do not fit are left out.
 
     Args:
-        warps: of all references.
+        warps: the warps of all references.
         references: each (h, w, 3) uint8.
         known: (H, W, 3) uint8, the target; not read in the hole.
         hole: (H, W) bool.
@@ -226,6 +229,7 @@ def _with_costs(candidates: Sequence[_Candidate], half: HalfSize) -> list[Layer]
     for n, candidate in enumerate(candidates):
         vote = np.min(votes[n], axis=0) if votes[n] else np.full(half.hole.shape, np.inf)
         alone = np.maximum(candidate.continued, _UNCONFIRMED_LEAST) * _UNCONFIRMED
+        error = expected_error(candidate.image, (candidate.misfit + candidate.continued) / 2, vote, half.depth_in_hole)
         vote = np.where(np.isfinite(vote), vote, alone)
         cost = _NEAR * candidate.misfit + _CONTINUED * candidate.continued + _VOTE * vote + _HIDDEN_COST * hidden[n]
         if candidate.warp.kind == "plane":
@@ -238,6 +242,7 @@ def _with_costs(candidates: Sequence[_Candidate], half: HalfSize) -> list[Layer]
                 colours=candidate.colours,
                 misfit=candidate.misfit,
                 cost=cost,
+                error=np.where(valid[n], error, _WORST).astype(np.float32),
             )
         )
     return layers

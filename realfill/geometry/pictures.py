@@ -56,7 +56,7 @@ def draw_layers(layers: Sequence[Layer], hole: MaskArray, *, columns: int = 3) -
     Each has a bar in the colour of its reference and the outline of the hole.
 
     Args:
-        layers: of a ``Composite``.
+        layers: the layers of a ``Composite``.
         hole: (H, W) bool, at any size.
         columns: layers in a row.
 
@@ -96,7 +96,7 @@ def draw_confidence(image: NDArray, confidence: NDArray, hole: MaskArray) -> Ima
 def draw_sources(image: NDArray, source: NDArray, hole: MaskArray) -> ImageArray:
     """Draw which reference each pixel of the hole comes from; what no reference shows is black.
 
-    Reference 1 is orange, 2 sky blue, 3 green, 4 yellow, 5 blue, 6 red, 7 pink; then the colours start again.
+    Reference 0 is orange, 1 sky blue, 2 green, 3 yellow, 4 blue, 5 red, 6 pink; then the colours start again.
 
     Args:
         image: (H, W, 3) uint8 or uint16.
@@ -115,7 +115,7 @@ def draw_depth(depth: DepthMap, hole: MaskArray) -> ImageArray:
     """Draw the inverse depth of the target's pixels: bright is near, dark is far. The hole is outlined.
 
     Args:
-        depth: of a ``Composite``.
+        depth: the depth of a ``Composite``.
         hole: (H, W) bool of the target, at any size.
     """
     size = fit(hole.shape, _PICTURE_PX)

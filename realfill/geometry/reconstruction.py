@@ -14,13 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from realfill.geometry.adjustment import FocalPrior, Tracks, bundle_adjust
-from realfill.geometry.cameras import Camera, triangulate, viewing_angles
+from realfill.geometry.cameras import Camera, Frame, triangulate, viewing_angles
 from realfill.geometry.correspondences import Pairs
 
 _FOCALS = (1.2, 0.75, 1.9)  # focal lengths tried where EXIF says nothing, as shares of the longer side
 _FOCAL_SIGMA, _EXIF_SIGMA = 0.5, 0.05  # of the logarithm of the focal length
 _EXIF_FACTOR = 1.5  # largest factor between EXIF's focal length and the result
 _DOUBT = 0.8  # EXIF is wrong if the cameras fit this much better without it
+_LEFT = 0.025  # or better at all, and their focal lengths differ from EXIF's by this much on average, in the logarithm
 _MAX_ERROR_PX = 4.0  # largest reprojection error of an observation, at a longer side of 1,000 pixels
 _GOOD_PX = 1.0  # error below which cameras of all photos need no second attempt
 _MIN_PAIR, _MIN_POSE = 30, 15  # matches of the first pair, and of each further photo
@@ -48,6 +49,7 @@ def reconstruct(
     pairs: Pairs,
     focals: Sequence[float | None] | None = None,
     *,
+    frame: Frame | None = None,
     check: Callable[[], None] | None = None,
 ) -> Reconstruction | None:
     """Estimate the cameras of photos from matches between them.
@@ -56,32 +58,41 @@ def reconstruct(
         sizes: (height, width) of each image, the target first.
         pairs: verified matches.
         focals: focal length of each image in pixels where EXIF states it. It is a prior, which the result leaves by at
-            most a factor of 1.5. Where the cameras fit the matches far better without it, EXIF is ignored.
+            most a factor of 1.5. EXIF is ignored where the cameras fit the matches far better without it, or where all
+            focal lengths leave it in one direction.
+        frame: the part of the target that is its photo, if the rest is a canvas around it.
         check: called between cameras; it may raise an exception.
 
     Returns:
         ``None`` where no reference shares enough matches and parallax with the target.
     """
     tracks = _link(pairs)
-    free = [None] * len(sizes)
+    photos = [Camera.unplaced(size, 1.0, None if n else frame) for n, size in enumerate(sizes)]
+    free = [None] * len(photos)
     if focals is None or not any(focals):
-        return _best(sizes, tracks, pairs, free, _FOCALS, check)
-    bound = _best(sizes, tracks, pairs, focals, _FOCALS[:1], check)
-    other = _best(sizes, tracks, pairs, free, _FOCALS[:1], check)
-    if bound is not None and (other is None or not _contradicts(other, bound)):
+        return _best(photos, tracks, pairs, free, _FOCALS, check)
+    bound = _best(photos, tracks, pairs, focals, _FOCALS[:1], check)
+    other = _best(photos, tracks, pairs, free, _FOCALS[:1], check)
+    if bound is not None and (other is None or not _contradicts(other, bound, focals)):
         return bound
-    return _best(sizes, tracks, pairs, free, _FOCALS, check)
+    return _best(photos, tracks, pairs, free, _FOCALS, check)
 
 
-def _contradicts(other: Reconstruction, bound: Reconstruction) -> bool:
-    """Tell whether a reconstruction without EXIF is so much better that EXIF must be wrong."""
+def _contradicts(other: Reconstruction, bound: Reconstruction, focals: Sequence[float | None]) -> bool:
+    """Tell whether EXIF must be wrong, by a reconstruction without it.
+
+    EXIF that is wrong in a single photo makes the cameras fit far worse. If it is wrong in all photos by one factor,
+    they fit almost as well, but their focal lengths leave EXIF together.
+    """
     if len(other.cameras) != len(bound.cameras):
         return len(other.cameras) > len(bound.cameras)
-    return other.error_px < _DOUBT * bound.error_px
+    left = [np.log(camera.focal / f) for i, camera in bound.cameras.items() for f in [focals[i]] if f]
+    together = bool(left) and abs(float(np.mean(left))) > _LEFT
+    return other.error_px < (1.0 if together else _DOUBT) * bound.error_px
 
 
 def _best(
-    sizes: Sequence[tuple[int, int]],
+    photos: Sequence[Camera],
     tracks: Tracks,
     pairs: Pairs,
     given: Sequence[float | None],
@@ -98,13 +109,13 @@ def _best(
             priors = [
                 FocalPrior(focal=f, sigma=_EXIF_SIGMA, max_factor=_EXIF_FACTOR)
                 if f
-                else FocalPrior(focal=guess * max(size), sigma=_FOCAL_SIGMA)
-                for f, size in zip(given, sizes, strict=True)
+                else FocalPrior(focal=guess * photo.side, sigma=_FOCAL_SIGMA)
+                for f, photo in zip(given, photos, strict=True)
             ]
-            candidate = _grow(sizes, tracks, pairs, first, priors, check)
+            candidate = _grow(photos, tracks, pairs, first, priors, check)
             if candidate is not None and (best is None or _quality(candidate) > _quality(best)):
                 best = candidate
-            if best is not None and len(best.cameras) == len(sizes) and best.error_px < _GOOD_PX:
+            if best is not None and len(best.cameras) == len(photos) and best.error_px < _GOOD_PX:
                 return best
     return best
 
@@ -148,7 +159,7 @@ def _link(pairs: Pairs) -> Tracks:
 
 
 def _grow(
-    sizes: Sequence[tuple[int, int]],
+    photos: Sequence[Camera],
     tracks: Tracks,
     pairs: Pairs,
     first: int,
@@ -156,21 +167,22 @@ def _grow(
     check: Callable[[], None] | None,
 ) -> Reconstruction | None:
     """Start with the target and one reference, then add the others one by one."""
-    unit = max(sizes[0]) / 1000
-    start = _start((sizes[0], sizes[first]), pairs[0, first], (priors[0].focal, priors[first].focal))
+    photos = [replace(photo, focal=prior.focal) for photo, prior in zip(photos, priors, strict=True)]
+    unit = max(photos[0].size) / 1000
+    start = _start((photos[0], photos[first]), pairs[0, first])
     if start is None:
         return None
     cameras = {0: start[0], first: start[1]}
     points = _triangulate(cameras, tracks, unit)
     cameras, points = bundle_adjust(cameras, points, tracks, priors)
-    waiting = [i for i in range(1, len(sizes)) if i != first]
+    waiting = [i for i in range(1, len(photos)) if i != first]
     while waiting:
         if check:
             check()
         counts = {i: int(np.isfinite(points[tracks.point[tracks.image == i], 0]).sum()) for i in waiting}
         image = max(waiting, key=lambda i: counts[i])
         waiting.remove(image)
-        pose = _locate(sizes[image], tracks, points, image, priors[image].focal) if counts[image] >= _MIN_POSE else None
+        pose = _locate(photos[image], tracks, points, image) if counts[image] >= _MIN_POSE else None
         if pose is not None:
             cameras[image] = pose
             points = _triangulate(cameras, tracks, unit)
@@ -188,16 +200,10 @@ def _grow(
     return Reconstruction(cameras=cameras, points=points[ok], error_px=error)
 
 
-def _start(
-    sizes: tuple[tuple[int, int], tuple[int, int]], matches: NDArray, focals: tuple[float, float]
-) -> tuple[Camera, Camera] | None:
+def _start(pair: tuple[Camera, Camera], matches: NDArray) -> tuple[Camera, Camera] | None:
     """Estimate the relative pose of two photos; ``None`` without enough inliers and parallax."""
-    pair = [
-        Camera(size=size, focal=focal, distortion=0.0, rotation=np.eye(3), translation=np.zeros(3))
-        for size, focal in zip(sizes, focals, strict=True)
-    ]
     rays = [camera.rays(matches[:, 2 * n : 2 * n + 2].astype(float)) for n, camera in enumerate(pair)]
-    threshold = 2.0 / min(focals) * max(sizes[0]) / 1000
+    threshold = 2.0 / min(camera.focal for camera in pair) * max(pair[0].size) / 1000
     essential, inliers = cv2.findEssentialMat(
         rays[0], rays[1], np.eye(3), method=cv2.USAC_MAGSAC, prob=0.9999, threshold=threshold, maxIters=5000
     )
@@ -213,12 +219,11 @@ def _start(
     return (pair[0], second) if np.nanmedian(angles) > _MIN_ANGLE else None
 
 
-def _locate(size: tuple[int, int], tracks: Tracks, points: NDArray, image: int, focal: float) -> Camera | None:
+def _locate(camera: Camera, tracks: Tracks, points: NDArray, image: int) -> Camera | None:
     """Estimate the pose of a further photo from scene points that it sees."""
     seen = (tracks.image == image) & np.isfinite(points[tracks.point, 0])
-    camera = Camera(size=size, focal=focal, distortion=0.0, rotation=np.eye(3), translation=np.zeros(3))
     rays = camera.rays(tracks.xy[seen])
-    limit = 2 * _MAX_ERROR_PX * max(size) / 1000 / focal
+    limit = 2 * _MAX_ERROR_PX * max(camera.size) / 1000 / camera.focal
     found, rotation, translation, inliers = cv2.solvePnPRansac(
         points[tracks.point[seen]], rays, np.eye(3), None, reprojectionError=limit, iterationsCount=2000,
         confidence=0.9999, flags=cv2.SOLVEPNP_SQPNP,

@@ -30,8 +30,8 @@ def enlarge(
     Args:
         values: (h, w) or (h, w, C), at the small size.
         size: (H, W), the full size.
-        rows: of the full size; an ascending array may hold places between them.
-        columns: of the full size; the same holds.
+        rows: rows of the full size, ascending; they may lie between pixels.
+        columns: columns of the full size, as ``rows``.
         extrapolate: continue the slope beyond the outermost small pixels' centres, as a field needs it.
 
     Returns:

@@ -51,10 +51,10 @@ class Selection:
         """
         before = (0.0, *self.covered[:-1])
         parts = [
-            f"{number} (+{after - earlier:.0%})" if after - earlier >= _MIN_GAIN else f"{number}"
+            f"{number} (+{100 * (after - earlier):.0f} %)" if after - earlier >= _MIN_GAIN else f"{number}"
             for number, earlier, after in zip(self.references, before, self.covered, strict=True)
         ]
-        share = f"they show {self.covered[-1]:.0%} of the hole" if self.covered[-1] else "none can be aligned"
+        share = f"they show {100 * self.covered[-1]:.0f} % of the hole" if self.covered[-1] else "none can be aligned"
         return f"{use} {len(parts)} of {self.total} references, {', '.join(parts)}: {share}"
 
 
@@ -65,7 +65,7 @@ def choose_references(views: Sequence[View], hole: MaskArray, limit: int) -> Sel
     the hole, quality decides, and among references of the same quality the one that shows more.
 
     Args:
-        views: of each reference.
+        views: the view of each reference.
         hole: (H, W) bool, True = fill.
         limit: largest number of references to choose.
     """

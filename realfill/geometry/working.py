@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from realfill.geometry.cameras import Frame
 from realfill.geometry.correspondences import Pairs
 from realfill.io.images import ImageArray, MaskArray
 from realfill.io.profiles import to_depth
@@ -31,6 +32,7 @@ class Working:
         masks: for each reference the part that is left out, (h, w) bool, or ``None``.
         focals: focal lengths of the target and each reference in pixels of these images, or ``None``.
         pairs: matches in the pixels of these images.
+        frame: the part of the target that is its photo; ``None``: all of it.
     """
 
     known: ImageArray
@@ -39,6 +41,7 @@ class Working:
     masks: tuple[MaskArray | None, ...]
     focals: tuple[float | None, ...]
     pairs: Pairs
+    frame: Frame | None
 
 
 def shrink_all(
@@ -49,6 +52,7 @@ def shrink_all(
     masks: Sequence[MaskArray | None],
     focals: Sequence[float | None] | None,
     pairs: Pairs | None,
+    frame: Frame | None = None,
     match: Callable[[Sequence[ImageArray], MaskArray, Sequence[MaskArray | None]], Pairs],
 ) -> Working:
     """Shrink a target to the working size, and each reference to the scale that it then needs.
@@ -60,6 +64,7 @@ def shrink_all(
         masks: for each reference the part that is left out, (h, w) bool, or ``None``.
         focals: focal lengths of the target and each reference in the photos' own pixels, or ``None``.
         pairs: matches in the photos' own pixels; ``None``: they are found.
+        frame: the part of the target that is its photo, in the target's own pixels; ``None``: all of it.
         match: how they are found, from uint8 images, the target's hole, and the references' masks.
     """
     photos = [known, *references]
@@ -83,6 +88,7 @@ def shrink_all(
             for focal, small, photo in zip(focals or [None] * len(photos), sizes, photos, strict=True)
         ),
         pairs=rescale(pairs, [p.shape[:2] for p in photos], sizes),
+        frame=frame and _scale(frame, size[0] / hole.shape[0], size[1] / hole.shape[1]),
     )
 
 
@@ -124,6 +130,11 @@ def rescale(pairs: Pairs, sizes: Sequence[tuple[int, ...]], new_sizes: Sequence[
         (i, j): np.concatenate([move(matches[:, :2], i), move(matches[:, 2:4], j)], axis=1).astype(np.float32)
         for (i, j), matches in pairs.items()
     }
+
+
+def _scale(frame: Frame, vertical: float, horizontal: float) -> Frame:
+    top, left, bottom, right = frame
+    return top * vertical, left * horizontal, bottom * vertical, right * horizontal
 
 
 def thin_out(pairs: Pairs, size: tuple[int, int], most: int) -> Pairs:

@@ -26,14 +26,12 @@ UNSUPPORTED_LEVELS = 30.0
 UNSUPPORTED_COVERAGE = 0.2
 """Share of the hole that references show below which ``unsupported`` is right, whatever the error."""
 
-_COST_SCALE = 40.0  # confidence is exp(-cost / 40), where cost is the composite's own estimate of its misfit
-_LEAST_LEVELS = 2.0  # expected error of a pixel of the composite: noise,
-_COST_OF_A_PIXEL, _MOST_COST = 45.0, 40.0  # + slope of the image x misplacement in pixels, one for each 45 of cost,
-_FREE_COST, _LEVELS_PER_COST, _MOST_LEVELS = 30.0, 1.0, 20.0  # + chance of other content
-_SLOPE_PX = 7  # window in which slopes are averaged
+_LEVELS_SCALE = 15.0  # a confidence is exp(-expected error / 15), see geometry.confidence
+_LEAST_LEVELS = 2.0  # expected error of any pixel: noise
+_MOST_LEVELS = 60.0  # expected error of the worst pixel of a composite
 _GUESS_SHARE = 0.85  # expected error of a guess, as a share of the surroundings' contrast
 _SHOWN = 0.1  # confidence from which a reference counts as showing a pixel
-_AUTHENTIC_BELOW, _UNSUPPORTED_ABOVE = 11.0, 27.0  # expected levels; a false "authentic" is the worst mistake
+_AUTHENTIC_BELOW, _UNSUPPORTED_ABOVE = 12.5, 28.0  # expected levels; a false "authentic" is the worst mistake
 _AUTHENTIC_COVERAGE = 0.7
 _CONTRADICTED = 20.0  # see geometry.agreement
 _MOSTLY = 0.5  # share from which invention or contradiction is named as the cause
@@ -81,7 +79,8 @@ def judge(
         confidence: (H, W) in [0, 1], of the composite.
         source: (H, W), number of the reference that each pixel of the composite comes from; negative: none.
         contradiction: (H, W), how much the references contradict the composite (see ``geometry.agreement``), infinite
-            where only one shows a pixel; ``None``: unknown. It is named in the reason; the confidence contains it.
+            where only one shows a pixel; ``None``: unknown. The reason names it, and the confidence takes it into
+            account already.
 
     Raises:
         ValueError: the mask is empty.
@@ -133,7 +132,7 @@ def expected_errors(
     A pixel of the composite is off by what its confidence says. For an invented one, the composite is right with a
     probability that falls with this error; then the distance to the composite counts, else the cost of a guess.
     """
-    own = errors_of_composite(composite, confidence)[mask]
+    own = errors_of_composite(confidence[mask])
     guess = max(_LEAST_LEVELS, _GUESS_SHARE * contrast_around(image, mask))
     distance = np.abs(image[mask].astype(np.float64) - composite[mask]).mean(axis=1)
     right = np.where(source[mask] >= 0, np.clip(1 - own / UNSUPPORTED_LEVELS, 0, 1), 0)
@@ -141,19 +140,10 @@ def expected_errors(
     return np.where((distance == 0) & (source[mask] >= 0), own, invented)
 
 
-def errors_of_composite(composite: ImageArray, confidence: NDArray) -> NDArray[np.float64]:
-    """Estimate the absolute error of each pixel of a composite, (H, W) of 255 levels.
-
-    A composite is misplaced by a fraction of a pixel, which costs more where the image is steep, and where confidence
-    is low it may show something else.
-    """
-    cost = -_COST_SCALE * np.log(np.clip(confidence.astype(np.float64), 1e-6, 1))
-    image = composite.astype(np.float32)
-    across, down = cv2.Sobel(image, cv2.CV_32F, 1, 0, scale=1 / 8), cv2.Sobel(image, cv2.CV_32F, 0, 1, scale=1 / 8)
-    slope = cv2.blur(np.hypot(across, down).mean(axis=2), (_SLOPE_PX, _SLOPE_PX))
-    misplaced = slope * np.minimum(cost, _MOST_COST) / _COST_OF_A_PIXEL
-    other = np.minimum(_LEVELS_PER_COST * np.maximum(cost - _FREE_COST, 0), _MOST_LEVELS)
-    return _LEAST_LEVELS + misplaced + other
+def errors_of_composite(confidence: NDArray) -> NDArray[np.float64]:
+    """Convert the confidence in a composite to the absolute error that it stands for, in levels of 255."""
+    levels = -_LEVELS_SCALE * np.log(np.clip(confidence.astype(np.float64), 1e-6, 1))
+    return np.clip(levels, _LEAST_LEVELS, _MOST_LEVELS)
 
 
 def contrast_around(image: ImageArray, mask: MaskArray) -> float:
@@ -172,18 +162,18 @@ def _kind(coverage: float, error: float) -> VerdictKind:
 
 def _reason(kind: VerdictKind, coverage: float, error: float, contradicted: float, invented: float) -> str:
     """Explain a verdict in a sentence."""
-    shows = f"the references show {coverage:.0%} of the hole"
+    shows = f"the references show {100 * coverage:.0f} % of the hole"
     expected = f"its pixels are expected to be off by {error:.0f} of 255 levels"
     if kind == "authentic":
         return f"{shows}, and {expected}"
     if coverage < UNSUPPORTED_COVERAGE:
         return f"{shows}, and the rest is invented"
     if coverage < _AUTHENTIC_COVERAGE and error <= _AUTHENTIC_BELOW:
-        cause = f"none shows the other {1 - coverage:.0%}"
+        cause = f"none shows the other {100 * (1 - coverage):.0f} %"
     elif invented > _MOSTLY:
-        cause = f"{invented:.0%} of the result differs from what they show"
+        cause = f"{100 * invented:.0f} % of the result differs from what they show"
     elif contradicted > _MOSTLY:
-        cause = f"they contradict each other in {contradicted:.0%} of that"
+        cause = f"they contradict each other in {100 * contradicted:.0f} % of that"
     else:
         cause = "they fit the pixels around it badly"
     return f"{shows}, but {cause}, so {expected}"

@@ -28,7 +28,7 @@ def test_photographed_pixels_are_known_in_the_scene_that_is_left(scene):
 
 
 def test_a_join_keeps_photographed_pixels_and_averages_corrected_ones(scene):
-    found = make_composite(scene, doubtful=0.1255)  # where the composite has half its weight
+    found = make_composite(scene, doubtful=0.0628)  # where the composite has half its weight
     kept = keep(scene, found)
     kind = kept.evidence.kind
     filled = np.full((int((kind != PHOTOGRAPHED).sum()), 3), 100, np.uint8)
@@ -59,7 +59,7 @@ def test_sixteen_bits_are_kept(scene):
 
 
 def test_nothing_is_kept_where_no_reference_speaks(scene):
-    found = make_composite(scene, confident=0.05, doubtful=0.05)
+    found = make_composite(scene, confident=0.02, doubtful=0.02)
     kept = keep(scene, found)
     assert kept.scene is scene
     assert kept.identity is None
@@ -70,7 +70,7 @@ def test_nothing_is_kept_where_no_reference_speaks(scene):
 def test_the_identity_depends_on_pixels_and_weights(scene):
     found = make_composite(scene)
     other_pixels = make_composite(scene, seed=6)
-    other_weights = make_composite(scene, doubtful=0.14)
+    other_weights = make_composite(scene, doubtful=0.07)
     identities = {keep(scene, f).identity for f in (found, other_pixels, other_weights)}
     assert len(identities) == 3
     assert keep(scene, found).identity == keep(scene, make_composite(scene)).identity

@@ -26,6 +26,7 @@ def layer(reference, image, valid=None, hidden=None):
         misfit=1.0,
         colours=np.eye(4, 3),
         cost=np.zeros((75, 100), np.float32),
+        error=np.zeros((75, 100), np.float32),
     )
 
 

@@ -5,7 +5,15 @@ import pytest
 from worlds import SIZE, TARGET, VIEWS, blob, view
 
 from realfill.geometry import correspondences
-from realfill.geometry.correspondences import Keypoints, detect, match, match_all, verify
+from realfill.geometry.correspondences import (
+    Keypoints,
+    detect,
+    match,
+    match_all,
+    same_direction,
+    verify,
+    without_false_pairs,
+)
 
 
 def errors_px(matches, matrix):
@@ -70,3 +78,24 @@ def test_false_matches_are_dropped_whatever_the_images_size():
         kept = verify(matches.astype(np.float32), (side, side))
         assert 120 < len(kept) < 155
     assert len(verify(matches[:11].astype(np.float32), (side, side))) == 0
+
+
+def test_matches_of_a_mirrored_photo_or_of_another_scene_are_left_out():
+    rng = np.random.default_rng(4)
+    points = rng.uniform((0, 0), (300, 200), (120, 2))
+    depth = 1 + 0.2 * (points[:, :1] > 150)
+    seen = points + np.array((20, 5)) / depth
+    pairs = {
+        (0, 1): np.concatenate([points, seen], axis=1),
+        (0, 2): np.concatenate([points, seen * (-1, 1) + (300, 0)], axis=1),
+        (1, 2): np.concatenate([points, rng.permutation(points)], axis=1),
+    }
+    assert same_direction(pairs[0, 1]) > 0.9 and same_direction(pairs[0, 2]) < 0.1
+    assert 0.3 < same_direction(pairs[1, 2]) < 0.6
+    kept = without_false_pairs(pairs)
+    assert list(kept) == [(0, 1)] and kept[0, 1] is pairs[0, 1]
+
+
+def test_pairs_with_too_few_matches_to_judge_are_kept():
+    few = np.random.default_rng(5).uniform(0, 100, (7, 4))
+    assert list(without_false_pairs({(0, 1): few, (0, 2): np.zeros((0, 4))})) == [(0, 1), (0, 2)]

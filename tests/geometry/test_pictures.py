@@ -39,7 +39,7 @@ def layer(reference, level):
     )
     return Layer(
         warp=warp, image=np.full((*SIZE, 3), level, np.float32), colours=np.eye(4, 3), misfit=1.0,
-        cost=np.zeros((30, 40)),
+        cost=np.zeros((30, 40)), error=np.zeros((30, 40)),
     )  # fmt: skip
 
 

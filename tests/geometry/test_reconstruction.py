@@ -63,6 +63,27 @@ def test_wrong_exif_destroys_nothing(without):
     assert errors(found)[1] < 4
 
 
+@pytest.mark.parametrize("factor", [0.5, 1.8])
+def test_exif_that_is_wrong_in_all_photos_alike_is_noticed(factor):
+    pairs = plant_pairs(count=1500)[1]
+    found = reconstruct(SIZES, pairs, [factor * focal for focal in FOCALS])
+    assert set(found.cameras) == {0, 1, 2}
+    assert errors(found)[0] < 1.1
+
+
+def test_the_optical_centre_of_a_photo_on_a_canvas_is_that_of_the_photo(without):
+    left, top = 300, 40
+    size = (SIZES[0][0] + top, SIZES[0][1] + left)
+    pairs = {pair: matches + (np.array([left, top, 0, 0]) if pair[0] == 0 else 0) for pair, matches in PAIRS.items()}
+    found = reconstruct([size, *SIZES[1:]], pairs, FOCALS, frame=(top, left, *size))
+    on_its_own = reconstruct(SIZES, PAIRS, FOCALS)
+    np.testing.assert_allclose(found.cameras[0].centre, CAMERAS[0].centre + np.array((left, top)))
+    for number, camera in found.cameras.items():
+        assert camera.focal == pytest.approx(on_its_own.cameras[number].focal, rel=0.02)
+    ignored = reconstruct([size, *SIZES[1:]], pairs, FOCALS)
+    assert ignored is None or errors(found)[1] + 1 < errors(ignored)[1], "the middle of the canvas is no optical centre"
+
+
 def test_photos_without_exif_beside_others_are_estimated(without):
     found = reconstruct(SIZES, PAIRS, [FOCALS[0], None, None])
     assert set(found.cameras) == {0, 1, 2}

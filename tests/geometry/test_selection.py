@@ -24,7 +24,7 @@ def test_each_choice_adds_the_most_that_no_earlier_one_shows():
     assert selection.references == (1, 2, 0) and selection.total == 5
     assert selection.covered == pytest.approx((40 / 60, 55 / 60, 1))
     assert selection.describe() == (
-        "the fit learns from 3 of 5 references, 1 (+67%), 2 (+25%), 0 (+8%): they show 100% of the hole"
+        "the fit learns from 3 of 5 references, 1 (+67 %), 2 (+25 %), 0 (+8 %): they show 100 % of the hole"
     )
 
 

@@ -67,6 +67,15 @@ def test_references_are_shrunk_to_the_density_of_the_target(target, reference, d
     assert small.focals[1] == pytest.approx(100 * max(small.references[0].shape) / max(reference))
 
 
+def test_the_frame_of_a_photo_on_a_canvas_shrinks_with_the_canvas():
+    canvas = np.zeros((1536, 3072, 3), np.uint8)
+    small = shrink_all(
+        canvas, np.zeros(canvas.shape[:2], bool), [], masks=[], focals=None, pairs={}, frame=(0, 400, 1536, 2400),
+        match=lambda *_: {},
+    )  # fmt: skip
+    assert small.known.shape[:2] == (384, 768) and small.frame == pytest.approx((0, 100, 384, 600))
+
+
 def test_sixteen_bits_are_shrunk_to_eight():
     deep = np.full((40, 60, 3), 257 * 77, np.uint16)
     assert (shrink(deep, (20, 30)) == 77).all()

@@ -1,0 +1,61 @@
+"""Confidence: by how many levels each pixel of a layer is expected to err, and how far it can be trusted.
+
+A pixel errs in two ways. It is misplaced by a fraction of a pixel or more, which costs much where the image is steep
+and nothing in a clear sky; or the layer shows something else there. Both grow with the misfit around the hole, with the
+difference to other references, and with the distance from the known pixels. What a single reference shows has a depth
+that nothing confirms, so that its misplacement grows faster with that distance.
+
+The numbers below are a regression of absolute errors on planted scenes with one and with three references.
+"""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+_SCALE = 15.0  # levels of expected error at which confidence has fallen to 1/e
+_LEAST_PX = 0.05  # misplacement of a pixel that fits in all respects
+_PX_PER_COST = 0.04  # for each unit of misfit and of difference to other references
+_PX_PER_DISTANCE = 15.0  # for each longer side of the target between an unconfirmed pixel and the known pixels
+_FREE_MISFIT, _LEVELS_PER_MISFIT = 6.0, 0.6  # chance of other content: where it begins, and levels for each unit
+_LEVELS_PER_DISTANCE = 23.0  # and for each longer side of the target
+_SLOPE_PX = 7  # window in which slopes are averaged
+_STEEPEST = 25.0  # levels per pixel
+
+
+def expected_error(image: NDArray, misfit: NDArray, vote: NDArray, distance: NDArray) -> NDArray[np.float32]:
+    """Estimate the absolute error of each pixel of a layer.
+
+    Args:
+        image: (H, W, 3) in [0, 255], the layer.
+        misfit: (h, w): how badly the layer fits the known pixels, continued into the hole (see ``layers.differ``).
+        vote: (h, w): the least difference to another reference; infinite where no other shows the pixel.
+        distance: (h, w): to the known pixels, as a share of the target's longer side.
+
+    Returns:
+        (h, w) in levels of 255.
+    """
+    slope = cv2.resize(slope_of(image), misfit.shape[::-1], interpolation=cv2.INTER_AREA).clip(0, _STEEPEST)
+    confirmed = np.isfinite(vote)
+    misplaced = _LEAST_PX + _PX_PER_COST * (misfit + np.where(confirmed, vote, 0))
+    misplaced = misplaced + np.where(confirmed, 0, _PX_PER_DISTANCE * distance)
+    other = _LEVELS_PER_MISFIT * np.maximum(misfit - _FREE_MISFIT, 0) + _LEVELS_PER_DISTANCE * distance
+    return (slope * misplaced + other).astype(np.float32)
+
+
+def slope_of(image: NDArray) -> NDArray[np.float32]:
+    """Return how steep an image (H, W, 3) is around each pixel, (H, W) in levels per pixel."""
+    picture = image.astype(np.float32)
+    across, down = cv2.Sobel(picture, cv2.CV_32F, 1, 0, scale=1 / 8), cv2.Sobel(picture, cv2.CV_32F, 0, 1, scale=1 / 8)
+    return np.asarray(cv2.blur(np.hypot(across, down).mean(axis=2), (_SLOPE_PX, _SLOPE_PX)), np.float32)
+
+
+def confidence_of(error: NDArray) -> NDArray[np.float32]:
+    """Return the confidence, from 0 to 1, in pixels with an expected error in levels."""
+    return np.exp(-error / _SCALE).astype(np.float32)
+
+
+def error_of(confidence: NDArray) -> NDArray[np.float64]:
+    """Return the expected error in levels, at most 255, that a confidence stands for."""
+    return np.minimum(-_SCALE * np.log(np.maximum(confidence.astype(np.float64), 1e-12)), 255.0)

@@ -1,0 +1,45 @@
+"""Confidence: what a pixel of a layer is expected to err by."""
+
+import numpy as np
+import pytest
+
+from realfill.geometry.confidence import confidence_of, error_of, expected_error, slope_of
+
+SIZE, HALF = (40, 60), (20, 30)
+FLAT = np.full((*SIZE, 3), 120, np.float32)
+RAMP = np.repeat(np.arange(60, dtype=np.float32)[None, :, None] * 3, 40, axis=0).repeat(3, axis=2)
+FITS, AGREES, NEAR = (np.full(HALF, value, np.float32) for value in (4.0, 5.0, 0.05))
+ALONE = np.full(HALF, np.inf, np.float32)
+
+
+def error(image=RAMP, misfit=FITS, vote=AGREES, distance=NEAR):
+    return float(expected_error(image, misfit, vote, distance)[10, 15])
+
+
+def test_a_ramp_is_as_steep_as_it_rises():
+    assert slope_of(RAMP)[20, 30] == pytest.approx(3) and slope_of(np.swapaxes(RAMP, 0, 1))[30, 20] == pytest.approx(3)
+    assert slope_of(FLAT).max() == 0
+
+
+def test_misplacement_costs_only_where_the_image_is_steep():
+    assert error(FLAT) == pytest.approx(23 * 0.05)
+    assert error() - error(FLAT) == pytest.approx(3 * (0.05 + 0.04 * (4 + 5)))
+    assert error(FLAT, misfit=FITS + 6) - error(FLAT) == pytest.approx(0.6 * 4), "the layer may show something else"
+
+
+def test_an_error_grows_with_misfit_contradiction_and_distance():
+    for worse in ({"misfit": FITS + 10}, {"vote": AGREES + 10}, {"distance": NEAR * 2}, {"vote": ALONE}):
+        assert error(**worse) > error() + 0.5, worse
+
+
+def test_what_nothing_confirms_errs_more_the_farther_it_is_from_known_pixels():
+    gains = [error(vote=ALONE, distance=NEAR * n) - error(distance=NEAR * n) for n in (1, 3)]
+    assert gains[1] - gains[0] == pytest.approx(3 * 15 * 0.1)
+
+
+def test_confidence_falls_with_the_error_that_it_stands_for():
+    levels = np.array([0.0, 5.0, 15.0, 60.0])
+    confidence = confidence_of(levels)
+    assert confidence[0] == 1 and (np.diff(confidence) < 0).all()
+    np.testing.assert_allclose(error_of(confidence), levels, atol=1e-4)
+    assert error_of(np.zeros(1)) == 255
