@@ -1,0 +1,93 @@
+"""Does adapting a base model to photos of one kind help on other photos of that kind?
+
+Cross-validation: the photos are split into folds by a hash of their names. For each fold and each seed, the base model
+is adapted to the photos of the other folds, and the photos of the fold are filled by the base model and by the adapted
+one, with the same holes. Finished folds are kept in the output folder, and the same command goes on with the others.
+
+    python examples/adapt_study.py PHOTOS -o OUT --base mini
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+
+from realfill import AdaptConfig, adapt
+from realfill.benchmark.adaptation import compare_adapter
+from realfill.io.files import write_text
+from realfill.training.photo_folder import list_photos
+
+_SHARES = (0.89, 0.1, 0.01)  # the fold is the test, so the recipe's own test part is as small as it can be
+_NUM_DRAWS = 2000
+
+
+def main() -> None:
+    """Run the study and print its table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("photos", type=Path)
+    parser.add_argument("-o", "--output", type=Path, required=True)
+    parser.add_argument("--base", default="mini")
+    parser.add_argument("--preset", choices=["ocean-study"])
+    parser.add_argument("--num-epochs", type=int)
+    parser.add_argument("--learning-rate", type=float)
+    parser.add_argument("--num-folds", type=int, default=5)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--device")
+    options = parser.parse_args()
+    paths = sorted(list_photos(options.photos), key=lambda path: hashlib.sha256(path.name.encode()).hexdigest())
+    for seed in options.seeds:
+        for fold in range(options.num_folds):
+            _run_fold(options, paths, seed, fold)
+    print(_table(options))
+
+
+def _run_fold(options: argparse.Namespace, paths: list[Path], seed: int, fold: int) -> None:
+    folder = options.output / f"seed{seed}-fold{fold}"
+    if (folder / "report.json").is_file():
+        return
+    held_out = paths[fold :: options.num_folds]
+    config = AdaptConfig(
+        base=options.base, preset=options.preset, num_epochs=options.num_epochs, learning_rate=options.learning_rate,
+        shares=_SHARES, seed=seed,
+    )  # fmt: skip
+    adapter = adapt(
+        [path for path in paths if path not in held_out], config, device=options.device, checkpoint_dir=folder
+    )
+    adapter.save(folder, overwrite=True)
+    report = compare_adapter(folder, held_out, seeds=(seed,), device=options.device)
+    report.save(folder)
+    values = {"photos": [path.name for path in held_out], "values": report.values}
+    write_text(folder / "values.json", json.dumps(values, indent=1) + "\n")
+
+
+def _table(options: argparse.Namespace) -> str:
+    """Average each photo over the seeds, then give means over photos with bootstrap intervals of the difference."""
+    differences: dict[str, dict[str, list[float]]] = {}
+    levels: dict[str, dict[str, list[float]]] = {}
+    for path in sorted(options.output.glob("seed*-fold*/values.json")):
+        fold = json.loads(path.read_text(encoding="utf-8"))
+        for metric, arms in fold["values"].items():
+            for name, base, adapted in zip(fold["photos"], arms["base"], arms["adapted"], strict=True):
+                differences.setdefault(metric, {}).setdefault(name, []).append(adapted - base)
+                for arm, value in (("base", base), ("adapted", adapted)):
+                    levels.setdefault(metric, {}).setdefault(arm, []).append(value)
+    lines = [
+        "| metric | base | adapted | difference | 95 % interval over photos | photos |",
+        "|---|---|---|---|---|---|",
+    ]
+    for metric, photos in differences.items():
+        means = np.array([np.mean(values) for values in photos.values()])
+        draws = np.random.default_rng(0).choice(means, (_NUM_DRAWS, len(means))).mean(axis=1)
+        low, high = np.percentile(draws, [2.5, 97.5])
+        base, adapted = (np.mean(levels[metric][arm]) for arm in ("base", "adapted"))
+        interval = f"{low:+.4f} to {high:+.4f}"
+        lines.append(f"| {metric} | {base:.3f} | {adapted:.3f} | {means.mean():+.4f} | {interval} | {len(means)} |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()

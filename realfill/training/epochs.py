@@ -1,0 +1,147 @@
+"""Training in epochs: validation after each, the best state, and early stopping."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+
+from realfill.compute.progress import OnStep, say
+from realfill.config import AdaptSettings
+from realfill.errors import warn
+from realfill.training.loop import train, validation_loss
+from realfill.training.photo_folder import PhotoFolder, steps_per_epoch
+from realfill.training.trainer import Trainer
+
+_VALIDATION_SEED = 1
+_MASKS_TO_VALIDATE = 4  # per photo
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Epoch:
+    """The losses of an epoch.
+
+    Attributes:
+        number: epochs done; 0: before training.
+        training_loss: mean over the epoch's steps; ``None`` before training.
+        validation_loss: on the photos that are kept out for validation, with the same noise in each epoch.
+    """
+
+    number: int
+    training_loss: float | None
+    validation_loss: float
+
+    def describe(self) -> str:
+        """Describe the epoch in a line."""
+        loss = self.training_loss
+        start = "before training" if loss is None else f"epoch {self.number}: loss {loss:.4f}"
+        return f"{start}, validation loss {self.validation_loss:.4f}"
+
+
+def train_in_epochs(
+    trainer: Trainer,
+    training: PhotoFolder,
+    validation: PhotoFolder,
+    settings: AdaptSettings,
+    *,
+    checkpoint: Path | None = None,
+    identity: str = "",
+    overwrite: bool = False,
+    on_step: OnStep | None = None,
+    progress: bool = True,
+) -> list[Epoch]:
+    """Train, validate after each epoch, and leave the parameters of the best epoch in the model.
+
+    Training ends after all epochs, after ``patience`` epochs without a lower validation loss, or when ``on_step``
+    returns ``False``. An epoch counts as the best only if it is better than the base model itself.
+
+    Args:
+        trainer: the state of the training; its batches come from ``training``.
+        training: the photos to train on.
+        validation: the photos to validate on.
+        settings: the recipe.
+        checkpoint: a file from which training resumes; see ``loop.train``.
+        identity: hash of everything that decides the result.
+        overwrite: replace a checkpoint of another training.
+        on_step: called after each step.
+        progress: show a progress bar.
+
+    Returns:
+        The losses of the epochs, from epoch 0, which is the base model itself.
+
+    Raises:
+        TrainingError: training diverged.
+        AdapterError: the checkpoint is damaged or belongs to another training.
+    """
+    crops = validation.draw_all(_VALIDATION_SEED, masks_per_photo=min(_MASKS_TO_VALIDATE, settings.masks_per_photo))
+    length = steps_per_epoch(training.num_items, settings.batch_size)
+
+    def validate(number: int) -> None:
+        """Note the losses of an epoch, and the parameters if they are the best so far."""
+        trainer.read_losses()
+        recent = trainer.losses[(number - 1) * length : number * length] if number else []
+        epoch = Epoch(
+            number=number,
+            training_loss=sum(recent) / len(recent) if recent else None,
+            validation_loss=validation_loss(trainer, crops, _VALIDATION_SEED),
+        )
+        earlier = [e for e in _epochs(trainer) if e.number < number]
+        if not earlier or epoch.validation_loss < min(e.validation_loss for e in earlier):
+            trainer.notes["best"] = {n: p.detach().to("cpu", copy=True) for n, p in trainer.trainable.parameters()}
+        trainer.notes["epochs"] = [asdict(e) for e in (*earlier, epoch)]
+        say(epoch.describe() if progress and trainer.accelerator.is_main_process else None)
+
+    def proceed() -> bool:
+        number, rest = divmod(trainer.step, length)
+        if rest == 0 and len(_epochs(trainer)) <= number:
+            validate(number)
+        return not _is_exhausted(trainer, settings)
+
+    train(
+        trainer, (), checkpoint=checkpoint, identity=identity, overwrite=overwrite, proceed=proceed, on_step=on_step,
+        progress=progress,
+    )  # fmt: skip
+    proceed()  # validates the last epoch
+    epochs = _epochs(trainer)
+    _restore_best(trainer)
+    _report(epochs, settings)
+    return epochs
+
+
+def best_epoch(epochs: list[Epoch]) -> Epoch:
+    """Return the first epoch with the lowest validation loss."""
+    return min(epochs, key=lambda epoch: epoch.validation_loss)
+
+
+def _epochs(trainer: Trainer) -> list[Epoch]:
+    return [Epoch(**values) for values in trainer.notes.get("epochs", [])]
+
+
+def _is_exhausted(trainer: Trainer, settings: AdaptSettings) -> bool:
+    """Tell whether the last ``patience`` epochs brought no lower validation loss."""
+    epochs = _epochs(trainer)
+    return bool(epochs) and epochs[-1].number - best_epoch(epochs).number >= settings.patience
+
+
+def _restore_best(trainer: Trainer) -> None:
+    with torch.no_grad():
+        for name, parameter in trainer.trainable.parameters():
+            parameter.copy_(trainer.notes["best"][name])
+
+
+def _report(epochs: list[Epoch], settings: AdaptSettings) -> None:
+    """Warn of over-training, and of a training that has not helped."""
+    best, last = best_epoch(epochs), epochs[-1]
+    if best.number == 0 and last.number > 0:
+        warn(
+            f"no epoch has a lower validation loss than the base model ({best.validation_loss:.4f}; the last one has "
+            f"{last.validation_loss:.4f}), so the adapter changes nothing; try another learning_rate than "
+            f"{settings.learning_rate}, or more photos"
+        )
+    elif last.number > best.number:
+        warn(
+            f"the validation loss was lowest after epoch {best.number} ({best.validation_loss:.4f}) and rose to "
+            f"{last.validation_loss:.4f} after epoch {last.number}: the photos were learnt by heart. The state of "
+            f"epoch {best.number} is kept"
+        )
