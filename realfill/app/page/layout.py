@@ -1,0 +1,132 @@
+"""The layout of the page in Gradio: what is always there, and the buttons that start jobs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import gradio as gr
+
+from realfill.app.page.guard import VISIT_COOKIE
+from realfill.app.page.logs import ErrorLog
+from realfill.app.page.visits import Visit
+from realfill.config import CLASSICAL_ENGINES
+from realfill.errors import RealFillError
+
+if TYPE_CHECKING:
+    from realfill.app.page.desk import Desk
+
+_FONTS = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif")
+_MONO = ("ui-monospace", "Menlo", "Consolas", "monospace")
+HEAD = (
+    '<link rel="stylesheet" href="/page/page.css"><script type="module" src="/page/page.js"></script>'
+    '<meta name="color-scheme" content="light dark">'
+)
+
+
+def make_theme() -> gr.Theme:
+    """Make a theme whose fonts are those of the visitor's computer."""
+    return gr.themes.Base(primary_hue="teal", neutral_hue="gray", font=list(_FONTS), font_mono=list(_MONO))
+
+
+def build_page(desk: Desk, log: ErrorLog) -> gr.Blocks:
+    """Build the page; what changes with the visit is fetched by ``page.js``."""
+    act = _actions(desk, log)
+    with gr.Blocks(title="realfill", analytics_enabled=False) as page:
+        _html("# realfill\nFill a hole in a photo with what your other photos of the moment show there.")
+        _photos(act, desk)
+        _hole(act, desk)
+        _fill(act, desk)
+        _results(act, desk)
+        _html('<visit-part name="keeping"></visit-part>')
+        _html("<job-status></job-status>")
+    return page
+
+
+Act = Callable[[Callable[..., None]], Callable[..., str]]
+
+
+def _actions(desk: Desk, log: ErrorLog) -> Act:
+    """Make handlers of orders: what cannot be done is said beside the button."""
+
+    def act(order: Callable[..., None]) -> Callable[..., str]:
+        def handle(request: gr.Request, *values: Any) -> str:
+            visit = desk.visits.find(request.cookies.get(VISIT_COOKIE))
+            if visit is None:
+                return "This visit has ended; reload the page."
+            try:
+                order(visit, *values)
+            except (RealFillError, ValueError) as error:
+                return as_sentence(str(error))
+            except Exception as error:  # noqa: BLE001 - visitors get a sentence instead of a traceback
+                return as_sentence(log.write("an order", error))
+            return ""
+
+        return handle
+
+    return act
+
+
+def _photos(act: Act, desk: Desk) -> None:
+    _html("## 1. Photos")
+    _html('<visit-part name="photos"></visit-part>')
+    example = gr.Button("Try the example", size="md", scale=0)
+    _say(example.click, act(desk.take_example), [])
+
+
+def _hole(act: Act, desk: Desk) -> None:
+    _html("## 2. What is missing?\nPaint over what is to be filled, drag a box, or click on a person or a thing.")
+    _html('<visit-part name="hole"></visit-part>')
+    people = gr.Button("Find people", size="md", scale=0)
+    _say(people.click, act(desk.find_people), [])
+    _html('<visit-part name="people"></visit-part>')
+
+
+def _fill(act: Act, desk: Desk) -> None:
+    _html("## 3. Fill\nFirst see in seconds what the references show of the hole; then fit a model for the rest.")
+    with gr.Row(elem_classes="rf-fill"):
+        engine = gr.Dropdown(
+            list(CLASSICAL_ENGINES), value="telea", label="Engine for what no reference shows", scale=2
+        )
+        quick = gr.Button("Coverage and quick result", variant="primary", scale=3)
+    _say(quick.click, act(desk.quick), [engine])
+    _html('<visit-part name="coverage"></visit-part>')
+    with gr.Row(elem_classes="rf-fill"):
+        steps = gr.Number(value=0, precision=0, label="Steps (0: as many as the base model needs)", scale=2)
+        samples = gr.Slider(1, 16, value=4, step=1, label="Results to choose from", scale=2)
+        fit = gr.Button("Fit and complete", variant="primary", scale=3)
+
+    def order_fit(visit: Visit, num_steps: float | None, num_samples: float) -> None:
+        desk.fit(visit, int(num_steps) if num_steps else None, int(num_samples))
+
+    _say(fit.click, act(order_fit), [steps, samples])
+
+
+def _results(act: Act, desk: Desk) -> None:
+    _html("## 4. Results")
+    _html('<visit-part name="results"></visit-part>')
+    with gr.Accordion("Redo a part of the chosen result", open=False):
+        _html("<part-editor></part-editor>")
+        samples = gr.Slider(1, 16, value=4, step=1, label="Results to choose from")
+        redo = gr.Button("Redo the marked part", variant="primary")
+
+        def order_redo(visit: Visit, num_samples: float) -> None:
+            desk.redo(visit, int(num_samples))
+
+        _say(redo.click, act(order_redo), [samples])
+
+
+def _say(event: Callable[..., Any], handle: Callable[..., str], inputs: list[Any]) -> None:
+    """Connect a button, and put what it says below it."""
+    message = gr.Markdown("", elem_classes="rf-message", sanitize_html=True)
+    event(handle, inputs, message, show_progress="hidden", queue=False, api_visibility="private")
+
+
+def _html(text: str) -> gr.Markdown:
+    """Put fixed text or an element of ``page.js`` on the page; nothing in it comes from outside."""
+    return gr.Markdown(text, sanitize_html=False)
+
+
+def as_sentence(text: str) -> str:
+    """Begin a text with a capital and end it with a full stop."""
+    return f"{text[:1].upper()}{text[1:].removesuffix('.')}."
