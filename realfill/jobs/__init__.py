@@ -1,1 +1,1 @@
-"""Many photos and scenes: one after the other or in several processes. What one job does is the pipeline's."""
+"""Many photos and scenes: one by one, in processes or on Ray. The steps of one job belong in the pipeline."""

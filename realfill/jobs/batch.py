@@ -1,4 +1,4 @@
-"""``run_batch``: many photos and scenes, one after the other or in several processes, resumable.
+"""``run_batch``: many photos and scenes, one after the other, in several processes or on a Ray cluster, resumable.
 
 ``batch.json`` in the output folder records what is done. What fails does not stop the rest, and the same call tries it
 again.
@@ -8,46 +8,32 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing
 from dataclasses import dataclass
-from multiprocessing import get_context
 from os import PathLike
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, TypeAlias
 
 from realfill.compute.progress import OnStep, ProgressBar
-from realfill.errors import OutputError, RealFillError, StoppedError
+from realfill.errors import OutputError, StoppedError, one_line
+from realfill.io.containment import require_inside
 from realfill.io.files import write_text
 from realfill.io.formats import FileFormat
+from realfill.io.json_files import read_json
 from realfill.io.lock import locked
+from realfill.jobs.cluster import RayCluster
+from realfill.jobs.outcomes import Outcome, State, attempt
 from realfill.jobs.sources import Item, find_items
+from realfill.jobs.tasks import run_on_ray
 from realfill.jobs.work import PhotoJob, SceneJob
+from realfill.jobs.workers import on_step as on_step_of_worker
+from realfill.jobs.workers import workers
 
 BATCH_NAME = "batch.json"
 _KILLED = "its process was killed, perhaps because memory ran out; use fewer processes or a smaller photo"
-State: TypeAlias = Literal["done", "failed", "left"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
-    """What became of an item.
-
-    Attributes:
-        name: name of the result.
-        state: ``done``; ``failed``; or ``left``, because the batch ended before.
-        time_s: seconds that it took.
-        line: a line that describes the result, or the error.
-        earlier: whether an earlier run of the batch finished it.
-    """
-
-    name: str
-    state: State
-    time_s: float = 0.0
-    line: str = ""
-    earlier: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,6 +66,7 @@ def run_batch(
     photos: PhotoJob | None = None,
     scenes: SceneJob | None = None,
     processes: int = 1,
+    cluster: RayCluster | None = None,
     file_format: FileFormat = "png",
     overwrite: bool = False,
     on_step: OnStep | None = None,
@@ -93,9 +80,12 @@ def run_batch(
         photos: what is done with a photo. ``None``: everybody is erased.
         scenes: what is done with a scene folder. ``None``: a fit of the packaged base model, and its completions.
         processes: number of processes. Each loads its own models.
+        cluster: work on Ray instead, with one task for each item. All machines need the sources and the output folder
+            at the same paths, on a shared file system.
         file_format: format of erased photos: ``png``, ``tiff`` or ``jpeg``.
         overwrite: do everything again.
-        on_step: with one process, called after each step of each item. If it returns ``False``, the batch ends.
+        on_step: with one process, called after each step of each item; on Ray, several times a second with the number
+            of items that have ended. If it returns ``False``, the batch ends.
         progress: show a progress bar.
 
     Returns:
@@ -104,10 +94,14 @@ def run_batch(
     Raises:
         SceneError: a source does not exist, or there is no photo and no scene.
         OutputError: the folder belongs to a batch with other settings, or cannot be written to.
-        ValueError: ``processes`` is less than 1.
+        ClusterError: the Ray cluster cannot be reached, lacks what a task asks for, or does not share the folders.
+        MissingDependencyError: Ray is not installed.
+        ValueError: ``processes`` is less than 1, or is given together with ``cluster``.
     """
     if processes < 1:
         raise ValueError(f"processes is {processes}; legal: 1 or more")
+    if cluster is not None and processes > 1:
+        raise ValueError(f"processes is {processes}, and a cluster is given; legal: one of the two")
     folder = Path(output)
     items = find_items(sources, folder, file_format=file_format)
     scenes = scenes or SceneJob()
@@ -115,14 +109,20 @@ def run_batch(
         scenes = dataclasses.replace(scenes, overwrite=True)
     work = {"photo": photos or PhotoJob(), "scene": scenes}
     request = {kind: dict(work[kind].request) for kind in sorted({item.kind for item in items})}
+    for item in items:
+        if item.target.is_dir():
+            require_inside(item.target, folder)
     with locked(folder):
         record = {} if overwrite else _read_record(folder, request)
         outcomes = {item.name: _earlier(item, record) for item in items}
         waiting = [item for item in items if outcomes[item.name].state != "done"]
-        run = _in_processes if processes > 1 else _one_by_one
-        with ProgressBar(total=len(items), initial=len(items) - len(waiting), desc="batch", unit="item",
-                         disable=not progress) as bar:  # fmt: skip
-            for item, outcome in run(waiting, work, processes, on_step):
+        if cluster is not None:
+            results = run_on_ray(waiting, work, folder, cluster, on_step)
+        else:
+            results = (_in_processes if processes > 1 else _one_by_one)(waiting, work, processes, on_step)
+        with closing(results), ProgressBar(total=len(items), initial=len(items) - len(waiting), desc="batch",
+                                           unit="item", disable=not progress) as bar:  # fmt: skip
+            for item, outcome in results:
                 outcomes[item.name] = outcome
                 record[item.name] = {
                     "state": outcome.state, "time_s": outcome.time_s, "line": outcome.line,
@@ -134,22 +134,19 @@ def run_batch(
 
 
 _Work: TypeAlias = Mapping[str, Callable[..., str]]
+_Results: TypeAlias = Generator[tuple[Item, Outcome], None, None]
 
 
-def _one_by_one(
-    items: Sequence[Item], work: _Work, _processes: int, on_step: OnStep | None
-) -> Iterator[tuple[Item, Outcome]]:
+def _one_by_one(items: Sequence[Item], work: _Work, _processes: int, on_step: OnStep | None) -> _Results:
     """Work in this process; end quietly when ``on_step`` ends an item."""
     for item in items:
         try:
-            yield item, _attempt(item, work[item.kind], on_step)
+            yield item, attempt(item, work[item.kind], on_step)
         except StoppedError:
             return
 
 
-def _in_processes(
-    items: Sequence[Item], work: _Work, processes: int, _on_step: OnStep | None
-) -> Iterator[tuple[Item, Outcome]]:
+def _in_processes(items: Sequence[Item], work: _Work, processes: int, _on_step: OnStep | None) -> _Results:
     """Work in several processes. If one is killed, the unfinished items follow one at a time, to find its item."""
     finished: set[str] = set()
     for item, future in _submitted(items, work, processes):
@@ -166,12 +163,12 @@ def _one_by_one_apart(items: Sequence[Item], work: _Work) -> Iterator[tuple[Item
     """Work in another process, one item at a time, so that only the item fails that kills it."""
     waiting = list(items)
     while waiting:
-        with _pool(1) as pool:
+        with workers(1) as pool:
             is_alive = True
             while waiting and is_alive:
                 item = waiting.pop(0)
                 try:
-                    outcome = pool.submit(_attempt, item, work[item.kind]).result()
+                    outcome = pool.submit(attempt, item, work[item.kind], on_step_of_worker).result()
                 except BrokenProcessPool:
                     is_alive = False
                     outcome = Outcome(name=item.name, state="failed", line=_KILLED)
@@ -180,31 +177,10 @@ def _one_by_one_apart(items: Sequence[Item], work: _Work) -> Iterator[tuple[Item
 
 def _submitted(items: Sequence[Item], work: _Work, processes: int) -> Iterator[tuple[Item, Future[Outcome]]]:
     """Yield items with their futures as they finish."""
-    pool = _pool(min(processes, max(1, len(items))))
-    try:
-        futures = {pool.submit(_attempt, item, work[item.kind]): item for item in items}
+    with workers(min(processes, max(1, len(items)))) as pool:
+        futures = {pool.submit(attempt, item, work[item.kind], on_step_of_worker): item for item in items}
         for future in as_completed(futures):
             yield futures[future], future
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _pool(processes: int) -> ProcessPoolExecutor:
-    return ProcessPoolExecutor(max_workers=processes, mp_context=get_context("spawn"))
-
-
-def _attempt(item: Item, job: Callable[..., str], on_step: OnStep | None = None) -> Outcome:
-    """Do one item; an error becomes its outcome, except that ``on_step`` ended it."""
-    start = time.monotonic()
-    try:
-        line = job(item.source, item.target, on_step)
-    except StoppedError:
-        raise
-    except Exception as error:  # noqa: BLE001 - what fails does not stop the rest
-        kind = "" if isinstance(error, RealFillError | ValueError | OSError) else f"{type(error).__name__}: "
-        line = f"{kind}{' '.join(str(error).split())}"
-        return Outcome(name=item.name, state="failed", time_s=round(time.monotonic() - start, 1), line=line)
-    return Outcome(name=item.name, state="done", time_s=round(time.monotonic() - start, 1), line=line)
 
 
 def _read_record(folder: Path, request: Mapping[str, Any]) -> dict[str, Any]:
@@ -214,8 +190,8 @@ def _read_record(folder: Path, request: Mapping[str, Any]) -> dict[str, Any]:
         OutputError: it had other settings.
     """
     try:
-        values = json.loads((folder / BATCH_NAME).read_text(encoding="utf-8"))
-        previous, record = values["request"], dict(values["items"])
+        values = read_json(folder / BATCH_NAME, any_name=True)
+        previous, record = dict(values["request"]), dict(values["items"])
     except (OSError, ValueError, KeyError, TypeError):
         return {}
     different = sorted(kind for kind in request if kind in previous and previous[kind] != request[kind])
@@ -236,8 +212,10 @@ def _earlier(item: Item, record: Mapping[str, Any]) -> Outcome:
     )  # fmt: skip
     if values is None or not is_done:
         return Outcome(name=item.name, state="left")
+    time_s = values.get("time_s")
     return Outcome(
-        name=item.name, state="done", time_s=float(values["time_s"]), line=str(values["line"]), earlier=True
+        name=item.name, state="done", time_s=float(time_s) if isinstance(time_s, int | float) else 0.0,
+        line=one_line(str(values.get("line", ""))), earlier=True,
     )  # fmt: skip
 
 

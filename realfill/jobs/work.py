@@ -78,7 +78,8 @@ class SceneJob:
     overwrite: bool = False
 
     def __call__(self, source: Path, target: Path, on_step: OnStep | None = None) -> str:
-        """Write the completions; return a line that describes the best. An interrupted fit resumes."""
+        """Write the completions; return a line that describes the best. An interrupted job resumes."""
+        from realfill.filling.finished import remove_finished_seeds
         from realfill.pipeline import complete, fit
         from realfill.scene.scene import Scene
         from realfill.training.checkpoint import CHECKPOINT_NAME
@@ -95,11 +96,15 @@ class SceneJob:
         )
         if watch.stopped:
             raise StoppedError("the job was ended during the fit, which resumes from its checkpoint")
-        completions = complete(scene, adapter, self.sample, ranking=self.rank, on_step=watch, **keywords)
+        completions = complete(
+            scene, adapter, self.sample, ranking=self.rank, checkpoint_dir=target, overwrite=self.overwrite,
+            on_step=watch, **keywords,
+        )  # fmt: skip
         if watch.stopped:
             raise StoppedError("the job was ended before the scene was finished")
         completions.save(target, overwrite=True)
         (target / CHECKPOINT_NAME).unlink(missing_ok=True)
+        remove_finished_seeds(target)
         return repr(completions.best)
 
     @property

@@ -12,6 +12,7 @@ from realfill.config import FitConfig, RankConfig, SampleConfig
 from realfill.config.selection import EraseConfig, SelectionConfig
 from realfill.errors import OutputError, StoppedError
 from realfill.io.formats import FileFormat
+from realfill.jobs.cluster import RayCluster
 
 # Modules that need torch, OpenCV or matplotlib are imported where they are used, so that --help answers at once.
 # ruff: noqa: PLC0415
@@ -27,6 +28,16 @@ class Batch:
     """Folder for the results. The same command skips what is done there, and tries again what failed."""
     processes: int = 1
     """Number of processes. Each loads its own models."""
+    ray: str | None = None
+    """Work on Ray: local, auto or a cluster's address. With local, Ray starts on this machine for this batch. With
+    auto, the batch joins the cluster of this machine. An address is HOST:PORT or ray://HOST:PORT. All machines need the
+    same paths, on a shared file system."""
+    num_cpus: float = 1.0
+    """Processors for each photo or scene, on Ray."""
+    num_gpus: float | None = None
+    """GPUs for each photo or scene, on Ray: a whole number, or a share such as 0.5. None: 1 if the cluster has GPUs."""
+    retries: int = 2
+    """How often a photo or scene is tried again if its worker dies, on Ray. A fit resumes from its checkpoint."""
     references: Path | None = None
     """Folder of other photos of the place. It may be that of the photos."""
     base: str = "mini"
@@ -47,6 +58,16 @@ class Batch:
     def __post_init__(self) -> None:
         if self.processes < 1:
             raise ValueError(f"processes is {self.processes}; legal: 1 or more")
+        if not 1 <= self.quality <= 100:
+            raise ValueError(f"quality is {self.quality}; legal: from 1 to 100")
+        if self.ray is not None and self.processes > 1:
+            raise ValueError("--processes and --ray exclude each other; legal: one of the two")
+        for option, is_default in (
+            ("--num-cpus", self.num_cpus == 1), ("--num-gpus", self.num_gpus is None), ("--retries", self.retries == 2),
+        ):  # fmt: skip
+            if self.ray is None and not is_default:
+                raise ValueError(f"{option} needs --ray; legal: both, or none of them")
+        self._cluster()
 
     def __call__(self) -> None:
         """Run the command."""
@@ -64,11 +85,19 @@ class Batch:
                     fit=dataclasses.replace(self.fit, base=self.base), sample=self.sample, rank=self.rank,
                     **self.machine.keywords,
                 ),
-                processes=self.processes, file_format=self.file_format, overwrite=self.overwrite,
-                on_step=stopping.on_step, progress=self.machine.progress,
+                processes=self.processes, cluster=self._cluster(), file_format=self.file_format,
+                overwrite=self.overwrite, on_step=stopping.on_step, progress=self.machine.progress,
             )  # fmt: skip
         self.machine.say(report.table())
         if report.of("left"):
-            raise StoppedError(f"{len(report.of('left'))} of {len(report.outcomes)} are left")
+            raise StoppedError(
+                f"{len(report.of('left'))} of {len(report.outcomes)} photos and scenes are left; the same command "
+                "continues with them"
+            )
         if failed := report.of("failed"):
             raise OutputError(f"{len(failed)} of {len(report.outcomes)} failed; the same command tries them again")
+
+    def _cluster(self) -> RayCluster | None:
+        if self.ray is None:
+            return None
+        return RayCluster(address=self.ray, num_cpus=self.num_cpus, num_gpus=self.num_gpus, retries=self.retries)
