@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import cv2
@@ -12,6 +14,33 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image
 
 _TIFF_MAGIC = (b"II*\0", b"MM\0*")
+
+
+def max_pixels() -> float:
+    """Return the largest number of pixels that is decoded, which is Pillow's limit for any file."""
+    limit = Image.MAX_IMAGE_PIXELS
+    return float("inf") if limit is None else 2 * limit
+
+
+def require_pixels(num_pixels: int) -> None:
+    """Check a size that a file declares, before memory is taken for it.
+
+    Raises:
+        Image.DecompressionBombError: it is too large.
+    """
+    if num_pixels > max_pixels():
+        raise Image.DecompressionBombError(f"it declares {num_pixels} pixels; legal: up to {max_pixels():.0f}")
+
+
+@contextmanager
+def silent_opencv() -> Iterator[None]:
+    """Keep OpenCV from writing about damaged files to standard error."""
+    level = cv2.utils.logging.getLogLevel()
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    try:
+        yield
+    finally:
+        cv2.utils.logging.setLogLevel(level)
 
 
 def decode_deep(image: Image.Image) -> NDArray[np.uint16] | None:
@@ -25,7 +54,8 @@ def decode_deep(image: Image.Image) -> NDArray[np.uint16] | None:
     stream: Any = getattr(image, "fp", None)
     position = stream.tell()
     stream.seek(0)
-    array = cv2.imdecode(np.frombuffer(stream.read(), np.uint8), cv2.IMREAD_UNCHANGED)
+    with silent_opencv():
+        array = cv2.imdecode(np.frombuffer(stream.read(), np.uint8), cv2.IMREAD_UNCHANGED)
     stream.seek(position)
     if array is None or array.dtype != np.uint16 or array.ndim != 3:
         return None
@@ -54,6 +84,7 @@ def _decode_planar(image: Any) -> NDArray[np.uint16] | None:
     try:
         with tifffile.TiffFile(image.fp) as file:
             page: Any = file.pages[0]
+            require_pixels(page.size // len(image.getbands()))
             try:
                 array = page.asarray()[: len(image.getbands())]
             except ValueError:
@@ -103,6 +134,9 @@ def decode_grey_tiff(data: bytes) -> tuple[NDArray, dict[int, Any]] | None:
         page: Any = file.pages[0]
         if page.samplesperpixel > 2 or page.dtype not in (np.uint8, np.uint16) or page.photometric > 1:
             return None
+        if not page.size:
+            raise ValueError("it has no pixels")
+        require_pixels(page.size // page.samplesperpixel)
         try:
             array = page.asarray()
         except ValueError as error:

@@ -49,7 +49,7 @@ def whole_file(path: str | PathLike[str], *, num_bytes: int | None = None) -> It
         suffix has to be told the format.
 
     Raises:
-        OutputError: the disk or the quota is full, or the folder is missing or not writable.
+        OutputError: the disk or the quota is full, or the folder is missing, not writable or has vanished meanwhile.
     """
     target = Path(path)
     require_space(target, num_bytes or 0)
@@ -61,11 +61,14 @@ def whole_file(path: str | PathLike[str], *, num_bytes: int | None = None) -> It
         if partial.stat().st_mode != mode:
             partial.chmod(mode)
         partial.replace(target)
+    except IsADirectoryError as error:
+        raise OutputError(f"{str(target)!r} is a folder; remove it, or choose another place") from error
     except OutputError:
         raise
     except Exception as error:
         if _is_disk_full(error, partial):
             raise _outgrown(target, partial, num_bytes or 0) from error
+        _require_folder(target.parent, error)
         raise
     finally:
         with suppress(OSError):
@@ -95,7 +98,7 @@ def partial_folder(folder: str | PathLike[str]) -> Iterator[Path]:
         The path of an empty, hidden folder.
 
     Raises:
-        OutputError: the disk or the quota is full, or the folder is missing or not writable.
+        OutputError: the disk or the quota is full, or the folder is missing, not writable or has vanished meanwhile.
     """
     destination = Path(folder)
     remove_partials(destination)
@@ -106,6 +109,7 @@ def partial_folder(folder: str | PathLike[str]) -> Iterator[Path]:
     except Exception as error:
         if _is_disk_full(error, partial):
             raise _outgrown(destination, partial) from error
+        _require_folder(destination, error)
         raise
     finally:
         shutil.rmtree(partial, ignore_errors=True)
@@ -180,6 +184,14 @@ def _create_folder(partial: Path) -> None:
         ) from error
 
 
+def _require_folder(folder: Path, error: Exception) -> None:
+    """Name the folder if it has vanished, which explains an error of writing there."""
+    if not folder.is_dir() and not isinstance(error, OutputError):
+        raise OutputError(
+            f"{str(folder)!r} has vanished while files were being written to it; give the command again"
+        ) from error
+
+
 def _is_disk_full(error: BaseException, partial: Path) -> bool:
     """Tell whether an error, or one that led to it, means a full disk; torch and safetensors hide the reason."""
     cause: BaseException | None = error
@@ -191,7 +203,7 @@ def _is_disk_full(error: BaseException, partial: Path) -> bool:
 
 
 def _outgrown(target: Path, partial: Path, num_bytes: int = 0) -> OutputError:
-    """Describe a disk that became full during the writing of a file, or of a folder of files."""
+    """Make the error for a disk that became full while a file, or a folder of files, was written."""
     written = sum(path.stat().st_size for path in (partial, *partial.rglob("*")) if path.is_file())
     needed = max(num_bytes, written)
     return _no_space(target, f"it needs more than {_describe(needed)}, and " if needed else "")

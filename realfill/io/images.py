@@ -10,6 +10,7 @@ import io
 import re
 import struct
 import warnings
+import zlib
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -20,11 +21,12 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageCms, ImageOps, UnidentifiedImageError
 
 from realfill.errors import SceneError
-from realfill.io.deep import decode_deep, decode_grey_tiff, is_negative
+from realfill.io.declared import declared_size
+from realfill.io.deep import decode_deep, decode_grey_tiff, is_negative, require_pixels, silent_opencv
 from realfill.io.metadata import INCH_M, clean_exif, read_focal, read_resolution, read_texts, resolution_of
 from realfill.io.photos import Photo
 from realfill.io.profiles import is_readable, is_writable, to_srgb
-from realfill.io.recognition import is_heif, is_raw
+from realfill.io.recognition import NO_PHOTOS, is_heif, is_raw
 
 if TYPE_CHECKING:
     import torch
@@ -33,15 +35,10 @@ ImageArray: TypeAlias = NDArray[np.uint8]
 MaskArray: TypeAlias = NDArray[np.bool_]
 ImageLike: TypeAlias = str | PathLike[str] | Image.Image | NDArray
 
-_UNREADABLE = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    EOFError,
-    RuntimeError,
-    LookupError,
-    struct.error,
-)  # by decoders
+_UNREADABLE = (  # what decoders raise for damaged files
+    OSError, SyntaxError, ValueError, EOFError, RuntimeError, LookupError, ArithmeticError, TypeError, AttributeError,
+    AssertionError, MemoryError, struct.error, zlib.error, cv2.error,
+)  # fmt: skip
 _ROUNDING = 1e-3  # distance by which computed float images may leave [0, 1]
 _CUBIC_SHARE = 0.9  # above it, area averaging would blur some rows and leave others sharp
 _PERCEPTUAL = ImageCms.Intent.PERCEPTUAL
@@ -98,15 +95,18 @@ def read_photo(source: ImageLike, what: str = "image") -> Photo:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")  # about EXIF that is left out
             with (
                 path.open("rb") as stream,
                 Image.open(stream) as image,
             ):  # by path, Pillow scrambles rotated TIFFs
+                if image.format in NO_PHOTOS:  # Pillow would run Ghostscript on a document of PostScript
+                    raise _unknown(what, path)
                 return _from_pil(image, what)
     except UnidentifiedImageError:
         return _read_with_opencv(path, what)
     except Image.DecompressionBombError as error:
-        raise SceneError(f"{what}: {str(path)!r} is too large to be opened safely ({error}); shrink it first") from None
+        raise _too_large(error, what, path) from None
     except _UNREADABLE as error:
         raise _unreadable(error, what, f"{str(path)!r} ") from error
 
@@ -173,6 +173,14 @@ def _unreadable(error: Exception, what: str, name: str) -> SceneError:
     if isinstance(error, SceneError):
         return error
     return SceneError(f"{what}: {name}cannot be read ({error}); is the file complete? Save or download it again")
+
+
+def _too_large(error: Exception, what: str, path: Path) -> SceneError:
+    return SceneError(f"{what}: {str(path)!r} is too large to be opened safely ({error}); shrink it first")
+
+
+def _unknown(what: str, path: Path) -> SceneError:
+    return SceneError(f"{what}: {str(path)!r} is not an image in a known format; save it as PNG or JPEG")
 
 
 def _from_pil(image: Image.Image, what: str) -> Photo:
@@ -258,6 +266,8 @@ def _read_with_opencv(path: Path, what: str) -> Photo:
     data = path.read_bytes()
     try:
         grey = decode_grey_tiff(data)
+    except Image.DecompressionBombError as error:
+        raise _too_large(error, what, path) from None
     except _UNREADABLE as error:
         raise _unreadable(error, what, f"{str(path)!r} ") from error
     if grey is not None:
@@ -269,10 +279,25 @@ def _read_with_opencv(path: Path, what: str) -> Photo:
         if resolution is not None and tags.get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8):
             resolution = resolution.turned()
         return _photo(array, tags.get(ExifTags.Base.InterColorProfile), exif=clean_exif(data), resolution=resolution)
-    array = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH) if data else None
+    array = _decode_with_opencv(data, what, path)
     if array is None:
-        raise SceneError(f"{what}: {str(path)!r} is not an image in a known format; save it as PNG or JPEG")
+        raise _unknown(what, path)
     return _photo(_to_levels(array[:, :, ::-1], what))
+
+
+def _decode_with_opencv(data: bytes, what: str, path: Path) -> NDArray | None:
+    """Decode an image whose declared size is known and not too large; ``None`` if OpenCV cannot."""
+    try:
+        size = declared_size(data)
+        if size is None:
+            return None
+        require_pixels(size[0] * size[1])
+        with silent_opencv():
+            return cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
+    except Image.DecompressionBombError as error:
+        raise _too_large(error, what, path) from None
+    except _UNREADABLE as error:
+        raise _unreadable(error, what, f"{str(path)!r} ") from error
 
 
 def _register_heif(path: Path) -> None:
@@ -287,4 +312,4 @@ def _register_heif(path: Path) -> None:
 
 def natural_key(path: Path) -> list[tuple[int, int | str]]:
     """Return a sort key that puts the name "2" before "10"."""
-    return [(0, int(part)) if part.isdigit() else (1, part.lower()) for part in re.split(r"(\d+)", path.name) if part]
+    return [(0, int(part)) if part.isdecimal() else (1, part.lower()) for part in re.split(r"(\d+)", path.name) if part]

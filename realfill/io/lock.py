@@ -15,6 +15,7 @@ from filelock import FileLock, Timeout
 
 from realfill.errors import OutputError
 from realfill.io.files import partial_folder, remove_partials, write_text
+from realfill.io.json_files import parse_json
 
 _LOCK_NAME, _HOLDER_NAME = ".realfill.lock", ".realfill.lock.json"
 _TIMEOUT_S = 0.2  # a process that releases the lock is given this long
@@ -46,7 +47,7 @@ def locked(directory: str | PathLike[str]) -> Iterator[Path]:
     try:
         if lock.lock_counter == 1:
             _write_holder(folder)
-            for place in (folder, *(path for path in folder.iterdir() if path.is_dir())):
+            for place in (folder, *(path for path in folder.iterdir() if path.is_dir() and not path.is_symlink())):
                 remove_partials(place)
         yield folder
     finally:
@@ -68,9 +69,19 @@ def require_writable(directory: str | PathLike[str]) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         with partial_folder(folder):
             pass
+    except OutputError:
+        raise
     except OSError as error:
         raise OutputError(f"{str(folder)!r} cannot be written to ({error.strerror}); choose another folder") from error
     return folder
+
+
+def read_holder(directory: str | PathLike[str]) -> str:
+    """Read the text that tells who holds the lock of a folder, and since when; empty if nobody does."""
+    try:
+        return (Path(directory) / _HOLDER_NAME).read_text(encoding="utf-8")
+    except (OSError, ValueError):
+        return ""
 
 
 def _acquire(folder: Path) -> FileLock:
@@ -96,7 +107,7 @@ def _write_holder(folder: Path) -> None:
 
 def _describe_holder(folder: Path) -> str:
     try:
-        holder = json.loads((folder / _HOLDER_NAME).read_text(encoding="utf-8"))
+        holder = parse_json(read_holder(folder))
         return f"process {holder['pid']} on {holder['host']} since {holder['since']}"
     except (OSError, ValueError, KeyError, TypeError):
         return "another process"

@@ -8,6 +8,7 @@ import math
 import re
 import struct
 import warnings
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -18,6 +19,8 @@ from xml.sax.saxutils import escape
 
 from PIL import ExifTags, Image, UnidentifiedImageError
 
+from realfill.io.json_files import parse_json
+
 _BASE, _IFD = ExifTags.Base, ExifTags.IFD
 _KEPT = (  # tags that describe the photo; other tags describe the storage
     _BASE.ImageDescription, _BASE.Make, _BASE.Model, _BASE.XResolution, _BASE.YResolution, _BASE.ResolutionUnit,
@@ -25,7 +28,10 @@ _KEPT = (  # tags that describe the photo; other tags describe the storage
     _BASE.XPTitle, _BASE.XPComment, _BASE.XPAuthor, _BASE.XPKeywords, _BASE.XPSubject,
 )  # fmt: skip
 _DROPPED = (_BASE.MakerNote, _BASE.ExifImageWidth, _BASE.ExifImageHeight, _BASE.ExifInteroperabilityOffset)
-_MALFORMED = (struct.error, ValueError, TypeError, KeyError, AttributeError, OverflowError, SyntaxError, OSError)
+_MALFORMED = (
+    struct.error, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, SyntaxError, OSError, EOFError,
+    RuntimeError, MemoryError, zlib.error,
+)  # fmt: skip
 _DIGITAL_SOURCES = "http://cv.iptc.org/newscodes/digitalsourcetype/"
 _XMP = """<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>
 <x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">
@@ -40,7 +46,8 @@ _TIFF_UNITS = {2: INCH_M, 3: 0.01}
 _MAX_RESOLUTION = 1e7  # pixels per unit; also fits into the integers of PNG
 _XMP_KEY = "XML:com.adobe.xmp"
 _PICTURE_KEYS = re.compile(r"xmp|raw profile|thumb|preview", re.IGNORECASE)
-_DATA = re.compile(r"(?:[A-Za-z0-9+/=_-]{40,}\s*){5,}|data:image", re.ASCII)  # hexadecimal or base64
+_WORD = r"[A-Za-z0-9+/=_-]"
+_DATA = re.compile(rf"(?:{_WORD}{{40,}}+\s*+){{4}}|{_WORD}{{200}}|data:image", re.ASCII)  # hexadecimal or base64
 _EXIF_OF_TEXT = {"Description": _BASE.ImageDescription, "Author": _BASE.Artist, "Copyright": _BASE.Copyright}
 _FILM_DIAGONAL_MM = math.hypot(36, 24)  # of the film that FocalLengthIn35mmFilm refers to (CIPA DCG-001)
 _FOCAL_PLANE_UNITS_MM = {2: 25.4, 3: 10.0, 4: 1.0, 5: 1e-3}
@@ -162,8 +169,8 @@ def read_provenance(path: str | PathLike[str]) -> dict[str, Any]:
                 xmp = image.info.get("xmp", b"")
         text = xmp.decode("utf-8") if isinstance(xmp, bytes) else str(xmp)
         match = _PROVENANCE.search(text)
-        values = json.loads(html.unescape(match[1])) if match else {}
-    except (UnidentifiedImageError, *_MALFORMED):
+        values = parse_json(html.unescape(match[1])) if match else {}
+    except (UnidentifiedImageError, Image.DecompressionBombError, *_MALFORMED):
         return {}
     return values if isinstance(values, dict) else {}
 
@@ -218,7 +225,7 @@ def read_focal(image: Image.Image) -> float | None:
             sides = [float(tags.get(tag) or 0) for tag in (_BASE.ExifImageWidth, _BASE.ExifImageHeight)]
             resized = max(image.size) / max(sides) if max(sides) > 0 else 1.0
             focal = float(tags[_BASE.FocalLength]) * float(tags[_BASE.FocalPlaneXResolution]) / unit_mm * resized
-    except (*_MALFORMED, ZeroDivisionError):
+    except _MALFORMED:
         return None
     low, high = (share * max(image.size) for share in _FOCAL_RANGE)
     return focal if low < focal < high else None

@@ -35,7 +35,7 @@ def is_readable(profile: bytes | None, num_channels: int) -> bool:
         if _space(opened) != _SPACES[num_channels][0]:
             return False
         ImageCms.buildTransform(opened, _SRGB, _SPACES[num_channels][1], "RGB", _PERCEPTUAL)
-    except (ImageCms.PyCMSError, OSError):
+    except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
         return False
     return True
 
@@ -45,7 +45,7 @@ def is_writable(profile: bytes | None, num_channels: int) -> bool:
     try:
         if not is_srgb(profile):
             _encoder(profile or b"", num_channels)
-    except (ImageCms.PyCMSError, struct.error, np.linalg.LinAlgError):
+    except (ImageCms.PyCMSError, OSError, ValueError, TypeError, struct.error, np.linalg.LinAlgError):
         return False
     return True
 

@@ -6,7 +6,7 @@ import warnings
 from pathlib import Path
 
 import cv2
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import ExifTags, Image
 
 _IMAGE_SUFFIXES = frozenset(
     {".png", ".jpg", ".jpeg", ".jpe", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".heic", ".heif", ".avif", ".jp2"}
@@ -17,7 +17,7 @@ _RAW_SUFFIXES = frozenset(
     {".3fr", ".arw", ".cr2", ".cr3", ".dng", ".erf", ".nef", ".nrw", ".orf", ".pef", ".raf", ".rw2", ".srw", ".x3f"}
 )
 _RAW_MAGIC = (b"FUJIFILMCCD-RAW", b"IIRO", b"IIRS", b"MMOR", b"IIU\0", b"FOVb")
-_NO_PHOTOS = frozenset({"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"})  # Pillow opens them but cannot decode them
+NO_PHOTOS = frozenset({"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"})  # Pillow opens them but cannot decode them
 _DNG_VERSION = 50706
 
 
@@ -38,7 +38,7 @@ def find_fault(path: Path) -> str | None:
     if path.suffix.lower() in _IMAGE_SUFFIXES or is_heif(path):
         return None
     image_format = _pillow_format(path)
-    is_photo = cv2.haveImageReader(str(path)) if image_format is None else image_format not in _NO_PHOTOS
+    is_photo = cv2.haveImageReader(str(path)) if image_format is None else image_format not in NO_PHOTOS
     return None if is_photo else "no image in a known format"
 
 
@@ -59,9 +59,11 @@ def is_raw(path: Path) -> bool:
     if head[8:10] == b"CR":
         return True
     try:
-        with path.open("rb") as stream, Image.open(stream) as image:
-            tags = image.getexif()
-    except (OSError, SyntaxError, ValueError):
+        with warnings.catch_warnings(), path.open("rb") as stream:
+            warnings.simplefilter("ignore")
+            with Image.open(stream) as image:
+                tags = image.getexif()
+    except Exception:  # noqa: BLE001 - reading it reports the damage
         return False
     return _DNG_VERSION in tags or tags.get(ExifTags.Base.NewSubfileType) == 1  # 1: reduced from another image
 
@@ -79,5 +81,5 @@ def _pillow_format(path: Path) -> str | None:
                 return image.format
     except Image.DecompressionBombError:
         return "too large"  # an image, whose size is refused when it is read
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError):
+    except Exception:  # noqa: BLE001 - decoders raise anything for damaged files
         return None

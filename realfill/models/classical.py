@@ -38,10 +38,6 @@ np.save(sys.stdout.buffer, filled)
 _ZEROED = {"MALLOC_PERTURB_": "255"}  # glibc then hands out zeros: OpenCV reads memory that it never wrote
 
 
-def _copies(image: ImageArray, seeds: Sequence[int]) -> list[ImageArray]:
-    return [image.copy() for _ in seeds]
-
-
 def inpaint_smooth(image: ImageArray, hole: MaskArray) -> ImageArray:
     """Fill a hole by push-pull (Gortler et al., The Lumigraph, SIGGRAPH 1996), the smoothest fill: a lower bound.
 

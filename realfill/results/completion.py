@@ -25,6 +25,7 @@ from realfill.io.profiles import to_depth
 from realfill.io.writing import write_photo
 from realfill.results.evidence import Evidence
 from realfill.results.pictures import evidence_colours, image_grid
+from realfill.results.records import read_score, read_seed
 from realfill.results.verdict import Verdict
 from realfill.scene.mask_reading import read_mask
 from realfill.scene.masks import bounding_box
@@ -32,6 +33,7 @@ from realfill.scene.scene import Scene
 
 _MAX_JPEG_DIFFERENCE = 8.0  # mean difference, in levels of 255, between JPEGs of the same target
 _JPEG_BLOCK_PX = 8
+_MAX_STEPS = 50  # earlier steps that metadata lists
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -157,11 +159,25 @@ class Completion:
                 stacklevel=2,
             )
         step: dict[str, Any] = {"seed": self.seed, "num_pixels": int(inside.sum())}
-        before = self.provenance.get("scene", self.scene.history).get("redo")
-        if before is not None:  # without the full provenance of each, because the size of metadata is limited
-            step["before"] = [{k: before[k] for k in ("seed", "num_pixels")}, *before.get("before", ())]
+        before = self._steps_before()
+        if before:
+            step["before"] = before
         step["provenance"] = {k: v for k, v in self.provenance.items() if k != "scene"}
         return self.scene.retargeted(self.photo, inside, {"redo": step}, whole_hole=whole)
+
+    def _steps_before(self) -> list[dict[str, Any]]:
+        """List the earlier steps that the provenance states, the last first, without the full provenance of each.
+
+        The size of metadata is limited, and a stranger's file may state something else, which is left out.
+        """
+        history = self.provenance.get("scene", self.scene.history)
+        redo = history.get("redo") if isinstance(history, Mapping) else None
+        if not isinstance(redo, Mapping):
+            return []
+        earlier = redo.get("before", ())
+        steps = [redo, *(earlier if isinstance(earlier, list | tuple) else ())]
+        kept = [{k: s[k] for k in ("seed", "num_pixels") if k in s} for s in steps if isinstance(s, Mapping)]
+        return kept[:_MAX_STEPS]
 
     @classmethod
     def load(cls, path: str | PathLike[str], scene: Scene) -> Completion:
@@ -176,9 +192,8 @@ class Completion:
         provenance = read_provenance(path)
         photo = read_photo(path, str(path))
         try:
-            seed, score = provenance.pop("seed"), provenance.pop("score", None)
-            seed = None if seed is None else int(seed)
-        except (KeyError, TypeError, AttributeError) as error:
+            seed, score = read_seed(provenance.pop("seed")), read_score(provenance.pop("score", None))
+        except (KeyError, TypeError, ValueError, ArithmeticError) as error:
             raise SceneError(
                 f"{str(path)!r} has no metadata of a completion; legal: a file that Completion.save wrote"
             ) from error

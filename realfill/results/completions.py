@@ -14,12 +14,15 @@ from typing import Any, overload
 
 import numpy as np
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
 from realfill.config import RankSettings
 from realfill.errors import OutputError, SceneError
+from realfill.io.containment import leads_outside
 from realfill.io.files import partial_folder
 from realfill.io.formats import SUFFIXES, FileFormat
 from realfill.io.images import ImageArray, read_photo
+from realfill.io.json_files import read_json
 from realfill.io.layers import write_layers
 from realfill.io.lock import locked
 from realfill.results.completion import Completion, build_layers, caption, extract_filled
@@ -36,7 +39,7 @@ from realfill.results.folder import (
     replace_files,
 )
 from realfill.results.pictures import evidence_figure, image_grid, thumbnail
-from realfill.results.verdict import Verdict
+from realfill.results.records import Record, require_different
 from realfill.scene.scene import Scene
 
 
@@ -209,14 +212,14 @@ class Completions(Sequence[Completion]):
                 f"the scores are not comparable with those in {str(folder)!r}, so all completions must be ranked "
                 "together: rank(Completions.load(folder, scene).merged(completions)).save(folder, overwrite=True)"
             )
-        records = json.loads((folder / SCORES_NAME).read_text(encoding="utf-8"))["completions"]
-        return merged, {record["seed"]: folder / record["file"] for record in records}
+        records = map(Record.of_json, read_json(folder / SCORES_NAME)["completions"])
+        return merged, {record.values["seed"]: folder / record.file for record in records}
 
     def _write(
         self, folder: Path, existing: Mapping[int | None, Path], file_format: FileFormat, quality: int, *, layers: bool
     ) -> None:
         """Write all files to an empty folder; existing image files of the same format are copied, by seed."""
-        records = []
+        shared, records = self._shared_provenance(), []
         for place, completion in enumerate(self.items):
             stem = f"{place:02d}_{WITHOUT_MODEL if completion.seed is None else f'seed{completion.seed}'}"
             name = stem + SUFFIXES[file_format]
@@ -235,6 +238,7 @@ class Completions(Sequence[Completion]):
                 "scores_per_reference": completion.scores_per_reference,
                 "num_matches_per_reference": completion.num_matches_per_reference,
                 "verdict": asdict(completion.verdict) if completion.verdict is not None else None,
+                "provenance": {k: v for k, v in completion.provenance.items() if k not in shared},
             })  # fmt: skip
         if layers:
             best = self.best
@@ -247,9 +251,14 @@ class Completions(Sequence[Completion]):
         values = {
             "ranking": ranking, "references": self.references, "recipe": dict(self.recipe),
             "evidence": self.evidence.to_dict() if self.evidence is not None else None,
-            "provenance": dict(self.best.provenance), "completions": records,
+            "provenance": shared, "completions": records,
         }  # fmt: skip
         (folder / SCORES_NAME).write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
+
+    def _shared_provenance(self) -> dict[str, Any]:
+        """Return the part of the provenance that is the same for all completions."""
+        others = [completion.provenance for completion in self.items[1:]]
+        return {k: v for k, v in self.best.provenance.items() if all(k in other and other[k] == v for other in others)}
 
     @classmethod
     def load(cls, directory: str | PathLike[str], scene: Scene) -> Completions:
@@ -265,28 +274,24 @@ class Completions(Sequence[Completion]):
                 "Completions.save wrote"
             )
         try:
-            values = json.loads((folder / SCORES_NAME).read_text(encoding="utf-8"))
+            values = read_json(folder / SCORES_NAME)
             provenance, recipe = {**values["provenance"]}, {**values["recipe"]}
             ranking = RankSettings.from_dict(values["ranking"]) if values["ranking"] is not None else None
             references = tuple(values["references"])
             evidence = Evidence.load(folder / EVIDENCE_DATA_NAME, scene.mask) if values.get("evidence") else None
-            items = tuple(
-                Completion(
-                    scene=scene,
-                    filled=extract_filled(folder / r["file"], read_photo(folder / r["file"], r["file"]), scene),
-                    seed=r["seed"],
-                    score=r["score"],
-                    num_matches=r["num_matches"],
-                    scores_per_reference=tuple(r["scores_per_reference"]),
-                    num_matches_per_reference=tuple(r["num_matches_per_reference"]),
-                    evidence=evidence,
-                    verdict=Verdict(**r["verdict"]) if r.get("verdict") else None,
-                    provenance=provenance,
-                )
-                for r in values["completions"]
-            )
-        except (KeyError, TypeError, AttributeError, UnicodeDecodeError, json.JSONDecodeError) as error:
+            records = list(map(Record.of_json, values["completions"]))
+            require_different(records)
+        except SceneError:
+            raise
+        except (OSError, LookupError, TypeError, AttributeError, ValueError, ArithmeticError) as error:
             raise SceneError(f"{str(folder / SCORES_NAME)!r} is damaged: {error}") from error
+        items = tuple(
+            Completion(
+                scene=scene, filled=_read_filled(folder, record.file, scene), evidence=evidence,
+                provenance={**provenance, **record.provenance}, **record.values,
+            )
+            for record in records
+        )  # fmt: skip
         if not items:
             raise SceneError(f"{str(folder / SCORES_NAME)!r} lists no completions")
         return cls(items=items, scene=scene, ranking=ranking, references=references, recipe=recipe)
@@ -311,6 +316,13 @@ class Completions(Sequence[Completion]):
 
     def __repr__(self) -> str:
         return f"Completions({len(self)}, best: {self.best!r})"
+
+
+def _read_filled(folder: Path, name: str, scene: Scene) -> NDArray:
+    path = folder / name
+    if leads_outside(path, folder):
+        raise SceneError(f"{str(path)!r} is a link out of its folder; legal: a file in the folder")
+    return extract_filled(path, read_photo(path, name), scene)
 
 
 def _differences(values: Mapping[str, Any], others: Mapping[str, Any], prefix: str = "") -> Iterator[str]:

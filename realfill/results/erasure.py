@@ -15,7 +15,7 @@ class Erasure:
 
     Attributes:
         completion: the photo without what the mask covered, with its metadata.
-        engine: what filled the hole, for example ``composite, 12% by telea``.
+        engine: what filled the hole, for example ``composite, 12 % by telea``.
         mask_source: description of what was removed.
         num_passes: 2 if the first result showed a rest, so that the mask was grown to its box.
         rest_px: pixels of the removed classes that the detector still finds in the hole; ``None``: it did not look.

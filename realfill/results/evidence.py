@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
-from zipfile import BadZipFile
+from zipfile import ZipFile
 
 import numpy as np
 from numpy.typing import NDArray
 
-from realfill.config import GeometrySettings
+from realfill.config import MAX_REFERENCES, GeometrySettings
 from realfill.errors import SceneError
 from realfill.io.images import MaskArray
 from realfill.io.photos import put
@@ -22,6 +22,9 @@ KNOWN, PHOTOGRAPHED, CORRECTED, INVENTED = range(4)
 """Values of ``Evidence.kind`` and ``Evidence.kinds``."""
 _KINDS: Mapping[Kind, int] = {"photographed": PHOTOGRAPHED, "corrected": CORRECTED, "invented": INVENTED}
 NO_REFERENCE = -1
+_STORED = {"kind": np.uint8, "source": np.int16, "confidence": np.uint8}
+_LEGAL = {"kind": (PHOTOGRAPHED, INVENTED), "source": (NO_REFERENCE, MAX_REFERENCES - 1), "confidence": (0, 255)}
+_MAX_EXTRA_BYTES = 65_536  # of a file: what a zip archive adds, by far
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -149,18 +152,46 @@ class Evidence:
         """
         if not path.is_file():
             return None
+        count = int(np.count_nonzero(mask))
+        if path.stat().st_size > 2 * count * sum(np.dtype(d).itemsize for d in _STORED.values()) + _MAX_EXTRA_BYTES:
+            return None
         try:
-            with np.load(path) as arrays:
-                evidence = cls(mask=mask, **{name: arrays[name] for name in ("kind", "source", "confidence")})
-        except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
+            with ZipFile(path) as archive:
+                values = {name: _read_values(archive, name, dtype, count) for name, dtype in _STORED.items()}
+        except Exception as error:  # zipfile and numpy raise anything for a damaged file
             raise SceneError(f"{str(path)!r} is damaged: {error}") from error
-        lengths = {len(values) for values in (evidence.kind, evidence.source, evidence.confidence)}
-        return evidence if lengths == {int(mask.sum())} else None
+        return None if any(v is None for v in values.values()) else cls(mask=mask, **values)
 
     def _spread(self, values: NDArray, outside: int) -> NDArray:
         image = np.full(self.mask.shape, outside, values.dtype)
         put(image, self.mask, values)
         return image
+
+
+def _read_values(archive: ZipFile, name: str, dtype: type, count: int) -> Any:
+    """Read one array of an ``npz`` file, whose declared type and length are checked first.
+
+    Returns:
+        The values, (K,); ``None`` if there are not as many as ``count``.
+
+    Raises:
+        ValueError: the array is another than ``Evidence.save`` writes.
+    """
+    with archive.open(f"{name}.npy") as stream:
+        if np.lib.format.read_magic(stream) != (1, 0):
+            raise ValueError(f"the version of {name} is unknown")
+        shape, _, stored = np.lib.format.read_array_header_1_0(stream)
+        if stored != np.dtype(dtype) or len(shape) != 1:
+            raise ValueError(f"{name} has the type {stored} and the shape {shape}")
+        if shape[0] != count:
+            return None
+        num_bytes = count * stored.itemsize
+        data = stream.read(num_bytes + 1)
+    low, high = _LEGAL[name]
+    values = np.frombuffer(data, dtype, count) if len(data) == num_bytes else None
+    if values is None or (count and not (low <= values.min() and values.max() <= high)):
+        raise ValueError(f"{name} is incomplete, or has values that are not from {low} to {high}")
+    return values.copy()
 
 
 def percentages(shares: list[float]) -> list[int]:

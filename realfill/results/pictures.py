@@ -69,7 +69,7 @@ def evidence_figure(target: ImageArray, evidence: Evidence) -> Figure:
 
     Args:
         target: (H, W, 3) uint8; its hole is not shown.
-        evidence: of its completions.
+        evidence: the evidence of the scene's completions.
     """
     size = fit_within(target.shape[:2], _EVIDENCE_PX)
     grey = resize(target, size).mean(axis=2, keepdims=True)

@@ -69,8 +69,10 @@ def fit_identity(inputs: Mapping[str, str], config: FitConfig, window: WindowCon
     return hashlib.sha256(json.dumps([recipe, dict(base), window.to_dict(), dict(inputs)]).encode()).hexdigest()
 
 
-def describe_fit(*, inputs: Mapping[str, str], num_steps_done: int, time_s: float, device: str) -> dict[str, Any]:
-    """Describe a finished fit for its adapter: versions, inputs, device and duration."""
+def describe_fit(
+    *, inputs: Mapping[str, str], num_steps_done: int, time_s: float, device: str, origin: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Describe a finished fit for its adapter: versions, inputs, device, duration, and files of the base model."""
     return {
         "realfill": _version("realfill"),
         "libraries": library_versions(),
@@ -79,6 +81,7 @@ def describe_fit(*, inputs: Mapping[str, str], num_steps_done: int, time_s: floa
         "time_s": round(time_s, 3),
         "device": device,
         "inputs": dict(inputs),
+        **({"downloaded": dict(origin)} if origin else {}),
     }
 
 
@@ -93,6 +96,7 @@ def describe_completion(
     ranking: RankConfig,
     geometry: GeometryConfig,
     evidence: Evidence,
+    revision: str | None = None,
 ) -> dict[str, Any]:
     """Describe how completions are made, for their files.
 
@@ -107,9 +111,12 @@ def describe_completion(
         ranking: settings of the ranking.
         geometry: settings of the composite.
         evidence: what the pixels rest on; its shares are stored.
+        revision: revision of the hub's repository that the base model was downloaded from.
     """
     name = Path(base).name if Path(base).is_absolute() else base
     values: dict[str, Any] = {"realfill": _version("realfill"), "base": name, "fingerprint": fingerprint}
+    if revision is not None:
+        values["revision"] = revision
     if fit is not None:
         values["fit"] = {**fit.to_dict(), "base": name}
     values |= {"sample": {**sample.to_dict(), "base": name}, "window": window.to_dict(), "rank": ranking.to_dict()}
@@ -185,6 +192,11 @@ def describe_recipe(
     if window is not None:
         recipe["window"] = window.to_dict()
     return {**recipe, "composite": kept} if kept is not None else recipe
+
+
+def identify_seeds(scene: Scene, recipe: Mapping[str, Any]) -> str:
+    """Hash a recipe and the references, which some base models see: everything that decides the pixels of a seed."""
+    return hashlib.sha256(json.dumps([dict(recipe), hash_scene(scene)]).encode()).hexdigest()[:32]
 
 
 def hash_tensors(tensors: Mapping[str, torch.Tensor]) -> str:

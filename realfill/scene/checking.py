@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -36,6 +37,33 @@ def check_size(image: NDArray, what: str) -> None:
         raise SceneError(f"{what} is {describe_size(image)} pixels; legal: at least {MIN_SIDE_PX} on each side")
 
 
+def check_arrays(
+    known: NDArray, hole: MaskArray, references: Sequence[NDArray], masks: Sequence[MaskArray | None]
+) -> None:
+    """Check arrays that come without a ``Scene``.
+
+    Args:
+        known: (H, W, 3) uint8 or uint16.
+        hole: (H, W) bool.
+        references: each (h, w, 3) uint8 or uint16.
+        masks: for each reference (h, w) bool, or ``None``.
+
+    Raises:
+        SceneError: an array has another shape or type.
+    """
+    if len(masks) != len(references):
+        raise SceneError(f"there are {len(masks)} masks of references; legal: {len(references)}, one for each")
+    photos = [("the target", known, hole)]
+    photos += [(f"reference {i}", *pair) for i, pair in enumerate(zip(references, masks, strict=True))]
+    for what, image, mask in photos:
+        if not (isinstance(image, np.ndarray) and image.ndim == 3 and image.shape[2] == 3 and image.size):
+            raise SceneError(f"{what} has the shape {np.shape(image)}; legal: (H, W, 3)")
+        if image.dtype not in (np.uint8, np.uint16):
+            raise SceneError(f"{what} is an array of {image.dtype}; legal: uint8 or uint16")
+        if mask is not None and (getattr(mask, "dtype", None) != np.bool_ or mask.shape != image.shape[:2]):
+            raise SceneError(f"the mask of {what} has the shape {np.shape(mask)}; legal: {image.shape[:2]}, of bool")
+
+
 def check_mask(mask: MaskArray, target: ImageArray) -> None:
     """Check a mask against the target.
 
@@ -68,7 +96,7 @@ def check_mask(mask: MaskArray, target: ImageArray) -> None:
         )
     if not blank_inside and (blank_outside or mask.mean() > 0.5):
         warn(
-            f"the mask hides {mask.mean():.0%} of the target, and the hidden part looks like a photo"
+            f"the mask hides {100 * mask.mean():.0f} % of the target, and the hidden part looks like a photo"
             f"{' while the rest is blank' if blank_outside else ''}; is the mask inverted? White (True) marks what to "
             "fill"
         )
@@ -79,8 +107,8 @@ def check_known(target: Photo, mask: MaskArray) -> None:
     share = 0.0 if target.transparent is None else float((target.transparent & ~mask).mean())
     if share > MIN_TRANSPARENT_SHARE:
         warn(
-            f"{share:.0%} of the target is transparent outside of the mask; the colours of these pixels count as "
-            "known. Add them to the mask, or crop the target to its opaque part"
+            f"{100 * share:.0f} % of the target is transparent outside of the mask; the colours of these pixels count "
+            "as known. Add them to the mask, or crop the target to its opaque part"
         )
 
 

@@ -85,7 +85,8 @@ def read_mask(source: MaskLike, target: ImageArray | None = None) -> MaskReading
 
 def _normalized(array: NDArray[Any]) -> NDArray[Any]:
     """Convert an array of any numeric type to one that ``read_photo`` accepts, if its values allow it."""
-    if not array.size or array.dtype.kind not in "iuf" or (array.dtype.kind == "f" and not np.isfinite(array).all()):
+    is_numeric = array.size and array.ndim in (2, 3) and array.dtype.kind in "iuf"
+    if not is_numeric or (array.dtype.kind == "f" and not np.isfinite(array).all()):
         return array
     low, high = array.min(), array.max()
     if array.ndim == 2 or array.shape[-1] != 4:  # with alpha, colours and alpha are looked at separately
@@ -161,7 +162,7 @@ def _read_opaque(image: ImageArray, target: ImageArray | None) -> MaskReading:
     if not _has_two_colours(colours, poles):
         share = 1 - (is_near(colours, poles[0], _CLOSE) | is_near(colours, poles[1], _CLOSE)).mean()
         raise SceneError(
-            f"the mask looks like a photo: {share:.0%} of its pixels have neither of its two main colours, "
+            f"the mask looks like a photo: {100 * share:.0f} % of its pixels have neither of its two main colours, "
             f"{describe_colour(poles[0])} and {describe_colour(poles[1])}, and it is no copy of the target with "
             f"strokes; {_LEGAL}"
         )

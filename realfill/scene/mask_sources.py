@@ -15,7 +15,6 @@ an image of another size    what ``realfill.scene.mask_reading`` reads, scaled i
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
@@ -26,10 +25,12 @@ import numpy as np
 from PIL import ImageColor
 
 from realfill.errors import SceneError
+from realfill.io.deep import max_pixels
 from realfill.io.images import ImageArray, ImageLike, MaskArray
+from realfill.io.json_files import read_json
 from realfill.scene.mask_reading import MaskReading, read_mask
 from realfill.scene.masks import Box, dilate, resize_mask
-from realfill.scene.rle import decode_rle
+from realfill.scene.rle import decode_rles
 
 _MAX_STRETCH = 0.015  # by which the proportions of a mask and its photo may differ
 _JSON_LEGAL = (
@@ -79,7 +80,8 @@ def mask_of_polygons(polygons: Iterable[Polygon], size: tuple[int, int]) -> Mask
             points = np.zeros((0, 0))
         if points.ndim != 2 or points.shape[1] != 2 or len(points) < 3 or not np.isfinite(points).all():
             raise SceneError(f"a polygon is {str(polygon)[:80]}; legal: at least three points [x, y]")
-        fixed = np.round(points * 16).astype(np.int32)  # OpenCV takes sixteenths of a pixel
+        reach = 16 * max(size)  # far outside of the photo; larger numbers do not fit into OpenCV's
+        fixed = np.round(points.clip(-reach, reach) * 16).astype(np.int32)  # OpenCV takes sixteenths of a pixel
         cv2.fillPoly(mask, [fixed], 1, lineType=cv2.LINE_8, shift=4)
     return MaskReading(mask=mask > 0, source=_plural(count, "polygon", "polygons"))
 
@@ -194,14 +196,14 @@ def read_outlines(path: str | PathLike[str], size: tuple[int, int], *, photo_nam
     """
     file = Path(path)
     try:
-        values = json.loads(file.read_text(encoding="utf-8"))
+        values = read_json(file)
     except OSError as error:
         raise SceneError(f"the mask {str(path)!r} cannot be read ({error.strerror})") from error
     except ValueError as error:
         raise SceneError(f"the mask {str(path)!r} is no JSON ({error}); {_JSON_LEGAL}") from error
     try:
         reading = _of_json(values, size, photo_name)
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, cv2.error) as error:
         if isinstance(error, SceneError):
             raise SceneError(f"the mask {str(path)!r}: {error}") from error
         raise SceneError(f"the mask {str(path)!r} has a form that is not known; {_JSON_LEGAL}") from error
@@ -232,41 +234,59 @@ def _of_coco(values: Mapping[str, Any], size: tuple[int, int], photo_name: str |
         raise SceneError(f"it has no photo of the name {photo_name!r}; legal: {names}")
     chosen = named[0] if named else next(iter(images), None)
     image = images.get(chosen, {})
-    own = (int(image.get("height", size[0])), int(image.get("width", size[1])))
+    own = _own_size(image.get("height", size[0]), image.get("width", size[1]))
     annotations = [a for a in values["annotations"] if chosen is None or a.get("image_id", chosen) == chosen]
-    mask = np.zeros(own, bool)
+    polygons: list[Any] = []
+    boxes: list[Box] = []
+    encodings: list[Any] = []
     for annotation in annotations:
-        mask |= _of_annotation(annotation, own)
+        outline = annotation.get("segmentation")
+        if isinstance(outline, Mapping):
+            if [int(n) for n in outline["size"]] != list(own):
+                raise SceneError(f"a run-length encoding has the size {outline['size']}; legal: {list(own)}")
+            encodings.append(outline["counts"])
+        elif outline:
+            polygons += [np.reshape(points, (-1, 2)) for points in outline]
+        else:
+            x, y, width, height = annotation["bbox"]
+            boxes.append((round(y), round(x), round(y + height), round(x + width)))
+    mask = mask_of_polygons(polygons, own).mask | mask_of_boxes(boxes, own).mask | decode_rles(encodings, own)
     return scaled(MaskReading(mask=mask, source=_plural(len(annotations), "annotation", "annotations")), size)
 
 
-def _of_annotation(annotation: Mapping[str, Any], size: tuple[int, int]) -> MaskArray:
-    outline = annotation.get("segmentation")
-    if isinstance(outline, Mapping):
-        return decode_rle(outline["counts"], (int(outline["size"][0]), int(outline["size"][1])))
-    if outline:
-        return mask_of_polygons([np.reshape(points, (-1, 2)) for points in outline], size).mask  # type: ignore[misc]
-    x, y, width, height = annotation["bbox"]
-    return mask_of_boxes([(round(y), round(x), round(y + height), round(x + width))], size).mask
-
-
 def _of_labelme(values: Mapping[str, Any], size: tuple[int, int]) -> MaskReading:
-    own = (int(values.get("imageHeight") or size[0]), int(values.get("imageWidth") or size[1]))
-    mask = np.zeros(own, bool)
+    own = _own_size(values.get("imageHeight") or size[0], values.get("imageWidth") or size[1])
+    circles = np.zeros(own, np.uint8)
+    polygons: list[Any] = []
+    boxes: list[Box] = []
     for shape in values["shapes"]:
         points, kind = np.asarray(shape["points"], float), shape.get("shape_type", "polygon")
         if kind == "rectangle":
             (left, top), (right, bottom) = points.min(axis=0), points.max(axis=0)
-            mask |= mask_of_boxes([(round(top), round(left), round(bottom), round(right))], own).mask
+            boxes.append((round(top), round(left), round(bottom), round(right)))
         elif kind == "circle":
-            radius = float(np.linalg.norm(points[1] - points[0]))
-            centre = (round(points[0][0]), round(points[0][1]))
-            mask |= cv2.circle(np.zeros(own, np.uint8), centre, round(radius), 1, -1) > 0
+            if not np.isfinite(points).all():
+                raise SceneError(f"a circle is {shape['points']}; legal: finite numbers")
+            centre, edge = points[:2].clip(-4 * max(own), 4 * max(own))
+            cv2.circle(circles, [round(n) for n in centre], round(float(np.linalg.norm(edge - centre))), 1, -1)
         elif kind == "polygon":
-            mask |= mask_of_polygons([points.tolist()], own).mask
+            polygons.append(points)
         else:
             raise SceneError(f"it has a shape of the type {kind!r}; legal: polygon, rectangle and circle")
+    mask = mask_of_polygons(polygons, own).mask | mask_of_boxes(boxes, own).mask | (circles > 0)
     return scaled(MaskReading(mask=mask, source=_plural(len(values["shapes"]), "shape", "shapes")), size)
+
+
+def _own_size(height: Any, width: Any) -> tuple[int, int]:
+    """Check the size of the photo that a file states, before memory is taken for it.
+
+    Raises:
+        SceneError: it is no size of a photo.
+    """
+    size = (int(height), int(width))
+    if min(size) < 1 or size[0] * size[1] > max_pixels():
+        raise SceneError(f"its photo has {size[1]} x {size[0]} pixels; legal: 1 x 1 to {max_pixels():.0f} in all")
+    return size
 
 
 def _joined(parts: Sequence[MaskReading], size: tuple[int, int]) -> MaskReading:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import cv2
 import numpy as np
 
+from realfill.config import MaskShape
 from realfill.io.images import MaskArray, resize
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ Box: TypeAlias = tuple[int, int, int, int]
 """(top, left, bottom, right) in pixels; bottom and right are exclusive."""
 
 _MAX_HOLES = 32
+_GREY = 0.5  # where an image has no known pixel
 
 
 def random_mask(
@@ -29,14 +31,19 @@ def random_mask(
     *,
     num_rectangles: tuple[int, int],
     rectangle_size: tuple[float, float],
+    shapes: Sequence[MaskShape] = ("rectangle",),
+    complement_share: float = 0.5,
 ) -> MaskArray:
-    """Draw a training mask: the union of random rectangles or, half the time, its complement (paper, section 3.2).
+    """Draw a training mask: the union of random shapes or, half the time, its complement (paper, section 3.2).
 
     Args:
         size: (height, width) in pixels.
         rng: the random generator.
-        num_rectangles: the smallest and the largest number of rectangles.
-        rectangle_size: the smallest and the largest side of a rectangle, as a share of the side of the image.
+        num_rectangles: the smallest and the largest number of shapes.
+        rectangle_size: the smallest and the largest side of a shape's bounding box, as a share of the side of the
+            image.
+        shapes: the shapes to choose from, each as likely as the others. The paper draws rectangles only.
+        complement_share: probability of the complement, in [0, 1].
 
     Returns:
         (height, width) bool, True = hidden.
@@ -45,8 +52,25 @@ def random_mask(
     for _ in range(rng.integers(num_rectangles[0], num_rectangles[1] + 1)):
         height, width = (max(1, round(n * rng.uniform(*rectangle_size))) for n in size)
         y, x = rng.integers(size[0] - height + 1), rng.integers(size[1] - width + 1)
-        hidden[y : y + height, x : x + width] = True
-    return hidden if rng.random() < 0.5 else ~hidden
+        shape = shapes[int(rng.integers(len(shapes)))] if len(shapes) > 1 else shapes[0]
+        hidden[y : y + height, x : x + width] |= _draw_shape(shape, (height, width), rng)
+    return hidden if rng.random() < 1 - complement_share else ~hidden
+
+
+def _draw_shape(shape: MaskShape, size: tuple[int, int], rng: np.random.Generator) -> MaskArray:
+    """Draw a shape that fills its bounding box of ``size`` (height, width): (height, width) bool."""
+    if shape == "rectangle":
+        return np.ones(size, bool)
+    (height, width), canvas = size, np.zeros(size, np.uint8)
+    if shape == "ellipse":
+        y, x = np.ogrid[:height, :width]
+        return ((2 * y + 1) / height - 1) ** 2 + ((2 * x + 1) / width - 1) ** 2 <= 1
+    angles = np.sort(rng.uniform(0, 2 * np.pi, rng.integers(3, 9)))
+    corners = np.stack([np.cos(angles), np.sin(angles)], axis=1) * rng.uniform(0.4, 1, (len(angles), 1))
+    low, high = corners.min(axis=0), corners.max(axis=0)
+    points = (corners - low) / np.maximum(high - low, 1e-6) * (width - 1, height - 1)
+    cv2.fillPoly(canvas, [np.rint(points).astype(np.int32)], 1)
+    return canvas > 0
 
 
 def dilate(mask: MaskArray, radius_px: int) -> MaskArray:
@@ -125,7 +149,7 @@ def _overlap(a: Box, b: Box) -> bool:
     return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
 
 
-def fill_smooth(images: torch.Tensor, hole: torch.Tensor, *, empty: float = 0.5) -> torch.Tensor:
+def fill_smooth(images: torch.Tensor, hole: torch.Tensor) -> torch.Tensor:
     """Interpolate the known pixels smoothly into the hole with a push-pull pyramid.
 
     The pixels under the hole have no influence on the result.
@@ -133,16 +157,15 @@ def fill_smooth(images: torch.Tensor, hole: torch.Tensor, *, empty: float = 0.5)
     Args:
         images: (B, C, H, W) float.
         hole: (B, 1, H, W) bool, True = fill.
-        empty: the value for an image without a known pixel.
 
     Returns:
-        (B, C, H, W), exactly equal to ``images`` outside the hole.
+        (B, C, H, W), exactly equal to ``images`` outside the hole. An image without a known pixel becomes mid-grey.
     """
     import torch  # noqa: PLC0415 - geometry does without it
     import torch.nn.functional as F  # noqa: PLC0415
 
     known = (~hole).to(images.dtype)
-    values, weights = (images - empty).masked_fill(hole, 0), known
+    values, weights = (images - _GREY).masked_fill(hole, 0), known
     levels = [(values, weights)]
     while max(weights.shape[-2:]) > 1:
         values, weights = (_halve(x) for x in (values, weights))
@@ -151,7 +174,7 @@ def fill_smooth(images: torch.Tensor, hole: torch.Tensor, *, empty: float = 0.5)
     for values, weights in reversed(levels):
         coarser = F.interpolate(filled, size=values.shape[-2:], mode="bilinear", align_corners=False)
         filled = torch.where(weights > 0, values / weights.clamp(min=1e-12), coarser)
-    return torch.where(hole, filled + empty, images)
+    return torch.where(hole, filled + _GREY, images)
 
 
 def _halve(x: torch.Tensor) -> torch.Tensor:

@@ -10,14 +10,17 @@ from pathlib import Path
 import numpy as np
 
 from realfill.errors import SceneError, warn
+from realfill.io.containment import leads_outside
 from realfill.io.images import ImageArray, ImageLike, MaskArray, natural_key, read_photo
 from realfill.io.photos import Photo
 from realfill.io.recognition import find_fault
 from realfill.scene.checking import check_known, check_mask, check_size
 from realfill.scene.mask_reading import MaskLike, MaskReading, read_mask
+from realfill.scene.masks import Box
 from realfill.scene.outpainting import Margins
 from realfill.scene.reference_reading import References, read_references
 
+_OUTSIDE = "a link to a place outside of the scene's folder; copy the photo"
 _SYSTEM_FILES = frozenset({"thumbs.db", "desktop.ini"})
 
 
@@ -32,14 +35,18 @@ class Parts:
     target: ImageArray
     mask: MaskArray
     mask_source: str
+    frame: Box | None = None
 
     @classmethod
-    def of(cls, references: References, original: Photo, target: ImageArray, mask: MaskArray, source: str) -> Parts:
+    def of(
+        cls, references: References, original: Photo, target: ImageArray, mask: MaskArray, source: str, *,
+        frame: Box | None = None,
+    ) -> Parts:  # fmt: skip
         """Put the parts together."""
         return cls(
             references=references.images, reference_masks=references.masks,
             focal_lengths=(original.focal_px, *references.focals), original=original, target=target, mask=mask,
-            mask_source=source,
+            mask_source=source, frame=frame,
         )  # fmt: skip
 
 
@@ -57,21 +64,24 @@ def find_parts(directory: str | PathLike[str]) -> tuple[list[Path], Path, Path |
     """
     folder = Path(directory)
     if not folder.is_dir():
-        raise SceneError(f"there is no folder {str(folder)!r}; legal: a folder with ref/*, target/target.png, ...")
-    targets, faults = _sort_out(p for p in _files(folder / "target") if p.stem.lower() == "target")
+        raise SceneError(
+            f"there is no folder {str(folder)!r}; legal: a folder with ref/*, target/target.png and target/mask.png"
+        )
+    targets, faults = _sort_out((p for p in _files(folder / "target") if p.stem.lower() == "target"), folder)
     if not targets:
         missing = f"target that can be read: {faults}" if faults else "target/target.png"
         raise SceneError(f"{str(folder)!r} has no {missing}; legal: ref/*, target/target.png, target/mask.png")
-    references, faults = _sort_out(_files(folder / "ref"))
+    references, faults = _sort_out(_files(folder / "ref"), folder)
     if faults:
         warn(f"these files in {str(folder / 'ref')!r} are left out: {faults}. Save photos as PNG or JPEG")
-    return sorted(references, key=natural_key), _preferred(targets), find_image(folder / "target", "mask")
+    mask = find_image(folder / "target", "mask", within=folder)
+    return sorted(references, key=natural_key), _preferred(targets), mask
 
 
 def find_reference_masks(directory: str | PathLike[str], references: Sequence[Path]) -> list[Path | None]:
     """Find the masks of references: ``ref_masks/NAME.*`` belongs to ``ref/NAME.*``; ``None``: there is no such mask."""
     folder = Path(directory) / "ref_masks"
-    masks, faults = _sort_out(_files(folder))
+    masks, faults = _sort_out(_files(folder), Path(directory))
     names = {path.stem for path in references}
     unused = [path.name for path in masks if path.stem not in names]
     if unused:
@@ -97,9 +107,18 @@ def find_photos(directory: str | PathLike[str]) -> list[Path]:
     return sorted(photos, key=natural_key)
 
 
-def find_image(folder: Path, stem: str) -> Path | None:
-    """Find an image by its name without the suffix; a PNG is preferred; ``None`` if there is no such image."""
-    images, faults = _sort_out(p for p in _files(folder) if p.stem.lower() == stem)
+def find_image(folder: Path, stem: str, *, within: Path | None = None) -> Path | None:
+    """Find an image by its name without the suffix.
+
+    Args:
+        folder: the folder.
+        stem: the name, in lower case.
+        within: the scene's folder. Links that lead out of it are not used. ``None``: ``folder``.
+
+    Returns:
+        The image, a PNG if there are several; ``None`` if there is none.
+    """
+    images, faults = _sort_out((p for p in _files(folder) if p.stem.lower() == stem), within or folder)
     if faults and not images:
         warn(f"{str(folder / stem)!r} is not used: {faults}. Save it as PNG")
     return _preferred(images) if images else None
@@ -110,9 +129,11 @@ def _files(folder: Path) -> list[Path]:
     return [p for p in files if not p.name.startswith(".") and p.name.lower() not in _SYSTEM_FILES]
 
 
-def _sort_out(paths: Iterable[Path]) -> tuple[list[Path], str]:
-    """Separate images from other files, and describe those."""
-    faults = {path: find_fault(path) for path in paths}
+def _sort_out(paths: Iterable[Path], within: Path | None = None) -> tuple[list[Path], str]:
+    """Separate images from other files, and from links that lead out of a folder, and describe those."""
+    faults = {
+        path: _OUTSIDE if within is not None and leads_outside(path, within) else find_fault(path) for path in paths
+    }
     return [p for p in faults if faults[p] is None], ", ".join(f"{p.name} ({why})" for p, why in faults.items() if why)
 
 
@@ -173,7 +194,8 @@ def read_on_canvas(
         source = f"{source}, and {reading.source}"
     hole[place] = inner
     check_known(canvas, hole)
-    return Parts.of(photos, canvas, image, hole, source)
+    frame = (margins.top, margins.left, margins.top + height, margins.left + width)
+    return Parts.of(photos, canvas, image, hole, source, frame=frame)
 
 
 def _read_hole(photo: Photo, image: ImageArray, mask: MaskLike | None) -> MaskReading | None:

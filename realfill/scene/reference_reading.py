@@ -82,7 +82,7 @@ def _read_reference(source: ImageLike, what: str, *, is_masked: bool) -> tuple[I
     check_size(image, what)
     if transparent is not None and transparent.mean() > MIN_TRANSPARENT_SHARE and not is_masked:
         warn(
-            f"{what} is transparent in {transparent.mean():.0%} of its pixels, and the model learns their "
+            f"{what} is transparent in {100 * transparent.mean():.0f} % of its pixels, and the model learns their "
             "colours too. Crop it to its opaque part, flatten it, or leave the part out with a reference mask"
         )
     return image, photo.focal_px

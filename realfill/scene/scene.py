@@ -18,7 +18,7 @@ from realfill.io.photos import Photo
 from realfill.io.writing import write_photo, write_png
 from realfill.scene.checking import MIN_SIDE_PX, check_mask, check_size, describe_size
 from realfill.scene.mask_reading import MaskLike, MaskReading
-from realfill.scene.masks import dilate
+from realfill.scene.masks import Box, dilate
 from realfill.scene.outpainting import MAX_CANVAS_PX, Aspect, Length, Margins
 from realfill.scene.reading import Parts, find_parts, find_reference_masks, read_on_canvas, read_parts
 from realfill.scene.reference_reading import read_references
@@ -37,6 +37,8 @@ class Scene:
         mask_source: description of the pixels taken as the hole, for example "the white pixels of the mask".
         reference_masks: for each reference the part that is left out, (H, W) bool, or ``None``. Nothing learns from it,
             is matched in it or shows it.
+        frame: (top, left, bottom, right) of the photo on the canvas that ``outpaint`` puts it on, the last two
+            exclusive; ``None``: the target is a photo as it is.
         focal_lengths: the focal lengths in pixels that EXIF states, the target's first; ``None`` where it states none.
         original: the target in the colours, depth and metadata of its file. Results are written back into it; no
             method sees it.
@@ -48,6 +50,7 @@ class Scene:
     references: tuple[ImageArray, ...]
     reference_masks: tuple[MaskArray | None, ...]
     focal_lengths: tuple[float | None, ...]
+    frame: Box | None
     target: ImageArray
     mask: MaskArray
     mask_source: str
@@ -290,7 +293,7 @@ class Scene:
     def __repr__(self) -> str:
         return (
             f"Scene({len(self.references)} references, target {describe_size(self.target)}, "
-            f"hole {self.mask.mean():.1%} of the pixels)"
+            f"hole {100 * self.mask.mean():.1f} % of the pixels)"
         )
 
 

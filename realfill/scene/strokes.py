@@ -37,7 +37,10 @@ def find_strokes(image: ImageArray, target: ImageArray) -> tuple[MaskArray, NDAr
     inner = cv2.erode(changed.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0  # without smooth edges
     inner = inner if inner.any() else changed
     if not inner.any():
-        raise SceneError("the mask shows the target itself, with nothing painted on it")
+        raise SceneError(
+            "the mask shows the target itself, with nothing painted on it; legal: a copy of the target with strokes "
+            "over what to fill, or an image that is white where to fill"
+        )
     paint = _find_paint(sample(image[inner]), sample(target[inner]))
     error = np.empty(image.shape[:2], np.float32)
     opacity = np.empty_like(error)
@@ -47,14 +50,15 @@ def find_strokes(image: ImageArray, target: ImageArray) -> tuple[MaskArray, NDAr
     core = inner & is_paint & (difference > (_MIN_CHANGE if is_exact else _CLEAR_CHANGE))
     if is_paint[inner].mean() < 0.8 or core.sum() < 0.2 * inner.sum():
         raise SceneError(
-            f"the mask shows the target with changes in many colours, in {changed.mean():.1%} of its pixels"
+            f"the mask shows the target with changes in many colours, in {100 * changed.mean():.1f} % of its pixels; "
+            "legal: a copy of the target with strokes of one colour"
         )
     mask = _components_with(changed, core, 1 if is_exact else 16)
     others = np.count_nonzero(inner & ~mask & (difference > _CLEAR_CHANGE))
     if others > 0.01 * np.count_nonzero(core):
         raise SceneError(
             f"the mask shows the target with strokes of the colour {describe_colour(paint)}, and with other changes in "
-            f"{others / mask.size:.1%} of its pixels; paint with one colour"
+            f"{100 * others / mask.size:.1f} % of its pixels; paint with one colour"
         )
     if np.median(opacity[core]) > 0.9:
         mask |= _gaps(mask, np.abs(image - paint).max(axis=2) <= _PAINT_ERROR)

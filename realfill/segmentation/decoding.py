@@ -43,7 +43,7 @@ class Queries:
         """Read the outputs for one photo.
 
         Args:
-            outputs: of a network for universal or instance segmentation or for object detection.
+            outputs: the outputs of a network for universal or instance segmentation or for object detection.
             num_classes: number of classes without "no object". Outputs with one class more are a softmax with "no
                 object" in the last place; others are a sigmoid for each class.
         """

@@ -13,6 +13,8 @@ import torch
 from realfill.compute.devices import resolve_device
 from realfill.errors import BaseModelError, MissingDependencyError
 from realfill.io.images import ImageArray
+from realfill.io.json_files import read_json
+from realfill.io.model_configs import check_config, check_folder
 from realfill.scene.masks import Box
 from realfill.segmentation.decoding import Queries, decode, enlarge
 from realfill.segmentation.instances import Instance
@@ -139,10 +141,17 @@ def _load(source: str, *, local_files_only: bool) -> tuple[Any, Any, dict[str, A
     import transformers  # noqa: PLC0415 - takes seconds to import
     from transformers.utils import cached_file  # noqa: PLC0415
 
-    config = transformers.AutoConfig.from_pretrained(source, local_files_only=local_files_only)
+    options: dict[str, Any] = {"local_files_only": local_files_only, "trust_remote_code": False}
+    if Path(source).is_dir():
+        check_folder(Path(source))
+    elif (path := cached_file(source, "config.json", local_files_only=local_files_only)) is not None:
+        check_config(read_json(Path(path)))
+    config = transformers.AutoConfig.from_pretrained(source, **options)
     cls = _network_class(transformers, config, source)
+    if source not in NETWORKS.values():  # some of those have no safetensors; transformers reads tensors only from both
+        options["use_safetensors"] = True
     with _silenced():
-        network = cls.from_pretrained(source, local_files_only=local_files_only)
+        network = cls.from_pretrained(source, **options)
     paths = (
         cached_file(
             source, file, local_files_only=local_files_only, _raise_exceptions_for_missing_entries=False,

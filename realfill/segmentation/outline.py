@@ -20,6 +20,7 @@ _AROUND = 0.35  # surroundings of the box that show GrabCut the background, as a
 _EDGE_EPSILON = 1e-2  # of the guided filter, for images in [0, 1]
 _CLICK_TOLERANCES = (8.0, 12.0, 18.0, 27.0)  # differences in Lab that belong to the object clicked on
 _MAX_CLICK_SHARE = 0.35  # share of the photo that a click may select
+_LEAK, _LEAK_SHARE = 3, 0.002  # a region of this share of the photo that grows more than threefold has leaked
 
 
 def outline_in_box(image: ImageArray, box: Box, *, certain: MaskArray | None = None, slack: float = 0.0) -> MaskArray:
@@ -183,7 +184,10 @@ def _part_at(mask: MaskArray, point: tuple[int, int]) -> MaskArray:
 
 
 def _similar_region(image: ImageArray, seed: tuple[int, int]) -> MaskArray:
-    """Grow a region of similar colour, by the largest tolerance at which it is no more than a third of the photo."""
+    """Grow a region of similar colour, by the largest tolerance at which it stays within the object.
+
+    Beyond that, the region leaks into what is around: it becomes several times as large, or a third of the photo.
+    """
     lab = cv2.cvtColor(image.astype(np.float32) / 255, cv2.COLOR_RGB2LAB)
     lab = cv2.GaussianBlur(lab, (0, 0), 1.0)
     x, y = seed
@@ -195,7 +199,8 @@ def _similar_region(image: ImageArray, seed: tuple[int, int]) -> MaskArray:
         similar = distance <= tolerance
         similar[y, x] = True
         grown = _part_at(similar, seed)
-        if grown.mean() > _MAX_CLICK_SHARE:
+        is_leak = region.mean() > _LEAK_SHARE and grown.sum() > _LEAK * region.sum()
+        if is_leak or grown.mean() > _MAX_CLICK_SHARE:
             break
         region = grown
     return region

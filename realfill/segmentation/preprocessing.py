@@ -6,7 +6,6 @@ for some networks, padding.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
@@ -16,6 +15,7 @@ import numpy as np
 import torch
 
 from realfill.io.images import ImageArray, resize
+from realfill.io.json_files import parse_json
 
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet
 _MULTIPLE_PX = 32  # the coarsest feature maps of these networks have a stride of 32
@@ -103,6 +103,6 @@ class Preprocessing:
 
 def read_values(text: str | None) -> dict[str, Any]:
     """Parse ``preprocessor_config.json`` or ``processor_config.json``; empty if it is missing or no object."""
-    values = json.loads(text) if text else {}
+    values = parse_json(text) if text else {}
     values = values.get("image_processor", values) if isinstance(values, dict) else {}
     return values if isinstance(values, dict) else {}

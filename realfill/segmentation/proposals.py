@@ -32,7 +32,7 @@ class Proposal:
 
     Attributes:
         box: (top, left, bottom, right) in pixels of the photo.
-        score: in [0, 1].
+        score: confidence in [0, 1].
         source: ``hog`` or ``face``.
         face: the box of the face, if that is what was found.
     """

@@ -16,6 +16,7 @@ of its width to either side of the lowest tenth of its outline, and a twelfth of
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from numbers import Integral
 
 import cv2
 import numpy as np
@@ -100,7 +101,7 @@ def default_dilation_px(instance: Instance) -> int:
 def _of_numbers(instances: Instances, numbers: Iterable[int], what: str) -> list[Instance]:
     found = []
     for number in numbers:
-        if not 0 <= number < len(instances):
+        if not isinstance(number, Integral) or not 0 <= number < len(instances):
             legal = f"from 0 to {len(instances) - 1}" if len(instances) else "none, because there is no instance"
             listed = "; ".join(repr(i) for i in instances)
             raise ValueError(f"{what} names the instance {number}; legal: {legal}{f' ({listed})' if listed else ''}")

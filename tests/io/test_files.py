@@ -119,6 +119,22 @@ def test_a_partial_folder_in_a_missing_folder_is_named(tmp_path):
         pass
 
 
+@pytest.mark.parametrize("write", [whole_file, partial_folder])
+def test_a_folder_that_vanishes_is_named(write, tmp_path):
+    folder = tmp_path / "out"
+    folder.mkdir()
+    place = folder if write is partial_folder else folder / "a.png"
+
+    def fail():
+        with write(place) as partial:
+            shutil.rmtree(folder)
+            partial.stat()
+
+    with pytest.raises(OutputError, match=r"out' has vanished while files were being written to it"):
+        fail()
+    assert contents(tmp_path) == {}
+
+
 KILLED = """
 import os, signal, sys
 from realfill.io.files import partial_folder, whole_file
@@ -245,3 +261,10 @@ def test_every_writer_reports_a_full_disk(name, tmp_path, monkeypatch):
     with pytest.raises(OutputError, match=f"no space left for '.*{name}'"):
         write(tmp_path / name)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_in_place_of_a_file_is_named(tmp_path):
+    (tmp_path / "batch.json").mkdir()
+    with pytest.raises(OutputError, match=r"batch.json' is a folder; remove it"):
+        write_text(tmp_path / "batch.json", "{}")
+    assert [path.name for path in tmp_path.iterdir()] == ["batch.json"]

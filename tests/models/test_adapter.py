@@ -1,11 +1,13 @@
 """Adapter: stock diffusers reads it, it survives saving, and damaged or confused folders are refused."""
 
+import dataclasses
 import errno
 import json
 import os
 import stat
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -162,6 +164,22 @@ def test_an_adapter_that_cannot_be_written_leaves_the_folder_unchanged(adapter, 
     assert {p.name: p.read_bytes() for p in folder.iterdir()} == before
 
 
+def test_a_kill_while_an_adapter_is_replaced_leaves_no_mixture(adapter, folder, monkeypatch):
+    other = dataclasses.replace(adapter, tensors={name: 2 * tensor for name, tensor in adapter.tensors.items()})
+    replace = Path.replace
+
+    def killed(self, target):
+        if self.name == MANIFEST_NAME:
+            raise KeyboardInterrupt
+        return replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+        other.save(folder, overwrite=True)
+    with pytest.raises(AdapterError, match=r"adapter\.json is missing"):
+        Adapter.load(folder)
+
+
 def test_a_file_of_an_adapter_is_named_with_its_folder(folder):
     with pytest.raises(AdapterError, match=rf"is a file; legal: the folder of an adapter, '{folder}'"):
         Adapter.load(folder / WEIGHTS_NAME)
@@ -186,3 +204,11 @@ def test_an_adapter_is_not_mixed_with_that_of_another_process(adapter, folder):
             adapter.save(folder, overwrite=True)
         holder.communicate()
     assert {p.name: p.read_bytes() for p in folder.iterdir()} == before
+
+
+def test_the_same_adapter_gives_the_same_bytes(adapter, tmp_path):
+    contents = set()
+    for i in range(8):
+        adapter.save(tmp_path / str(i))
+        contents.add((tmp_path / str(i) / WEIGHTS_NAME).read_bytes())
+    assert len(contents) == 1

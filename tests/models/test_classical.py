@@ -6,7 +6,7 @@ import pytest
 from helpers import make_photo
 
 from realfill import Scene
-from realfill.benchmark.methods import engines
+from realfill.benchmark.methods.engines import EngineMethod
 from realfill.errors import MissingDependencyError, SceneError
 from realfill.models import classical
 from realfill.models.classical import ShiftMap, Smooth, Telea, inpaint_telea
@@ -78,7 +78,7 @@ def test_each_seed_gets_a_separate_copy(method):
 
 
 def test_the_benchmark_sees_an_engine_as_a_method_that_ignores_references_and_seeds():
-    method = engines.Telea()
+    method = EngineMethod(name="telea")
     scene = Scene([make_photo(*SIZE, 3)], BRIGHT, HOLES["blob"])
     first, second = method.prepare(scene, "a photo", 3)([5, 9])
     assert np.array_equal(first, second) and np.array_equal(first, fill(Telea(), scene))

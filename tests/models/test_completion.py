@@ -1,8 +1,10 @@
 """The completion network: the paper's layers, any size of image, a hole without influence, weights in a file."""
 
+import json
+
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from realfill.errors import BaseModelError
@@ -143,4 +145,18 @@ def test_other_files_are_refused(network, tmp_path):
     del network.layers[16]
     network.save(tmp_path)
     with pytest.raises(BaseModelError, match="Missing key"):
+        CompletionNetwork.load(path)
+
+
+@pytest.mark.parametrize(
+    "values", [{"width": 100_000}, {"width": "2"}, {"width": True}, {"resolution": 0}, {"resolution": 10**400},
+               {"mean": [0, 1]}, {"mean": [0, 1, 5]}, {"mean": [0, 1, float("nan")]}, {"mean": 3}],
+)  # fmt: skip
+def test_a_card_that_does_not_fit_its_weights_is_refused_before_a_network_is_made(tmp_path, monkeypatch, values):
+    path = CompletionNetwork(width=2).save(tmp_path)
+    card = {"width": 2, "resolution": 64, "mean": [0.5] * 3, **values}
+    metadata = {"format": "realfill completion network 1", "card": json.dumps(card)}
+    save_file(load_file(path), path, metadata=metadata)
+    monkeypatch.setattr(CompletionNetwork, "__init__", lambda *_, **__: pytest.fail("a network is made"))
+    with pytest.raises(BaseModelError, match="is damaged or holds no completion network"):
         CompletionNetwork.load(path)

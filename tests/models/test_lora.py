@@ -10,7 +10,7 @@ from helpers import ADAPTER_KINDS, TINY_FIT, attached, outputs
 
 from realfill import FitConfig
 from realfill.errors import AdapterError
-from realfill.models.diffusion.lora import attach, cut_to_rank, trainable_lora, trainable_weights
+from realfill.models.diffusion.lora import as_lora, attach, choose_rank, cut_to_rank, trainable_lora, trainable_weights
 from realfill.models.diffusion.stable_diffusion import StableDiffusionInpainter
 
 
@@ -135,3 +135,17 @@ def test_the_lora_of_a_convolution_is_two_convolutions():
     down, up = cut_to_rank(change, 5)
     expected = F.conv2d(images, change, stride=2, padding=1)
     torch.testing.assert_close(F.conv2d(F.conv2d(images, down, stride=2, padding=1), up), expected, rtol=0, atol=1e-4)
+
+
+def test_the_smallest_sufficient_rank_is_chosen_over_all_layers():
+    big, small = torch.diag(torch.tensor([3.0, 2.0, 0.0])), torch.diag(torch.tensor([1.0, 0.0, 0.0]))
+    assert choose_rank({"a": big, "b": small}, 0.7) == (1, pytest.approx(10 / 14))
+    assert choose_rank({"a": big, "b": small}, 0.72) == (2, pytest.approx(1.0))
+    assert choose_rank({"a": torch.zeros(3, 3)}, 0.99) == (1, 1.0)
+
+
+def test_changes_survive_being_stored_at_a_sufficient_rank():
+    change = torch.randn(6, 2, generator=torch.Generator().manual_seed(0)) @ torch.randn(2, 9)
+    tensors = as_lora({"unet.layer": change}, 2)
+    product = tensors["unet.layer.lora_B.weight"].float() @ tensors["unet.layer.lora_A.weight"].float()
+    torch.testing.assert_close(product, change, atol=1e-2, rtol=1e-2)

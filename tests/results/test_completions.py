@@ -93,6 +93,7 @@ def test_scores_json_holds_everything_except_the_pixels(saved):
         "scores_per_reference": [5.5, 3.0],
         "num_matches_per_reference": [10, 1],
         "verdict": None,
+        "provenance": {},
     }
 
 
@@ -105,6 +106,21 @@ def test_loading_restores_saved_completions(ranked, completions, tmp_path):
     assert (loaded.ranking, loaded.references, loaded.recipe) == (made.ranking, made.references, made.recipe)
     for a, b in zip(loaded, made, strict=True):
         assert np.array_equal(a.image, b.image) and values_of(a) == values_of(b)
+
+
+def test_each_completion_keeps_its_own_provenance(completions, tmp_path):
+    shifts = [{"shift_px": [3.0, 0.5]}, {"shift_px": [1.0, 0.0]}, {}]
+    made = [dataclasses.replace(c, provenance=PROVENANCE | own) for c, own in zip(completions, shifts, strict=True)]
+    dataclasses.replace(completions, items=tuple(made)).save(tmp_path)
+    loaded = Completions.load(tmp_path, completions.scene)
+    assert [c.provenance for c in loaded] == [c.provenance for c in made]
+    values = json.loads((tmp_path / "scores.json").read_text())
+    assert values["provenance"] == PROVENANCE
+    assert [record["provenance"] for record in values["completions"]] == shifts
+    for record in values["completions"]:  # as earlier versions wrote it
+        del record["provenance"]
+    (tmp_path / "scores.json").write_text(json.dumps(values))
+    assert [c.provenance for c in Completions.load(tmp_path, completions.scene)] == [PROVENANCE] * 3
 
 
 def test_saving_over_completions_needs_overwrite(completions, saved):

@@ -140,13 +140,12 @@ def test_fill_continues_a_constant(size):
         assert torch.allclose(fill_smooth(image, torch.from_numpy(mask)[None, None]), image, atol=1e-5)
 
 
-@pytest.mark.parametrize("empty", [0.5, 0.0])
-def test_fill_without_known_pixels_is_the_empty_value(empty):
+def test_fill_without_known_pixels_is_grey():
     image = torch.rand(2, 3, 20, 31, generator=torch.Generator().manual_seed(0))
     hole = torch.zeros(2, 1, 20, 31, dtype=torch.bool)
     hole[0] = True
-    filled = fill_smooth(image, hole, empty=empty)
-    assert (filled[0] == empty).all() and torch.equal(filled[1], image[1])
+    filled = fill_smooth(image, hole)
+    assert (filled[0] == 0.5).all() and torch.equal(filled[1], image[1])
 
 
 def test_fill_follows_the_nearer_side():
@@ -164,3 +163,30 @@ def test_images_of_a_batch_are_filled_independently():
     together = fill_smooth(images, masks)
     for i in (0, 1):
         assert torch.allclose(together[i], fill_smooth(images[i : i + 1], masks[i : i + 1])[0], atol=1e-6)
+
+
+@pytest.mark.parametrize("shape", ["ellipse", "polygon"])
+def test_shapes_fill_less_than_their_box(shape):
+    masks = [
+        random_mask(
+            (60, 80), np.random.default_rng(seed), num_rectangles=(1, 1), rectangle_size=(0.5, 0.5), shapes=(shape,),
+            complement_share=0.0,
+        )
+        for seed in range(20)
+    ]  # fmt: skip
+    shares = [mask.sum() / (30 * 40) for mask in masks]
+    assert all(0.05 < share < 0.95 for share in shares)
+    boxes = [bounding_box(mask) for mask in masks]
+    assert all(bottom - top <= 30 and right - left <= 40 for top, left, bottom, right in boxes)
+
+
+def test_the_share_of_complements_can_be_chosen():
+    def masks(share):
+        draw = [np.random.default_rng(seed) for seed in range(40)]
+        return [
+            random_mask((20, 20), rng, num_rectangles=(1, 1), rectangle_size=(0.2, 0.2), complement_share=share).mean()
+            for rng in draw
+        ]
+
+    assert all(m < 0.5 for m in masks(0.0))
+    assert all(m > 0.5 for m in masks(1.0))

@@ -45,6 +45,7 @@ def test_the_target_is_exact_at_its_place_and_everything_else_is_hole(sides, siz
     assert scene.target.shape == (*size, 3) and scene.mask.shape == size
     assert np.array_equal(pixels, PHOTO) and not mask.any()
     assert (~scene.mask).sum() == PHOTO[:, :, 0].size
+    assert scene.frame == (*corner, corner[0] + PHOTO.shape[0], corner[1] + PHOTO.shape[1])
     assert scene.history["outpaint"]["top"] == corner[0] and scene.history["outpaint"]["left"] == corner[1]
 
 

@@ -215,7 +215,7 @@ def test_a_negative_dilation_is_refused():
 
 
 def test_repr_tells_the_sizes():
-    assert repr(Scene([PHOTO, PHOTO], PHOTO, HOLE)) == "Scene(2 references, target 80 x 64, hole 11.7% of the pixels)"
+    assert repr(Scene([PHOTO, PHOTO], PHOTO, HOLE)) == "Scene(2 references, target 80 x 64, hole 11.7 % of the pixels)"
 
 
 @pytest.mark.parametrize("kind", [tuple, iter, lambda photos: (p for p in photos), np.stack])
@@ -276,7 +276,7 @@ def blanked(mask, value=255):
 
 
 def test_transparent_references_cause_a_warning_at_the_callers_line():
-    with pytest.warns(RealFillWarning, match="reference 1 is transparent in 12%") as caught:
+    with pytest.warns(RealFillWarning, match="reference 1 is transparent in 12 %") as caught:
         Scene([PHOTO, transparent_where(HOLE)], PHOTO, HOLE)
     with pytest.warns(RealFillWarning, match="reference 0 is transparent") as outpainted:
         Scene.outpaint([transparent_where(HOLE)], PHOTO, margin=4)
@@ -286,7 +286,7 @@ def test_transparent_references_cause_a_warning_at_the_callers_line():
 
 
 def test_an_inverted_mask_causes_a_warning_at_the_callers_line():
-    with pytest.warns(RealFillWarning, match="hides 88% of the target.*inverted") as caught:
+    with pytest.warns(RealFillWarning, match="hides 88 % of the target.*inverted") as caught:
         Scene([], PHOTO, ~HOLE)
     assert caught[0].filename == __file__
 

@@ -4,7 +4,15 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from tiny_networks import NAMES, build_detr, build_eomt, build_mask2former, build_sam2
+from tiny_networks import (
+    NAMES,
+    build_detr,
+    build_eomt,
+    build_mask2former,
+    build_rf_detr,
+    build_rt_detr,
+    build_sam2,
+)
 
 from realfill.errors import BaseModelError
 from realfill.segmentation.decoding import Queries, decode
@@ -49,6 +57,85 @@ def test_scores_and_names_are_those_of_the_network(mask2former, photo):
     ]
     expected = {round(float(s) * m, 4): NAMES[int(label)] for s, label, m in zip(*shares, means, strict=True)}
     assert all(expected[round(i.score, 4)] == i.name for i in found)
+
+
+def answers(detector, photo):
+    """Ask the network itself: its outputs, and the size and shares of its input that shows the photo."""
+    pixels, shares = detector.preprocessing.prepare(photo)
+    with torch.inference_mode():
+        return detector.network(pixel_values=pixels), [
+            round(n * s) for n, s in zip(pixels.shape[2:], shares, strict=True)
+        ]
+
+
+def resized(logits, photo, shown, input_px):
+    """Resize logits to the photo as a whole photo's, by cutting off what pads the input first."""
+    at_input = F.interpolate(logits[None], size=(input_px, input_px), mode="bilinear", align_corners=False)
+    cut = at_input[..., : shown[0], : shown[1]]
+    return (F.interpolate(cut, size=photo.shape[:2], mode="bilinear", align_corners=False)[0] > 0).numpy()
+
+
+def test_rf_detr_outlines_and_scores_are_those_of_its_logits(tmp_path, photo):
+    rf_detr = load_detector(build_rf_detr(tmp_path), device="cpu", local_files_only=True)
+    outputs, _ = answers(rf_detr, photo)
+    masks = F.interpolate(outputs.pred_masks, size=photo.shape[:2], mode="bilinear", align_corners=False)[0] > 0
+    scores, labels = outputs.logits[0].sigmoid().max(-1)
+    expected = [
+        (round(float(score), 4), NAMES[int(label)], mask.numpy())
+        for score, label, mask in zip(scores, labels, masks, strict=True) if mask.any()
+    ]  # fmt: skip
+    found = rf_detr.find(photo, lowest=0.0)
+    assert found
+    for instance in found:
+        assert any(
+            (score, name) == (round(instance.score, 4), instance.name) and (instance.mask == mask).all()
+            for score, name, mask in expected
+        )
+
+
+def test_eomt_outlines_are_its_logits_without_the_padding(tmp_path, photo):
+    eomt = load_detector(build_eomt(tmp_path), device="cpu", local_files_only=True)
+    outputs, shown = answers(eomt, photo)
+    expected = resized(outputs.masks_queries_logits[0], photo, shown, 64)
+    found = eomt.find(photo, lowest=0.0)
+    assert found
+    for instance in found:
+        assert max((instance.mask == mask).mean() for mask in expected) > 0.97  # rounding of the padding apart
+
+
+@pytest.mark.parametrize("build", [build_rt_detr, build_detr])
+def test_boxes_scores_and_names_are_those_of_the_network(tmp_path, photo, build):
+    detector = load_detector(build(tmp_path), device="cpu", local_files_only=True)
+    outputs, _ = answers(detector, photo)
+    logits = outputs.logits[0]
+    shares = logits.softmax(-1)[:, :-1] if build is build_detr else logits.sigmoid()
+    scores, labels = shares.max(-1)
+    size = np.array(photo.shape[:2])
+    boxes = {}
+    for score, label, (x, y, width, height) in zip(scores, labels, outputs.pred_boxes[0].tolist(), strict=True):
+        low, high = (np.clip((y - n * height, x - n * width), 0, 1) * size for n in (0.5, -0.5))
+        boxes[round(float(score), 4)] = (NAMES[int(label)], low, high)
+    found = detector.find(photo, lowest=0.0)
+    assert found
+    for instance in found:
+        name, low, high = boxes[round(instance.score, 4)]
+        top, left, bottom, right = instance.box
+        assert instance.name == name
+        assert (np.array([top, left]) >= low.round()).all() and (np.array([bottom, right]) <= high.round()).all()
+
+
+def test_sam_outlines_are_the_best_of_its_three_answers(tmp_path, photo):
+    sam = load_detector(build_sam2(tmp_path), device="cpu", local_files_only=True)
+    pixels, _ = sam.preprocessing.prepare(photo)
+    height, width = photo.shape[:2]
+    box = torch.tensor([[[10 * 128 / width, 20 * 128 / height, 90 * 128 / width, 70 * 128 / height]]])
+    with torch.inference_mode():
+        outputs = sam.network(pixel_values=pixels, input_boxes=box)
+    best = outputs.iou_scores[0, 0].argmax()
+    logits = outputs.pred_masks[:, 0, best][None]
+    expected = F.interpolate(logits, size=(height, width), mode="bilinear", align_corners=False)[0, 0] > 0
+    (only,) = find_instances(photo, detector=sam, boxes=[(20, 10, 70, 90)])
+    assert (only.mask == expected.numpy()).all()
 
 
 def test_overlapping_instances_keep_their_own_pixels(photo):

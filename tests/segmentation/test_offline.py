@@ -7,7 +7,7 @@ import skimage.data
 
 from realfill.errors import SceneError
 from realfill.segmentation.detection import find_instances
-from realfill.segmentation.outline import refine_edges
+from realfill.segmentation.outline import outline_at, refine_edges
 from realfill.segmentation.preview import draw_instances, draw_mask
 from realfill.segmentation.proposals import propose_people
 
@@ -62,6 +62,14 @@ def test_a_click_gives_the_outline_of_what_it_hits():
     (only,) = find_instances(image, detector="offline", clicks=[(170, 120)])
     assert agreement(only.mask, inside) > 0.95
     assert only.detector == "click and GrabCut"
+
+
+def test_a_click_does_not_leak_into_a_background_of_a_similar_colour():
+    photo = np.full((100, 100, 3), 20, np.uint8)
+    photo[:, 66:] = 150
+    photo[40:52, 78:90] = 190
+    outline = outline_at(photo, (84, 46))
+    assert outline[42:50, 80:88].all() and outline.sum() < 2 * 144
 
 
 def test_a_large_photo_gets_an_edge_at_its_own_size():

@@ -11,6 +11,11 @@ from transformers import (
     Mask2FormerConfig,
     Mask2FormerForUniversalSegmentation,
     ResNetConfig,
+    RfDetrConfig,
+    RfDetrForInstanceSegmentation,
+    RTDetrConfig,
+    RTDetrForObjectDetection,
+    RTDetrResNetConfig,
     Sam2Config,
     Sam2HieraDetConfig,
     Sam2MaskDecoderConfig,
@@ -19,6 +24,7 @@ from transformers import (
     Sam2VisionConfig,
     SwinConfig,
 )  # fmt: skip
+from transformers.models.rf_detr.configuration_rf_detr import RfDetrDinov2Config
 
 from realfill.models.quiet import quiet
 
@@ -73,6 +79,40 @@ def build_detr(folder):
         )  # fmt: skip
         network = DetrForObjectDetection(config)
     return _save(network, folder, {"size": {"shortest_edge": 64, "longest_edge": 96}})
+
+
+def build_rt_detr(folder):
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        resnet = RTDetrResNetConfig(
+            embedding_size=8, hidden_sizes=[8, 8, 16, 16], depths=[1, 1, 1, 1], layer_type="basic",
+            out_features=["stage2", "stage3", "stage4"],
+        )  # fmt: skip
+        config = RTDetrConfig(
+            backbone_config=resnet, encoder_hidden_dim=16, encoder_in_channels=[8, 16, 16], encoder_layers=1,
+            encoder_ffn_dim=16, encoder_attention_heads=2, d_model=16, num_queries=6, decoder_in_channels=[16, 16, 16],
+            decoder_ffn_dim=16, decoder_layers=1, decoder_attention_heads=2, num_denoising=0, initializer_range=0.5,
+            initializer_bias_prior_prob=0.5, **CLASSES,
+        )  # fmt: skip
+        network = RTDetrForObjectDetection(config)
+    return _save(network, folder, {"size": {"height": 64, "width": 64}, "do_normalize": False})
+
+
+def build_rf_detr(folder):
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        vision = RfDetrDinov2Config(
+            hidden_size=16, num_hidden_layers=2, num_attention_heads=2, image_size=64, patch_size=16, num_windows=1,
+            out_features=["stage1", "stage2"],
+        )  # fmt: skip
+        config = RfDetrConfig(
+            backbone_config=vision, d_model=16, num_queries=6, decoder_layers=1, decoder_ffn_dim=16, group_detr=1,
+            decoder_self_attention_heads=2, decoder_cross_attention_heads=2, c2f_num_blocks=1, **CLASSES,
+        )  # fmt: skip
+        network = RfDetrForInstanceSegmentation(config)
+        for parameter in network.parameters():  # as built, all queries answer nearly alike
+            torch.nn.init.normal_(parameter, std=0.5)
+    return _save(network, folder, {"size": {"height": 64, "width": 64}})
 
 
 def build_sam2(folder):

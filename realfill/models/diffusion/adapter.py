@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,11 +12,12 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import load, load_file, save
 
 from realfill.config import FitSettings, GeometryConfig, GeometrySettings, WindowSettings
 from realfill.errors import AdapterError, OutputError
 from realfill.io.files import partial_folder
+from realfill.io.json_files import read_json
 from realfill.io.lock import locked
 from realfill.models.diffusion.hub import ADAPTER_NAME, INDEX_NAME
 
@@ -71,7 +73,8 @@ class Adapter:
             "losses": [round(x, 6) for x in self.losses],
             "manifest": dict(self.manifest),
         }
-        weights, manifest = save(dict(self.tensors), metadata=header), json.dumps(values, indent=1) + "\n"
+        weights = _with_sorted_metadata(save(dict(self.tensors), metadata=header))
+        manifest = json.dumps({**values, "weights": hashlib.sha256(weights).hexdigest()}, indent=1) + "\n"
         with locked(directory) as folder, partial_folder(folder) as partial:
             if not overwrite and any((folder / name).exists() for name in (WEIGHTS_NAME, MANIFEST_NAME)):
                 raise OutputError(
@@ -79,6 +82,7 @@ class Adapter:
                 )
             (partial / WEIGHTS_NAME).write_bytes(weights)
             (partial / MANIFEST_NAME).write_bytes(manifest.encode())
+            (folder / MANIFEST_NAME).unlink(missing_ok=True)  # it must not stand beside the new weights
             for name in (WEIGHTS_NAME, MANIFEST_NAME):
                 (partial / name).replace(folder / name)
 
@@ -104,18 +108,19 @@ class Adapter:
                     "Adapter.save() or `realfill fit` wrote"
                 )
         try:
-            values = json.loads((folder / MANIFEST_NAME).read_text(encoding="utf-8"))
+            values = read_json(folder / MANIFEST_NAME)
             adapter = cls(
-                tensors=load_file(folder / WEIGHTS_NAME),
+                tensors=_read_weights(folder / WEIGHTS_NAME, values.get("weights")),
                 config=FitSettings.from_dict(values["config"]),
                 window=WindowSettings.from_dict(values["window"]),
                 geometry=GeometrySettings.from_dict(values["geometry"]) if "geometry" in values else _GEOMETRY,
                 fingerprint=values["fingerprint"],
-                losses=tuple(values["losses"]),
-                manifest=values["manifest"],
+                losses=tuple(map(float, values["losses"])),
+                manifest=dict(values["manifest"]),
             )
+            adapter._check_values()
             adapter._check_tensors()
-        except (ValueError, TypeError, KeyError, AttributeError, SafetensorError) as error:
+        except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, OSError, SafetensorError) as error:
             raise AdapterError(
                 f"the adapter in {str(folder)!r} is damaged or from another version ({error}); fit again"
             ) from error
@@ -131,16 +136,50 @@ class Adapter:
         alpha = self.config.lora_alpha if scaled else self.config.lora_rank
         return {"r": self.config.lora_rank, "lora_alpha": alpha, "lora_dropout": 0.0, "target_modules": layers}
 
+    def _check_values(self) -> None:
+        if not isinstance(self.fingerprint, str):
+            raise TypeError(f"the fingerprint is {self.fingerprint!r}; legal: a text")
+        if self.base.startswith(("//", "\\\\")) or "://" in self.base or not self.base.isprintable():
+            raise ValueError(f"its base model is {self.base!r}; legal: a name, a hub id, or a folder of this machine")
+
     def _check_tensors(self) -> None:
         rank, names = self.config.lora_rank, set(self.tensors)
         for name, tensor in self.tensors.items():
             layer, _, matrix = name.rpartition(".lora_")
             other = f"{layer}.lora_{'B' if matrix.startswith('A') else 'A'}.weight"
-            if other not in names or tensor.shape[0 if matrix.startswith("A") else 1] != rank:
+            if name.partition(".")[0] not in PARTS or matrix not in ("A.weight", "B.weight"):
+                raise ValueError(f"{name} is no matrix of a LoRA")
+            if other not in names or tensor.ndim < 2 or tensor.shape[0 if matrix.startswith("A") else 1] != rank:
                 raise ValueError(f"{name} has no counterpart, or its rank is not {rank}")
+            if not tensor.is_floating_point() or not tensor.isfinite().all():
+                raise ValueError(f"{name} has values that are no finite numbers")
         if not names:
             raise ValueError("it holds no tensors")
 
     def __repr__(self) -> str:
         size = sum(t.numel() * t.element_size() for t in self.tensors.values()) / 1e6
         return f"Adapter(base {self.base!r}, {len(self.losses)} steps, {size:.1f} MB)"
+
+
+def _read_weights(path: Path, expected: object) -> dict[str, torch.Tensor]:
+    """Read weights, and compare their SHA-256 with the one in the manifest; other programs' adapters have none.
+
+    Raises:
+        ValueError: they differ.
+    """
+    if expected is None:
+        return load_file(path)
+    data = path.read_bytes()
+    if hashlib.sha256(data).hexdigest() != expected:
+        raise ValueError(f"the SHA-256 of {path.name} is not that in {MANIFEST_NAME}")
+    return load(data)
+
+
+def _with_sorted_metadata(data: bytes) -> bytes:
+    """Sort the metadata in the header of a safetensors file, which the library writes in an order that varies."""
+    size = 8 + int.from_bytes(data[:8], "little")
+    header = json.loads(data[8:size])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)  # tensors start at a multiple of 8 bytes
+    return len(text).to_bytes(8, "little") + text + data[size:]

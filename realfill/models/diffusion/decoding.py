@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import torch
 
 from realfill.compute.memory import fits
-from realfill.errors import RealFillWarning
+from realfill.errors import warn
 
 _DECODER_TENSORS = 3  # full-size tensors that AutoencoderKL's decoder holds at a time, as wide as its second block
 
@@ -47,11 +46,9 @@ def _is_too_large(vae: Any, latents: torch.Tensor, vae_scale_factor: int) -> boo
     num_bytes = _DECODER_TENSORS * channels * latents.element_size() * height * width
     if fits(latents.device, num_bytes):
         return False
-    warnings.warn(
+    warn(
         f"an image of {height} x {width} pixels is decoded in tiles, because decoding it whole takes "
-        f"{num_bytes / 1e9:.1f} GB, and less memory is free; colours may differ a little from tile to tile",
-        RealFillWarning,
-        stacklevel=4,
+        f"{num_bytes / 1e9:.1f} GB, and less memory is free; colours may differ a little from tile to tile"
     )
     return True
 

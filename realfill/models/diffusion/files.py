@@ -34,12 +34,14 @@ def load_pipeline(directory: Path) -> StableDiffusionInpaintPipeline:
     parts: dict[str, Any] = {"safety_checker": None, "feature_extractor": None, "image_encoder": None}
     config = PatchAutoencoder.load_config(directory / "vae")
     if isinstance(config, dict) and config.get("_class_name") == "PatchAutoencoder":
-        parts["vae"] = PatchAutoencoder.from_pretrained(directory / "vae")
+        with quiet():
+            parts["vae"] = PatchAutoencoder.from_pretrained(directory / "vae", use_safetensors=True)
     variant = "fp16" if any((directory / "unet").glob("*.fp16.safetensors")) else None
     with quiet():
         pipeline = StableDiffusionInpaintPipeline.from_pretrained(
-            directory, variant=variant, requires_safety_checker=False, local_files_only=True, **parts
-        )
+            directory, variant=variant, requires_safety_checker=False, local_files_only=True, use_safetensors=True,
+            **parts,
+        )  # fmt: skip
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 
@@ -77,14 +79,15 @@ def save_pipeline(pipeline: StableDiffusionInpaintPipeline, directory: Path) -> 
             parts["unet"] = unet.half()  # type: ignore[attr-defined]
             StableDiffusionInpaintPipeline(**parts).save_pretrained(partial)  # type: ignore[arg-type]
         _tidy(pipeline, partial)
-        for path in [p for p in partial.rglob("*") if p.is_file()]:
+        index = partial / "model_index.json"  # last: without it, a folder is no base model
+        for path in sorted((p for p in partial.rglob("*") if p.is_file()), key=lambda path: path == index):
             target = directory / path.relative_to(partial)
             target.parent.mkdir(exist_ok=True)
             path.replace(target)
 
 
 def _tidy(pipeline: StableDiffusionInpaintPipeline, folder: Path) -> None:
-    """Give weights the permissions of the other files, and remove private paths from configs."""
+    """Give weights the permissions of the other files, and keep private paths and the last prompt out."""
     mode = (folder / "model_index.json").stat().st_mode
     for weights in folder.rglob("*.safetensors"):  # which safetensors makes readable for the user alone
         weights.chmod(mode)
@@ -94,3 +97,8 @@ def _tidy(pipeline: StableDiffusionInpaintPipeline, folder: Path) -> None:
             values = json.loads(config.read_text(encoding="utf-8"))
             values.pop("_name_or_path", None)
             config.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+    tokenizer = folder / "tokenizer" / "tokenizer.json"
+    if tokenizer.is_file():  # it records how the last prompt was padded, so it would depend on when it is written
+        values = json.loads(tokenizer.read_text(encoding="utf-8"))
+        values |= {"padding": None, "truncation": None}
+        tokenizer.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

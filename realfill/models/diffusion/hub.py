@@ -7,15 +7,17 @@ This module loads none of the model libraries when it is imported, so that the c
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from realfill.config import FitConfig, RankConfig, SampleConfig, WindowConfig
+from realfill.config import AdaptConfig, FitConfig, RankConfig, SampleConfig, WindowConfig
 from realfill.errors import BaseModelError
 from realfill.io.files import write_text
+from realfill.io.json_files import read_json
 from realfill.models.diffusion import klein_cards
 from realfill.models.quiet import quiet
 
@@ -28,6 +30,7 @@ _DENOISERS: Mapping[Family, str] = {"stable_diffusion": "unet", "klein": "transf
 _NETWORKS = ("vae", "text_encoder")
 _PARTS = (*_NETWORKS, "tokenizer", "scheduler")
 _TIMEOUT_S = 5.0
+_MAX_SIDE_PX = 8192
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +46,8 @@ class Card:
     """Latents that the mask channel marks: those whose first pixel is hidden (Stable Diffusion), or any pixel."""
     fit: Mapping[str, Any] = field(default_factory=dict)
     """The base model's defaults for ``FitConfig``."""
+    adapt: Mapping[str, Any] = field(default_factory=dict)
+    """The base model's defaults for ``AdaptConfig``."""
     sample: Mapping[str, Any] = field(default_factory=dict)
     """The base model's defaults for ``SampleConfig``."""
     rank: Mapping[str, Any] = field(default_factory=dict)
@@ -63,17 +68,36 @@ class Card:
         if not path.is_file():
             return _default_card(directory)
         try:
-            card = cls(**json.loads(path.read_text(encoding="utf-8")))
-            for config, defaults in (
-                (FitConfig(), card.fit), (SampleConfig(), card.sample), (RankConfig(), card.rank),
-                (WindowConfig(), card.window),
-            ):  # fmt: skip
-                config.resolve(defaults)
-        except (TypeError, ValueError) as error:
+            card = cls(**read_json(path))
+            card._check()
+        except (OSError, TypeError, ValueError, AttributeError, LookupError, ArithmeticError) as error:
             raise BaseModelError(
                 f"{str(path)!r} is damaged or from another version ({error}); download the base model again"
             ) from error
         return card
+
+    def _check(self) -> None:
+        """Check the values, which may come from a stranger.
+
+        Raises:
+            TypeError: defaults are no object.
+            ValueError: a value is not legal. A card names no base model, since naming one may download it.
+        """
+        side = self.resolution
+        if side is not None and not (type(side) is int and 8 <= side <= _MAX_SIDE_PX):
+            raise ValueError(f"resolution is {side!r}; legal: None, or from 8 to {_MAX_SIDE_PX}")
+        for name, legal in (("masked_image", ("grey", "smooth")), ("masked_latent", ("nearest", "any"))):
+            if getattr(self, name) not in legal:
+                raise ValueError(f"{name} is {getattr(self, name)!r}; legal: {', '.join(legal)}")
+        if not isinstance(self.about, Mapping):
+            raise TypeError("about is no object")
+        for config, defaults in (
+            (FitConfig(), self.fit), (AdaptConfig(), self.adapt), (SampleConfig(), self.sample),
+            (RankConfig(), self.rank), (WindowConfig(), self.window),
+        ):  # fmt: skip
+            if "base" in defaults:
+                raise ValueError("it names a base model; legal: settings other than base")
+            config.resolve(defaults)
 
     def save(self, directory: Path) -> None:
         """Write ``card.json`` into a directory."""
@@ -135,12 +159,13 @@ def family_of(directory: Path) -> Family:
         directory: a directory in diffusers' layout. A damaged index counts as Stable Diffusion's; its loader reports
             it.
     """
-    return "klein" if str(_read_index(directory).get("_class_name")).startswith("Flux2Klein") else "stable_diffusion"
+    return "klein" if str(read_index(directory).get("_class_name")).startswith("Flux2Klein") else "stable_diffusion"
 
 
-def _read_index(directory: Path) -> Mapping[str, Any]:
+def read_index(directory: Path) -> Mapping[str, Any]:
+    """Read ``model_index.json``; empty if it is missing or damaged."""
     try:
-        values = json.loads((directory / INDEX_NAME).read_text(encoding="utf-8"))
+        values = read_json(directory / INDEX_NAME)
     except (OSError, ValueError):
         return {}
     return values if isinstance(values, dict) else {}
@@ -149,7 +174,7 @@ def _read_index(directory: Path) -> Mapping[str, Any]:
 def _default_card(directory: Path) -> Card:
     """Return the card of a model whose directory has none."""
     if family_of(directory) == "klein":
-        return Card(**(klein_cards.DISTILLED if _read_index(directory).get("is_distilled") else klein_cards.BASE))
+        return Card(**(klein_cards.DISTILLED if read_index(directory).get("is_distilled") else klein_cards.BASE))
     return Card()
 
 
@@ -230,6 +255,41 @@ def is_present(base: str) -> bool:
     except BaseModelError:
         return False
     return True
+
+
+def origin(base: str) -> dict[str, Any]:
+    """Describe what was downloaded: the repository, its revision, and the SHA-256 of each file.
+
+    Args:
+        base: a name in ``BASES``, a hub id, or a directory.
+
+    Returns:
+        Plain JSON values; empty for a base model that does not come from the hub.
+    """
+    directory = _snapshot(base)
+    if directory is None:
+        return {}
+    repository, files = directory.parents[1].name.removeprefix("models--").replace("--", "/"), {}
+    for path in sorted(p for p in directory.rglob("*") if p.is_file()):
+        with path.open("rb") as file:
+            files[path.relative_to(directory).as_posix()] = hashlib.file_digest(file, "sha256").hexdigest()
+    return {"repository": repository, "revision": directory.name, "files": files}
+
+
+def revision(base: str) -> str | None:
+    """Return the hub's revision (commit) of a base model on this machine; ``None`` if it does not come from the hub."""
+    directory = _snapshot(base)
+    return None if directory is None else directory.name
+
+
+def _snapshot(base: str) -> Path | None:
+    """Return the directory ``models--OWNER--NAME/snapshots/REVISION`` of a base model, if it is in the hub's cache."""
+    try:
+        directory = locate(base, local_files_only=True)
+    except BaseModelError:
+        return None
+    repository = directory.parents[1].name if len(directory.parents) > 1 else ""
+    return directory if directory.parent.name == "snapshots" and repository.startswith("models--") else None
 
 
 def download_bytes(base: str) -> int | None:
@@ -320,11 +380,12 @@ def _checked(directory: Path, base: str) -> Path:
     missing += [
         f"the weights of {p}"
         for p in (denoiser, *_NETWORKS)
-        if p not in missing and not any(f.suffix in (".safetensors", ".bin") for f in (directory / p).iterdir())
+        if p not in missing and not any(f.suffix == ".safetensors" for f in (directory / p).iterdir())
     ]
     if missing:
         raise BaseModelError(
-            f"{base!r} ({directory}) is incomplete, because {', '.join(missing)} is missing; download it again"
+            f"{base!r} ({directory}) is incomplete, because {', '.join(missing)} is missing; download it again. "
+            "Weights are read from safetensors only, since other formats can hold code"
         )
     return directory
 

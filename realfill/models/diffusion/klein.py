@@ -26,10 +26,9 @@ from realfill.models.diffusion.decoding import decode_in_pieces
 from realfill.models.diffusion.family import ReferenceView
 from realfill.models.diffusion.flow import diffuse_flow, make_flow_sampler
 from realfill.models.diffusion.hub import Card
-from realfill.models.diffusion.layers import all_known, find_layers
+from realfill.models.diffusion.layers import all_known, blanked, find_layers
 from realfill.models.diffusion.quantization import check_quantization, quantize
 from realfill.models.quiet import quiet
-from realfill.scene.masks import fill_smooth
 
 _PATCH = 2  # autoencoder latents on each side of a token
 _TIME_STEP = 10  # between the time indices of conditioning images
@@ -66,6 +65,10 @@ class KleinInpainter:
         quantization: format in which ``to`` stores the transformer's blocks; ``None``: ``dtype``.
         unfitted: the base model without an adapter, if ``keep_unfitted`` was called.
     """
+
+    denoiser_name = "transformer"
+    generates_whole = True  # it takes no mask
+    sees_references = True
 
     base: str
     card: Card
@@ -137,24 +140,9 @@ class KleinInpainter:
         return self
 
     @property
-    def denoiser_name(self) -> str:
-        """Name of the denoising network in ``parts``."""
-        return "transformer"
-
-    @property
     def parts(self) -> dict[str, nn.Module]:
         """The networks that a fit can train: the transformer; the text encoder stays frozen."""
         return {"transformer": self.pipeline.transformer}
-
-    @property
-    def generates_whole(self) -> bool:
-        """Whether the model generates the known pixels anew: yes, it takes no mask."""
-        return True
-
-    @property
-    def sees_references(self) -> bool:
-        """Whether the model reads references as conditioning: yes."""
-        return True
 
     @property
     def vae_scale_factor(self) -> int:
@@ -239,9 +227,7 @@ class KleinInpainter:
 
     def prepare_mask_latents(self, images: torch.Tensor, hole: torch.Tensor) -> torch.Tensor:
         """Encode the images with their holes blanked, which become the first conditioning image: (B, C, h, w)."""
-        images, hole = to_shares(images.to(self.device)), hole.to(self.device)
-        masked = fill_smooth(images, hole) if self.card.masked_image == "smooth" else images.masked_fill(hole, 0.5)
-        return self.encode(masked)[0]
+        return self.encode(blanked(images.to(self.device), hole.to(self.device), self.card.masked_image))[0]
 
     def known_latents(self, known: torch.Tensor) -> torch.Tensor:
         """Reduce a mask of known pixels to latents; a latent is known if all of its pixels are."""

@@ -1,17 +1,33 @@
-"""What the families share: layers by the ends of their names, and masks reduced to latents."""
+"""What the families share: layers by the ends of their names, masks reduced to latents, and blanked holes."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from torch import nn
+
+from realfill.io.images import to_shares
+from realfill.scene.masks import fill_smooth
 
 
 def all_known(known: torch.Tensor, vae_scale_factor: int) -> torch.Tensor:
     """Reduce a mask of known pixels (B, 1, H, W) to latents (B, 1, h, w), which are known if all their pixels are."""
     rows = known.unflatten(-1, (-1, vae_scale_factor)).all(dim=-1)
     return rows.unflatten(-2, (-1, vae_scale_factor)).all(dim=-2)
+
+
+def blanked(images: torch.Tensor, hole: torch.Tensor, kind: Literal["grey", "smooth"]) -> torch.Tensor:
+    """Replace the pixels in the hole as the base model was trained; see ``Card.masked_image``.
+
+    Args:
+        images: (B, 3, H, W), uint8 or float in [0, 1].
+        hole: (B, 1, H, W) bool on the same device.
+        kind: ``grey``, or ``smooth``, a continuation of the known pixels.
+    """
+    images = to_shares(images)
+    return fill_smooth(images, hole) if kind == "smooth" else images.masked_fill(hole, 0.5)
 
 
 def find_layers(network: nn.Module, targets: Sequence[str], base: str) -> dict[str, nn.Linear | nn.Conv2d]:

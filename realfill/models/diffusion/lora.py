@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -28,11 +29,13 @@ class Trainable:
         groups: part of the base model (``unet``, ``text_encoder``) to parameters by name.
         lora_layers: LoRA layers, which layer dropout acts on; empty if the base model's own weights are trained.
         export: builds the tensors of an adapter, float16, from the current values of the parameters.
+        change: computes the change of each layer's weight, by its full name, in float32; ``None`` for LoRA layers.
     """
 
     groups: Mapping[str, Mapping[str, nn.Parameter]]
     lora_layers: Sequence[LoraLayer]
     export: Callable[[], dict[str, torch.Tensor]]
+    change: Callable[[], dict[str, torch.Tensor]] | None = None
 
     def parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         """Iterate over all parameters and their full names."""
@@ -109,15 +112,80 @@ def trainable_weights(inpainter: DiffusionFamily, settings: FitSettings) -> Trai
         weight.data = weight.data.float()
         weight.requires_grad_(True)
 
-    def export() -> dict[str, torch.Tensor]:
-        tensors = {}
-        for name, weight in weights.items():
-            down, up = cut_to_rank(weight.detach() - before[name], settings.lora_rank)
-            tensors[f"{denoiser}.{name}.lora_A.weight"] = down.to("cpu", torch.float16).contiguous()
-            tensors[f"{denoiser}.{name}.lora_B.weight"] = up.to("cpu", torch.float16).contiguous()
-        return tensors
+    def change() -> dict[str, torch.Tensor]:
+        return {f"{denoiser}.{name}": weight.detach() - before[name] for name, weight in weights.items()}
 
-    return Trainable(groups={denoiser: weights}, lora_layers=(), export=export)
+    return Trainable(
+        groups={denoiser: weights}, lora_layers=(), change=change,
+        export=lambda: as_lora(change(), settings.lora_rank),
+    )  # fmt: skip
+
+
+def as_lora(changes: Mapping[str, torch.Tensor], rank: int) -> dict[str, torch.Tensor]:
+    """Store changes of weights as an adapter's tensors, float16, each with the least squared error at that rank."""
+    tensors = {}
+    for name, change in changes.items():
+        down, up = cut_to_rank(change, rank)
+        tensors[f"{name}.lora_A.weight"] = down.to("cpu", torch.float16).contiguous()
+        tensors[f"{name}.lora_B.weight"] = up.to("cpu", torch.float16).contiguous()
+    return tensors
+
+
+def choose_rank(changes: Mapping[str, torch.Tensor], share: float) -> tuple[int, float]:
+    """Find the smallest rank at which LoRA layers keep a share of the squared change of all weights together.
+
+    Args:
+        changes: changes of weights, float32. If all are zero, rank 1 keeps everything.
+        share: least share to keep, in [0, 1].
+
+    Returns:
+        The rank, at least 1, and the share that it keeps.
+    """
+    values = [torch.linalg.svdvals(change.float().flatten(1).cpu()).double() ** 2 for change in changes.values()]
+    energy = torch.zeros(max(len(v) for v in values), dtype=torch.float64)
+    for squares in values:
+        energy[: len(squares)] += squares
+    if not energy.sum():
+        return 1, 1.0
+    kept = energy.cumsum(0) / energy.sum()
+    enough = torch.nonzero(kept >= share - 1e-12)
+    rank = int(enough[0]) + 1 if len(enough) else len(energy)
+    return rank, float(kept[rank - 1])
+
+
+def stack(first: Adapter, second: Adapter) -> Adapter:
+    """Add two adapters of one base model.
+
+    Args:
+        first: an adapter, from which the second was trained.
+        second: the other one, which gives the result its settings and its manifest.
+
+    Returns:
+        An adapter whose rank and alpha are the sum of both ranks, and whose effect is the sum of both effects.
+    """
+    tensors: dict[str, torch.Tensor] = {}
+    for layer in dict.fromkeys(name.rsplit(".lora_", 1)[0] for adapter in (first, second) for name in adapter.tensors):
+        down, up = zip(
+            *(_scaled(adapter, layer, other) for adapter, other in ((first, second), (second, first))),
+            strict=True,
+        )
+        tensors[f"{layer}.lora_A.weight"] = torch.cat(down, dim=0).to(torch.float16).contiguous()
+        tensors[f"{layer}.lora_B.weight"] = torch.cat(up, dim=1).to(torch.float16).contiguous()
+    rank = first.config.lora_rank + second.config.lora_rank
+    config = dataclasses.replace(second.config, lora_rank=rank, lora_alpha=rank)
+    return dataclasses.replace(second, tensors=tensors, config=config)
+
+
+def _scaled(adapter: Adapter, layer: str, other: Adapter) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return an adapter's matrices of a layer, the second times alpha / rank; zero if only the other adapter has it."""
+    names = [f"{layer}.lora_{matrix}.weight" for matrix in "AB"]
+    rank = adapter.config.lora_rank
+    if names[0] not in adapter.tensors:
+        down, up = (other.tensors[name] for name in names)
+        return torch.zeros(rank, *down.shape[1:]), torch.zeros(len(up), rank, *up.shape[2:])
+    metadata = adapter.lora_metadata(layer.split(".", 1)[0]) or {}
+    down, up = (adapter.tensors[name].float() for name in names)
+    return down, up * (metadata["lora_alpha"] / rank)
 
 
 def cut_to_rank(change: torch.Tensor, rank: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -154,7 +222,12 @@ def attach(inpainter: DiffusionFamily, adapter: Adapter, *, elsewhere: bool = Fa
         AdapterError: the adapter was fitted on another base model.
     """
     used = [part for part in PARTS if adapter.lora_metadata(part)]
-    if adapter.fingerprint != inpainter.fingerprint and not (elsewhere and _has_layers(inpainter, adapter)):
+    has_layers = _has_layers(inpainter, adapter)
+    if adapter.fingerprint == inpainter.fingerprint and not has_layers:
+        raise AdapterError(
+            f"the adapter has other layers than its base model {inpainter.base!r}, so it is damaged; fit again"
+        )
+    if adapter.fingerprint != inpainter.fingerprint and not (elsewhere and has_layers):
         raise AdapterError(
             f"the adapter was fitted on {adapter.base!r} ({adapter.fingerprint[:8]}), and this base model is "
             f"{inpainter.base!r} ({inpainter.fingerprint[:8]})"
@@ -181,7 +254,11 @@ def _has_layers(inpainter: DiffusionFamily, adapter: Adapter) -> bool:
     for name, tensor in adapter.tensors.items():
         path, _, matrix = name.rpartition(".lora_")
         weight = getattr(layers.get(path), "weight", None)
-        size, axis = (tensor.shape[1], 1) if matrix.startswith("A") else (tensor.shape[0], 0)
-        if weight is None or weight.ndim < 2 or weight.shape[axis] != size:
+        if weight is None or weight.ndim < 2 or weight.ndim != tensor.ndim:
+            return False
+        is_first = matrix.startswith("A")
+        if tensor.shape[1:] != weight.shape[1:] if is_first else tensor.shape[0] != weight.shape[0]:
+            return False
+        if not is_first and any(side != 1 for side in tensor.shape[2:]):
             return False
     return True

@@ -15,7 +15,6 @@ from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError
 from torch import nn
 
 from realfill.compute.devices import send
@@ -30,11 +29,11 @@ from realfill.models.diffusion.files import (
     load_pipeline,
     save_pipeline,
 )
-from realfill.models.diffusion.hub import BASES, Card, locate
-from realfill.models.diffusion.layers import all_known, find_layers
+from realfill.models.diffusion.hub import BASES, Card, locate, read_index
+from realfill.models.diffusion.layers import all_known, blanked, find_layers
 from realfill.models.diffusion.schedules import diffuse, make_scheduler, training_schedule
+from realfill.models.diffusion.trusted import check_base
 from realfill.models.quiet import quiet
-from realfill.scene.masks import fill_smooth
 
 _MAX_PLAIN_ATTENTION = 1024  # latents of an image; plain attention keeps their square for the backward pass
 
@@ -52,6 +51,10 @@ class StableDiffusionInpainter:
         dtype: precision of the weights.
         unfitted: the base model without an adapter, if ``keep_unfitted`` was called.
     """
+
+    denoiser_name = "unet"
+    generates_whole = False
+    sees_references = False
 
     base: str
     card: Card
@@ -75,8 +78,11 @@ class StableDiffusionInpainter:
         directory = locate(base, local_files_only=local_files_only)
         name = base if base in BASES or not Path(base).is_dir() else str(directory.resolve())
         try:
+            check_base(directory, read_index(directory))
             return cls.from_pipeline(load_pipeline(directory), base=name, card=Card.load(directory))
-        except (OSError, ValueError, KeyError, RuntimeError, TypeError, SafetensorError) as error:
+        except (BaseModelError, MemoryError):
+            raise
+        except Exception as error:  # the libraries raise anything for damaged files
             raise BaseModelError(
                 f"the base model {base!r} ({directory}) cannot be loaded ({error}); download it again if it is damaged"
             ) from error
@@ -145,24 +151,9 @@ class StableDiffusionInpainter:
         return self.pipeline.text_encoder
 
     @property
-    def denoiser_name(self) -> str:
-        """Name of the denoising network in ``parts``."""
-        return "unet"
-
-    @property
     def parts(self) -> dict[str, nn.Module]:
         """The networks that a fit can train, by name."""
         return {"unet": self.unet, "text_encoder": self.text_encoder}
-
-    @property
-    def generates_whole(self) -> bool:
-        """Whether the model generates the known pixels anew: no, it takes a mask."""
-        return False
-
-    @property
-    def sees_references(self) -> bool:
-        """Whether the model reads references as conditioning: no."""
-        return False
 
     def use_references(self, views: Sequence[ReferenceView], side_px: int) -> None:
         """Ignore the references, which this family cannot read."""
@@ -254,8 +245,8 @@ class StableDiffusionInpainter:
 
     def prepare_mask_latents(self, images: torch.Tensor, hole: torch.Tensor) -> torch.Tensor:
         """Concatenate the mask and the masked-image latents (B, C + 1, h, w); the hole is blanked first."""
-        images, hole = to_shares(images.to(self.device)), hole.to(self.device)
-        masked = fill_smooth(images, hole) if self.card.masked_image == "smooth" else images.masked_fill(hole, 0.5)
+        hole = hole.to(self.device)
+        masked = blanked(images.to(self.device), hole, self.card.masked_image)
         return torch.cat([self._mask_channel(hole), self.encode(masked)[0]], dim=1)
 
     def known_latents(self, known: torch.Tensor) -> torch.Tensor:

@@ -19,11 +19,14 @@ from torch import nn
 
 from realfill.errors import BaseModelError
 from realfill.io.files import whole_file
+from realfill.io.json_files import parse_json
 from realfill.models.feedforward.network import padded_call
 
 WEIGHTS_NAME = "completion.safetensors"
 MULTIPLE = 4  # two layers of stride 2
 _FORMAT = "realfill completion network 1"
+_FIRST = "layers.0.0.weight"
+_MAX_RESOLUTION = 8192
 
 
 class CompletionNetwork(nn.Module):
@@ -130,9 +133,10 @@ class CompletionNetwork(nn.Module):
             )
         try:
             card = _read_card(path)
-            network = cls(width=card["width"], resolution=card["resolution"], mean=tuple(card["mean"]))
+            red, green, blue = map(float, card["mean"])
+            network = cls(width=card["width"], resolution=card["resolution"], mean=(red, green, blue))
             network.load_state_dict({**load_file(path), "mean": network.mean})
-        except (SafetensorError, OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+        except (SafetensorError, OSError, ValueError, KeyError, TypeError, RuntimeError, ArithmeticError) as error:
             raise BaseModelError(
                 f"{str(path)!r} is damaged or holds no completion network ({error}); legal: a file that realfill "
                 "train-completion wrote"
@@ -141,11 +145,21 @@ class CompletionNetwork(nn.Module):
 
 
 def _read_card(path: Path) -> dict[str, Any]:
+    """Read the card, and check it against the weights before a network of its size is made."""
     with safe_open(path, "pt") as file:
         metadata = file.metadata() or {}
-    if metadata.get("format") != _FORMAT:
-        raise ValueError(f"its format is {metadata.get('format')!r}")
-    return json.loads(metadata["card"])
+        if metadata.get("format") != _FORMAT:
+            raise ValueError(f"its format is {metadata.get('format')!r}")
+        width = file.get_slice(_FIRST).get_shape()[0] if _FIRST in file.keys() else None  # noqa: SIM118
+    card = parse_json(metadata["card"])
+    if type(card["width"]) is not int or card["width"] != width:
+        raise ValueError(f"its width is {card['width']!r}, and its weights have {width}")
+    resolution, mean = card["resolution"], card["mean"]
+    if type(resolution) is not int or not 0 < resolution <= _MAX_RESOLUTION:
+        raise ValueError(f"its resolution is {resolution!r}; legal: from 1 to {_MAX_RESOLUTION}")
+    if len(mean) != 3 or not all(0 <= level <= 1 for level in mean):
+        raise ValueError(f"its mean colour is {mean!r}; legal: three numbers in [0, 1]")
+    return card
 
 
 def _convolution(inputs: int, outputs: int, *, kernel: int = 3, stride: int = 1, dilation: int = 1) -> nn.Module:

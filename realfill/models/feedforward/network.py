@@ -14,7 +14,7 @@ class Network(Protocol):
 
     @property
     def name(self) -> str:
-        """Its name, for messages."""
+        """Name of the network, for messages."""
         ...
 
     @property
@@ -57,7 +57,7 @@ def padded_call(
     moves or is resampled.
 
     Args:
-        call: from (B, 3, H, W) and (B, 1, H, W) bool to (B, 3, H, W).
+        call: the function, which takes (B, 3, H, W) and (B, 1, H, W) bool and returns (B, 3, H, W).
         image: (B, 3, H, W).
         hole: (B, 1, H, W) bool.
         multiple: the sides that ``call`` gets are multiples of this.
