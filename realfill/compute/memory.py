@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import gc
 import math
-import warnings
 import weakref
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +16,7 @@ from torch.compiler import set_stance
 from torch.utils._python_dispatch import TorchDispatchMode  # private, but torch documents no other place for it
 from torch.utils._pytree import tree_leaves
 
-from realfill.errors import RealFillWarning
+from realfill.errors import warn
 
 T = TypeVar("T")
 
@@ -66,9 +66,16 @@ def peak_bytes(work: Callable[[], T], device: torch.device) -> tuple[T, int]:
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Tell whether an error means that memory ran out, on any device."""
-    return isinstance(error, torch.OutOfMemoryError) or (
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
         isinstance(error, RuntimeError) and should_reduce_batch_size(error)
     )
+
+
+def release() -> None:
+    """Return the memory of finished work to the device, so that other programs can have it."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 class LiveTensors(TorchDispatchMode):
@@ -138,11 +145,12 @@ def until_it_fits(work: Callable[[], T], shrink: Callable[[], str | None], devic
 
     Raises:
         RuntimeError: memory ran out and the work cannot be smaller, or ``work`` failed for another reason.
+        MemoryError: memory ran out outside torch, and the work cannot be smaller.
     """
     while True:
         try:
             return work()
-        except RuntimeError as error:
+        except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
             smaller = shrink()
@@ -150,4 +158,4 @@ def until_it_fits(work: Callable[[], T], shrink: Callable[[], str | None], devic
                 raise
         if device.type == "cuda":  # not inside the handler, where the exception still holds tensors
             torch.cuda.empty_cache()
-        warnings.warn(f"out of memory; continuing with {smaller}", RealFillWarning, stacklevel=3)
+        warn(f"out of memory; continuing with {smaller}")

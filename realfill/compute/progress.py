@@ -11,7 +11,7 @@ from typing import Any, Literal, TypeAlias
 
 from tqdm import tqdm
 
-Phase: TypeAlias = Literal["fit", "sample", "rank", "composite"]
+Phase: TypeAlias = Literal["fit", "sample", "rank", "composite", "batch"]
 
 _LINE_EVERY_S = 10.0  # a line in a log after this time or share, whichever comes first
 _LINE_EVERY_SHARE = 0.05
@@ -23,8 +23,8 @@ class Progress:
     """The state of a job after a step.
 
     Attributes:
-        phase: ``fit`` (optimizer steps), ``sample`` (denoising steps), ``rank`` (completions) or ``composite``
-            (hundredths of the work).
+        phase: ``fit`` (optimizer steps), ``sample`` (denoising steps), ``rank`` (completions), ``composite``
+            (hundredths of the work) or ``batch`` (photos and scenes, on Ray).
         step: steps done.
         num_steps: largest number of steps; a time budget may end a fit earlier.
         time_s: seconds spent on the steps done.
@@ -95,6 +95,8 @@ class ProgressBar(tqdm):
             total=total, desc=desc, unit=unit, initial=initial, disable=disable, file=sys.stderr, smoothing=0,
             mininterval=_LEAST_S if self._as_lines else 0.1, leave=True,
         )  # fmt: skip
+        self._time = time.monotonic  # tqdm takes the clock, and stands still after somebody sets that back
+        self.start_t = self.last_print_t = self._time()
 
     def display(self, msg: str | None = None, pos: int | None = None) -> Any:
         """Draw the bar, or write it as a line of its own if one is due."""

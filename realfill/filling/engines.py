@@ -34,8 +34,8 @@ def load_engine(
         name: see ``EngineName``.
         weights: for ``completion``, the file or folder that ``realfill train-completion`` wrote, which it needs. For
             ``lama`` and ``migan``, the TorchScript file; ``None``: the published one, downloaded once. For ``base``,
-            the base model: ``mini``, ``sd2``, ``sd15``, ``klein``, a hub id or a folder; ``None``: ``mini``. The others
-            take none.
+            the base model: ``mini``, ``sd2``, ``sd15``, ``klein``, a hub id, a folder, or the folder of an adapter;
+            ``None``: ``mini``. The others take none.
         blend: for ``completion``, ``lama`` and ``migan``: ``cut`` keeps the network's pixels, ``poisson`` matches their
             colours to those around the hole. The other engines ignore it.
         trust_weights: for ``lama`` and ``migan``: load a file that is not the published one. It is a program, so trust

@@ -19,6 +19,7 @@ from realfill.compute.memory import free_bytes, until_it_fits
 from realfill.compute.progress import Interrupted, OnStep, Progress, ProgressBar
 from realfill.config import SampleSettings, WindowSettings
 from realfill.filling.blending import blend
+from realfill.filling.finished import FinishedSeeds
 from realfill.filling.grain import match_grain, measure_grain
 from realfill.filling.registration import register
 from realfill.io.bands import bands
@@ -69,6 +70,7 @@ def fill_hole(
     progress: bool,
     on_step: OnStep | None = None,
     on_shift: OnShift | None = None,
+    finished: FinishedSeeds | None = None,
 ) -> dict[int, NDArray]:
     """Fill the hole of a scene once for each seed.
 
@@ -86,6 +88,7 @@ def fill_hole(
             stops before the next step.
         on_shift: called with a seed and the shift (down, right), in pixels of the target, by which a sample of a base
             model that ``generates_whole`` lay beside the known pixels, before it was registered to them.
+        finished: seeds that an interrupted job has finished, which are not filled again. Each finished batch is added.
 
     Returns:
         Seed to (K, C): the pixels of the hole, row by row, in the colours and the depth of the target's file. If
@@ -94,26 +97,36 @@ def fill_hole(
     Raises:
         ValueError: the results do not fit into memory.
         RuntimeError: a single window does not fit into memory.
+        OutputError: finished seeds cannot be written, or belong to another job.
     """
     require_room(scene, settings)
     parts = choose_parts(inpainter, scene, window)
     steps_per_seed = sum(settings.stage(i)[0] for part in parts for i in range(len(part.windows)))
     num_steps = steps_per_seed * settings.num_samples
-    seeds = range(settings.seed, settings.seed + settings.num_samples)
-    filled = {}
-    with ProgressBar(total=num_steps, desc="sample", unit="step", disable=not progress) as bar:
+    wanted = range(settings.seed, settings.seed + settings.num_samples)
+    filled, shifts = finished.load() if finished is not None else ({}, {})
+    filled = {seed: values for seed, values in filled.items() if seed in wanted}
+    seeds = [seed for seed in wanted if seed not in filled]
+    first_step = steps_per_seed * len(filled)
+    with ProgressBar(total=num_steps, initial=first_step, desc="sample", unit="step", disable=not progress) as bar:
         filler = _Filler(
             inpainter=inpainter, scene=scene, settings=settings, parts=parts, known=scene.known, bar=bar,
             batch_size=settings.batch_size or largest_batch(inpainter, (inpainter.resolution, inpainter.resolution)),
-            on_step=on_step, num_steps=num_steps, on_shift=on_shift,
+            on_step=on_step, num_steps=num_steps, first_step=first_step, step=first_step, shifts=shifts,
         )  # fmt: skip
         with suppress(Interrupted):
             while seeds:
                 batch = _first_batch(seeds, filler.batch_size)
                 for seed, values in filler.fill(batch):
-                    filled[seed] = values  # noqa: PERF403 - a comprehension loses the finished seeds on a stop
+                    filled[seed] = values  # one by one: a stop keeps the finished seeds
+                if finished is not None:
+                    finished.add({seed: filled[seed] for seed in batch}, shifts)
                 seeds = seeds[len(batch) :]
-    return filled
+    if on_shift is not None:
+        for seed, moved in shifts.items():
+            for shift in moved if seed in filled else ():
+                on_shift(seed, shift)
+    return {seed: filled[seed] for seed in wanted if seed in filled}
 
 
 def _first_batch(seeds: Sequence[int], batch_size: int) -> Sequence[int]:
@@ -135,9 +148,10 @@ class _Filler:
         batch_size: largest number of windows or tiles in a batch; halved when memory runs out.
         bar: progress bar.
         on_step: called after each denoising step.
-        on_shift: called with a seed and the shift of each sample.
+        shifts: seed to the shift of each of its samples.
         num_steps: denoising steps of all seeds.
-        step: denoising steps done.
+        first_step: denoising steps of an earlier job.
+        step: denoising steps done, with those of an earlier job.
         started: time of the start.
         stopped: whether ``on_step`` returned ``False``.
     """
@@ -151,7 +165,8 @@ class _Filler:
     bar: ProgressBar
     on_step: OnStep | None
     num_steps: int
-    on_shift: OnShift | None = None
+    shifts: dict[int, list[tuple[float, float]]]
+    first_step: int = 0
     step: int = 0
     started: float = field(default_factory=time.monotonic)
     stopped: bool = False
@@ -192,10 +207,9 @@ class _Filler:
             yield seed, blend(known, hole, image, method=self.settings.blend, dtype=original.pixels.dtype)
 
     def _register(self, window: Window, seed: int, sample: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Register a sample of a window to the known pixels, and report the shift."""
+        """Register a sample of a window to the known pixels, and note the shift."""
         image, shift = register(sample, window.crop(self.known), window.crop_mask(self.scene.mask))
-        if self.on_shift is not None:
-            self.on_shift(seed, (shift[0] * window.scale, shift[1] * window.scale))
+        self.shifts.setdefault(seed, []).append((float(shift[0] * window.scale), float(shift[1] * window.scale)))
         return image
 
     def _refine(self, part: Part, seed: int, patch: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -249,7 +263,7 @@ class _Filler:
         self.bar.update(num_seeds)
         if self.on_step is not None:
             time_s = time.monotonic() - self.started
-            left_s = time_s * (self.num_steps - self.step) / self.step
+            left_s = time_s * (self.num_steps - self.step) / (self.step - self.first_step)
             progress = Progress(phase="sample", step=self.step, num_steps=self.num_steps, time_s=time_s, left_s=left_s)
             self.stopped = self.on_step(progress) is False
         return not self.stopped

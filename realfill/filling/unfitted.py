@@ -1,4 +1,4 @@
-"""A diffusion model without a fit, as an engine."""
+"""A diffusion model that was not fitted to the scene, as an engine."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Self
+from pathlib import Path
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -18,14 +19,16 @@ from realfill.config import SampleConfig, SampleSettings, WindowConfig, WindowSe
 from realfill.errors import RealFillWarning
 from realfill.filling.fill import fill_hole
 from realfill.io.images import ImageArray, MaskArray
-from realfill.models.diffusion.families import load_family
+from realfill.models.diffusion.adapter import MANIFEST_NAME, Adapter
+from realfill.models.diffusion.families import load_family, load_family_of
 from realfill.models.diffusion.family import DiffusionFamily
+from realfill.models.diffusion.lora import attach
 from realfill.scene.scene import Scene
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class UnfittedBase:
-    """An engine that samples a base model without a fit; see ``Engine``.
+    """An engine that samples a base model, possibly adapted to a kind of photo; see ``Engine``.
 
     Attributes:
         inpainter: the base model.
@@ -45,21 +48,30 @@ class UnfittedBase:
         """Load a base model, with its own settings.
 
         Args:
-            base: ``sd2``, ``sd15``, ``klein``, ``mini``, a hub id, or a directory.
+            base: ``sd2``, ``sd15``, ``klein``, ``mini``, a hub id, a directory, or the directory of an adapter, such as
+                ``adapt`` makes, which names its base model.
             device: where to compute. ``None``: the best available.
             dtype: precision of the weights. ``None``: half precision on CUDA, single precision elsewhere.
             local_files_only: do not use the network.
 
         Raises:
             BaseModelError: the base model cannot be loaded.
+            AdapterError: the adapter is damaged, or its base model has changed.
         """
-        inpainter = load_family(base, local_files_only=local_files_only)
+        adapter = Adapter.load(base) if (Path(base) / MANIFEST_NAME).is_file() else None
+        options: dict[str, Any] = {"local_files_only": local_files_only}
+        inpainter = load_family(base, **options) if adapter is None else load_family_of(adapter, None, **options)
+        window = WindowConfig().resolve(inpainter.card.window) if adapter is None else adapter.window
+        config = SampleConfig()
+        if adapter is not None:
+            config = dataclasses.replace(config.following(adapter.config), prompt=adapter.config.prompt)
+        sample = config.resolve(inpainter.card.sample)
+        if adapter is not None:
+            if sample.is_guided_from_base(window.num_stages):
+                inpainter.keep_unfitted()
+            attach(inpainter, adapter)
         chosen = resolve_device(device)
-        return cls(
-            inpainter=inpainter.to(chosen, resolve_dtype(chosen, dtype)),
-            sample=SampleConfig().resolve(inpainter.card.sample),
-            window=WindowConfig().resolve(inpainter.card.window),
-        )
+        return cls(inpainter=inpainter.to(chosen, resolve_dtype(chosen, dtype)), sample=sample, window=window)
 
     def fill(
         self, image: ImageArray, hole: MaskArray, seeds: Sequence[int], *, on_step: OnStep | None = None
@@ -76,7 +88,7 @@ class UnfittedBase:
             stopped = on_step is not None and on_step(report) is False
             return not stopped
 
-        for first, count in _runs(seeds):
+        for first, count in consecutive_runs(seeds):
             run = dataclasses.replace(self.sample, seed=first, num_samples=count)
             for seed, pixels in fill_hole(
                 self.inpainter, scene, run, self.window, on_step=watch, progress=False
@@ -88,7 +100,7 @@ class UnfittedBase:
         return [filled[seed].copy() for seed in seeds if seed in filled]
 
 
-def _runs(seeds: Sequence[int]) -> list[tuple[int, int]]:
+def consecutive_runs(seeds: Sequence[int]) -> list[tuple[int, int]]:
     """Group different seeds into runs of consecutive ones: the first seed and the length of each."""
     ordered = sorted(set(seeds))
     groups = groupby(enumerate(ordered), key=lambda pair: pair[1] - pair[0])

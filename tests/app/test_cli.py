@@ -90,7 +90,7 @@ def test_options_that_only_the_long_help_shows_are_accepted(command, option, cap
         ),
         (["run", "s", "-o", "o", "--num-steps", "0"], "--num-steps is 0; legal: a number of at least 1"),
         (["run", "s", "-o", "o", "--sample-seed", "9" * 20], f"--sample-seed is {'9' * 20}; legal: a whole number"),
-        (["run", "s", "-o", "o", "--seed", "9" * 20], f"legal: a whole number from 0 to {2**63 - 1}"),
+        (["run", "s", "-o", "o", "--seed", "9" * 20], f"legal: a whole number from {1 - 2**63} to {2**63 - 1}"),
         (["run", "s", "-o", "o", "--num-inference-steps", "1200"], "--num-inference-steps is 1200; legal: 1 to 1000"),
         (["rank", "s", "c", "-o", "o", "--quality", "0"], "--quality is 0; legal: from 1 to 100"),
         (["complete", "s", "-o", "o"], "give either --adapter DIR or --base NAME"),

@@ -99,6 +99,10 @@ def test_no_fit_starts_where_the_references_show_everything(
     assert main(["run", str(folder), "-o", str(tmp_path / "out"), *fit_words, *sample_words]) == 0
     assert "so no fit is needed" in capsys.readouterr().out
     assert seeds_of(tmp_path / "out") == [None]
+    monkeypatch.setattr("realfill.pipeline.fitting.locate", lambda *_, **__: pytest.fail("downloaded a base model"))
+    monkeypatch.setattr("realfill.training.plan.download_bytes", lambda *_: pytest.fail("announced a download"))
+    assert main(["run", str(folder), "-o", str(tmp_path / "sd2"), "--base", "sd2"]) == 0
+    assert seeds_of(tmp_path / "sd2") == [None]
     del with_composites
 
 
@@ -235,7 +239,7 @@ def test_ctrl_c_keeps_the_finished_seeds_and_the_same_command_resumes(
     press_ctrl_c(at_step=3)
     assert main([*words, "-o", str(out)]) == 130
     error = capsys.readouterr().err
-    assert "stopping after this step" in error and "1 finished completions are written" in error
+    assert "1 finished completions are written" in error
     assert seeds_of(out) == [0]
     press_ctrl_c(at_step=0)
     assert main([*words, "-o", str(out)]) == 0
@@ -261,7 +265,7 @@ def test_a_second_ctrl_c_ends_at_once(folder, tiny_sd, sample_words, tmp_path, p
     press_ctrl_c(at_step=3, times=2)
     words = ["complete", str(folder), "--base", tiny_sd, "-o", str(out), *sample_words, "--sample-batch-size", "1"]
     assert main(words) == 130
-    assert list(out.iterdir()) == []
+    assert [str(p.relative_to(out)) for p in out.rglob("*.*")] == ["checkpoint/seeds-0.safetensors"]
 
 
 def test_ctrl_c_while_run_samples_keeps_adapter_and_finished_seeds(
@@ -301,15 +305,18 @@ def test_added_seeds_are_ranked_once_and_kept_if_that_fails(
     words = ["complete", str(folder), "--base", tiny_sd, "-o", str(out), *sample_words]
     assert main(words) == 0
 
-    def fail(*_, **__):
+    ranked = []
+
+    def fail(completions, **_):
+        ranked.append(len(completions))
         raise RuntimeError("out of memory")
 
-    monkeypatch.setattr("realfill.pipeline.completing.rank", lambda *_, **__: pytest.fail("ranked before merging"))
-    monkeypatch.setattr("realfill.ranking.rank.rank", fail)
+    monkeypatch.setattr("realfill.pipeline.ranking.rank", fail)
     assert main([*words, "--extend", "--num-samples", "1"]) == 0
     assert "ranking failed (RuntimeError: out of memory)" in capsys.readouterr().err
     values = json.loads((out / "scores.json").read_text())["completions"]
     assert seeds_of(out) == [0, 1, 2] and all(c["score"] is None for c in values)
+    assert ranked == [3], "all are ranked together, and once"
 
 
 def test_extending_an_empty_folder_begins_it(folder, tiny_sd, sample_words, tmp_path):
@@ -494,3 +501,8 @@ def test_a_finished_fit_whose_weights_are_gone_is_not_called_finished(folder, fi
     (tmp_path / "pytorch_lora_weights.safetensors").unlink()
     assert main(words) == 1
     assert "already holds an adapter" in capsys.readouterr().err
+
+
+def test_an_illegal_quality_of_a_batch_is_refused_before_any_work(tmp_path, capsys):
+    assert main(["batch", str(tmp_path), "-o", str(tmp_path / "out"), "--quality", "500"]) == 2
+    assert "legal: from 1 to 100" in capsys.readouterr().err

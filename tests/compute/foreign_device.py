@@ -9,10 +9,11 @@ import dataclasses
 import json
 import sys
 import tempfile
+from pathlib import Path
 
 import numpy as np
 import torch
-from helpers import TINY_FIT, build_tiny_sd, make_photo
+from helpers import TINY_FIT, build_tiny_klein, build_tiny_sd, make_photo
 from kornia.feature import LoFTR
 from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
 from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
@@ -21,6 +22,8 @@ from realfill.compute.devices import make_accelerator
 from realfill.config import FitConfig, SampleConfig
 from realfill.geometry.loftr import LoftrMatcher
 from realfill.models.diffusion import sampling, stable_diffusion
+from realfill.models.diffusion.families import load_family
+from realfill.models.diffusion.family import ReferenceView
 from realfill.models.diffusion.lora import trainable_lora
 from realfill.models.diffusion.stable_diffusion import StableDiffusionInpainter
 from realfill.training import objective, trainer
@@ -47,16 +50,22 @@ def move(module, mode):
 
 def load(directory, mode):
     """Load a base model with LoRA layers onto the foreign device."""
-    inpainter = StableDiffusionInpainter.load(directory)
-    settings = FitConfig(base=directory, **{**TINY_FIT, "ema_decay": 0.9}).resolve({})
+    inpainter = load_family(directory)
+    settings = FitConfig(base=directory, **{**TINY_FIT, "ema_decay": 0.9}).resolve(inpainter.card.fit)
     trainable = trainable_lora(inpainter, settings)
-    for part in (inpainter.unet, inpainter.text_encoder, inpainter.pipeline.vae):
+    models = inpainter.parts
+    for part in {**models, "text_encoder": inpainter.pipeline.text_encoder, "vae": inpainter.pipeline.vae}.values():
         move(part, mode)
     inpainter.device = DEVICE
-    schedule = inpainter.pipeline.scheduler
-    with mode:
-        schedule.alphas_cumprod = torch.empty(schedule.alphas_cumprod.shape, device=DEVICE)
-    models = {"unet": inpainter.unet, "text_encoder": inpainter.text_encoder}
+    if isinstance(inpainter, StableDiffusionInpainter):
+        schedule = inpainter.pipeline.scheduler
+        with mode:
+            schedule.alphas_cumprod = torch.empty(schedule.alphas_cumprod.shape, device=DEVICE)
+    else:
+        inpainter.pipeline.text_encoder.to = lambda _: None  # a module cannot move fake tensors; it is there already
+        with mode:
+            views = [ReferenceView(reference=i, image=make_photo(40, 40 + 8 * i, i)) for i in (0, 1)]
+            inpainter.use_references(views, 32)
     groups = {
         part: {name: dict(models[part].named_parameters())[name] for name in named}
         for part, named in trainable.groups.items()
@@ -69,7 +78,7 @@ def fit_step(directory, mode):
     inpainter, trainable, settings = load(directory, mode)
     with mode:
         fit = trainer.Trainer(inpainter, trainable, settings, make_accelerator(DEVICE, "no"))
-        loss = compute_gradients(fit, [TrainingImage(image=make_photo(64, 96), crop_sides_px=(20, 60))])
+        loss = compute_gradients(fit, [TrainingImage(image=make_photo(64, 96), crop_sides_px=(20, 60), reference=0)])
         fit.accelerator.clip_grad_norm_(fit.parameters, 1.0)
         fit.optimizer.step()
         fit.update_average()
@@ -79,7 +88,8 @@ def fit_step(directory, mode):
 def sample(directory, mode):
     """Sample two seeds from noise."""
     inpainter, *_ = load(directory, mode)
-    make = StableDiffusionInpainter.make_scheduler
+    family, scheduler = type(inpainter), "dpm++" if isinstance(inpainter, StableDiffusionInpainter) else "euler"
+    make = family.make_scheduler
 
     def make_real(*args, **kwargs):  # a scheduler's own numbers stay on the CPU, and it reads them
         with unset_fake_temporarily():
@@ -87,14 +97,14 @@ def sample(directory, mode):
         scheduler.set_begin_index(0)
         return scheduler
 
-    StableDiffusionInpainter.make_scheduler = make_real
+    family.make_scheduler = make_real
     try:
         with mode:
-            settings = SampleConfig(scheduler="dpm++", num_inference_steps=2, guidance_scale=2.0).resolve({})
+            settings = SampleConfig(scheduler=scheduler, num_inference_steps=2, guidance_scale=2.0).resolve({})
             image, hole = torch.rand(1, 3, 32, 32), torch.zeros(1, 1, 32, 32, dtype=torch.bool)
             return [sampling.sample(inpainter, image, hole, seeds=[0, 1], settings=settings)]
     finally:
-        StableDiffusionInpainter.make_scheduler = make
+        family.make_scheduler = make
 
 
 def loftr_features(_directory, mode):
@@ -129,16 +139,19 @@ CASES = {
     "LoFTR features": loftr_features,
     "fit step with a tensor left on the CPU": left_on_the_cpu(fit_step),
     "sample with a tensor left on the CPU": left_on_the_cpu(sample),
+    "klein fit step": fit_step,
+    "klein sample": sample,
+    "klein fit step with a tensor left on the CPU": left_on_the_cpu(fit_step),
 }
 
 
 def main():
     results = {}
     with tempfile.TemporaryDirectory() as directory:
-        build_tiny_sd(directory)
+        bases = [str(build(Path(directory) / build.__name__)) for build in (build_tiny_sd, build_tiny_klein)]
         for name, case in CASES.items():
             try:
-                tensors = case(directory, FakeTensorMode(allow_non_fake_inputs=True))
+                tensors = case(bases["klein" in name], FakeTensorMode(allow_non_fake_inputs=True))
                 results[name] = sorted({str(tensor.device) for tensor in tensors})
             except Exception as error:  # noqa: BLE001 - the error is the result
                 results[name] = f"{type(error).__name__}: {error}"

@@ -22,11 +22,11 @@ def results():
     return json.loads(run.stdout.splitlines()[-1])
 
 
-@pytest.mark.parametrize("case", ["fit step", "sample", "LoFTR features"])
+@pytest.mark.parametrize("case", ["fit step", "sample", "klein fit step", "klein sample", "LoFTR features"])
 def test_every_tensor_of_a_job_is_on_its_device(results, case):
     assert results[case] == ["foreign:0"]
 
 
-@pytest.mark.parametrize("case", ["fit step", "sample"])
+@pytest.mark.parametrize("case", ["fit step", "sample", "klein fit step"])
 def test_a_tensor_left_on_the_cpu_is_found(results, case):
     assert results[f"{case} with a tensor left on the CPU"].startswith("FakeTensorDeviceMismatchError")

@@ -79,6 +79,7 @@ def test_on_cuda_the_allocator_measures():
     ("error", "expected"),
     [
         (torch.OutOfMemoryError(), True),
+        (MemoryError(), True),
         (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate"), True),
         (RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory: you tried"), True),
         (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), False),
