@@ -4,10 +4,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from realfill.config import FitConfig, GeometryConfig, RankConfig, SampleConfig, WindowConfig
+    from realfill.config import AdaptConfig, FitConfig, GeometryConfig, RankConfig, SampleConfig, WindowConfig
     from realfill.jobs.batch import run_batch
+    from realfill.jobs.cluster import RayCluster
     from realfill.models.diffusion.adapter import Adapter
-    from realfill.pipeline import complete, erase, erase_selected, examine, fill, fit, variants
+    from realfill.pipeline import adapt, complete, erase, erase_selected, examine, fill, fit, variants
     from realfill.ranking.rank import rank
     from realfill.results.completions import Completion, Completions
     from realfill.results.evidence import Evidence
@@ -17,16 +18,17 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = [
-    "Adapter", "Completion", "Completions", "Evidence", "FitConfig", "GeometryConfig", "RankConfig", "SampleConfig",
-    "Scene", "WindowConfig", "complete", "erase", "erase_selected", "examine", "fill", "find_instances", "fit",
-    "mask_from", "rank", "run_batch", "variants",
+    "AdaptConfig", "Adapter", "Completion", "Completions", "Evidence", "FitConfig", "GeometryConfig", "RankConfig",
+    "RayCluster", "SampleConfig", "Scene", "WindowConfig", "adapt", "complete", "erase", "erase_selected", "examine",
+    "fill", "find_instances", "fit", "mask_from", "rank", "run_batch", "variants",
 ]  # fmt: skip
 
 _MODULES = {
-    "realfill.config": ("FitConfig", "GeometryConfig", "RankConfig", "SampleConfig", "WindowConfig"),
+    "realfill.config": ("AdaptConfig", "FitConfig", "GeometryConfig", "RankConfig", "SampleConfig", "WindowConfig"),
     "realfill.jobs.batch": ("run_batch",),
+    "realfill.jobs.cluster": ("RayCluster",),
     "realfill.models.diffusion.adapter": ("Adapter",),
-    "realfill.pipeline": ("complete", "erase", "erase_selected", "examine", "fill", "fit", "variants"),
+    "realfill.pipeline": ("adapt", "complete", "erase", "erase_selected", "examine", "fill", "fit", "variants"),
     "realfill.ranking.rank": ("rank",),
     "realfill.results.completions": ("Completion", "Completions"),
     "realfill.results.evidence": ("Evidence",),

@@ -1,6 +1,7 @@
 """Fixtures that several test folders share: tiny random models of Stable Diffusion's classes, and a small scene."""
 
 import os
+import shutil
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # otherwise waiting threads of several test runs spin
 
@@ -11,6 +12,7 @@ import torch
 from helpers import TINY_FIT, build_tiny_klein, build_tiny_sd, make_photo
 
 from realfill import FitConfig, Scene
+from realfill.models.diffusion.hub import Card
 
 torch.set_num_threads(1)  # with tiny tensors a second thread only waits, on a busy machine for seconds
 
@@ -19,6 +21,15 @@ torch.set_num_threads(1)  # with tiny tensors a second thread only waits, on a b
 def tiny_sd(tmp_path_factory) -> str:
     """Path of a base model like SD 2 inpainting: epsilon prediction, 4 latent channels."""
     return str(build_tiny_sd(tmp_path_factory.mktemp("tiny-sd")))
+
+
+@pytest.fixture(scope="session")
+def quick_sd(tiny_sd, tmp_path_factory) -> str:
+    """Path of the same base model, whose defaults are two sampling steps."""
+    folder = tmp_path_factory.mktemp("quick-sd")
+    shutil.copytree(tiny_sd, folder, dirs_exist_ok=True)
+    Card(sample={"num_inference_steps": 2, "scheduler": "ddim"}).save(folder)
+    return str(folder)
 
 
 @pytest.fixture(scope="session")

@@ -131,7 +131,8 @@ def _figures_table(figures: Sequence[Figures]) -> Table:
     rows = [
         (
             f.part, f.variant, f.dtype, f"{f.step_s:.4g}", f"{f.samples_per_s:.4g}", f"{f.sample_gflop:.4g}",
-            f"{f.roofline_share:.0%}", f"{f.peak_mb:.0f}", f"{f.set_up_s:.1f}", ratio("realfill", f), ratio("port", f),
+            f"{100 * f.roofline_share:.0f} %", f"{f.peak_mb:.0f}", f"{f.set_up_s:.1f}",
+            ratio("realfill", f), ratio("port", f),
         )
         for f in figures
     ]  # fmt: skip

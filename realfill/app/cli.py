@@ -16,9 +16,10 @@ import tyro
 
 from realfill import __version__
 from realfill.app.commands.common import UsageError
+from realfill.app.commands.stopping import SignalsEndCommand
 from realfill.app.options import Detail, in_options, make_registry
 from realfill.app.streams import UnbreakableStream
-from realfill.errors import RealFillError, StoppedError
+from realfill.errors import RealFillError, StoppedError, one_line
 
 _COMMANDS = {
     "run": "Fit a scene, complete it and rank the results.",
@@ -29,10 +30,12 @@ _COMMANDS = {
     "instances": "List the objects and people in a photo, numbered.",
     "mask": "Write a mask of what is to be removed from a photo.",
     "batch": "Erase in many photos, or complete many scenes.",
+    "app": "Open the whole job as a page in the browser.",
     "demo": "Run the whole job on a real photo; a few minutes, no network, no GPU.",
     "bench": "Measure methods on scenes with ground truth.",
     "models": "List the base models.",
     "doctor": "Describe this machine for a bug report, and run a self-test.",
+    "adapt": "Fine-tune a base model on photos of one kind.",
     "pretrain": "Pre-train a small base model on a folder of photos.",
     "train-completion": "Train a completion network on a folder of photos.",
 }
@@ -51,7 +54,7 @@ def main(args: Sequence[str] | None = None) -> int:
         args: the arguments of the command line. ``None``: those of this process.
 
     Returns:
-        The exit status: 0 done, 1 an error, 2 bad usage, 130 interrupted.
+        The exit status: 0 done, 1 an error, 2 bad usage, 130 interrupted, 143 terminated.
     """
     words = list(sys.argv[1:] if args is None else args)
     with (
@@ -61,11 +64,21 @@ def main(args: Sequence[str] | None = None) -> int:
     ):
         warnings.showwarning = _show_warning
         try:
-            status = _answer_or_run(words)
+            status = _until_signal(words)
             sys.stdout.flush()
         except OSError as error:  # of an answer; a command's own errors are reported by it
             return _fail(error, 1)
         return status
+
+
+def _until_signal(words: list[str]) -> int:
+    with SignalsEndCommand() as signals:
+        try:
+            return _answer_or_run(words)
+        except (KeyboardInterrupt, StoppedError) as error:
+            kept = f"; {error}" if error.args else ""
+            print(f"stopped{kept}; the same command resumes an unfinished job", file=sys.stderr)
+            return signals.status
 
 
 def _answer_or_run(words: list[str]) -> int:
@@ -90,10 +103,8 @@ def _run(command: Callable[[], None]) -> int:
         command()
     except UsageError as error:
         return _fail(error, 2)
-    except (KeyboardInterrupt, StoppedError) as error:
-        kept = f"; {error}" if error.args else ""
-        print(f"stopped{kept}; the same command resumes an unfinished job", file=sys.stderr)
-        return 130
+    except StoppedError:
+        raise
     except Exception as error:  # noqa: BLE001 - users get one line instead of a traceback
         if getattr(getattr(command, "machine", command), "traceback", False):
             traceback.print_exc()
@@ -105,15 +116,17 @@ def _fail(error: Exception, status: int) -> int:
     """Print an error as one line."""
     expected = isinstance(error, RealFillError | UsageError | ValueError | OSError)
     kind = "" if expected else f"{type(error).__name__}: "
-    hint = ""
-    if isinstance(error, MemoryError | RuntimeError) and "memory" in str(error).lower():
+    text, hint = one_line(str(error)), ""
+    if isinstance(error, MemoryError):
+        text = text or "memory ran out"
+    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "memory" in text.lower()):
         hint = "; try a smaller --batch-size or --sample-batch-size, or --gradient-checkpointing True"
-    print(f"error: {kind}{in_options(' '.join(str(error).split()))}{hint}", file=sys.stderr)
+    print(f"error: {kind}{in_options(text)}{hint}", file=sys.stderr)
     return status
 
 
 def _show_warning(message: Warning | str, *_: object) -> None:
-    print(f"warning: {in_options(str(message))}", file=sys.stderr)
+    print(f"warning: {in_options(one_line(str(message)))}", file=sys.stderr)
 
 
 def _load(name: str) -> type:

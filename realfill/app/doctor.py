@@ -79,9 +79,9 @@ def try_job(device: str | None) -> str:
     sampling = SampleConfig(num_samples=1, num_inference_steps=2)
     image = complete(Scene([], photo, hole), adapter, sampling, device=device, progress=False).best.image
     if not np.array_equal(image[~hole], photo[~hole]):
-        raise RuntimeError("the completion differs from the target outside the hole")
+        raise RuntimeError("the completion differs from the target outside the hole; please report this")
     if image[hole].std() == 0:
-        raise RuntimeError("the completion is blank in the hole")
+        raise RuntimeError("the completion is blank in the hole; please report this")
     return f"self-test: passed in {time.monotonic() - start:.0f} s"
 
 

@@ -19,10 +19,11 @@ from tyro.constructors import ConstructorRegistry, StructConstructorSpec, Struct
 
 DAILY = frozenset({
     "--adapter", "--base", "--box", "--click", "--detector", "--dilation-px", "--drop", "--engine", "--extend",
-    "--format", "--keep", "--keep-at", "--keep-largest", "--layers", "--mask", "--matcher", "--methods",
-    "--metrics", "--minutes", "--no-fit", "--num-inference-steps", "--num-samples", "--num-steps", "--outpaint",
-    "--outpaint-aspect", "--overwrite", "--preset", "--preview", "--processes", "--quiet", "--recipes",
-    "--redo", "--redo-mask", "--references", "--scheduler", "--score-by", "--strip-location",
+    "--format", "--host", "--keep", "--keep-at", "--keep-largest", "--layers", "--mask", "--matcher", "--methods",
+    "--metrics", "--minutes", "--no-browser", "--no-fit", "--num-epochs", "--num-inference-steps", "--num-samples",
+    "--num-steps", "--outpaint", "--outpaint-aspect", "--overwrite", "--port", "--preset", "--preview", "--processes",
+    "--quiet", "--recipes", "--redo", "--redo-mask", "--references", "--scheduler", "--score-by",
+    "--strip-location", "--work",
 })  # fmt: skip
 """The options that ``--help`` shows beside the required ones. ``--help-all`` shows every option."""
 
@@ -44,7 +45,7 @@ _POSITIONAL = ("scene", "scenes", "completions", "photo", "photos", "sources")
 _METAVARS = {"output": "DIR", "file": "FILE", "references": "DIR", **{name: name.upper() for name in _POSITIONAL}}
 """Placeholders for the values of some fields in the help; for other fields, the type is the placeholder."""
 
-_LEFT_OUT = {("FitConfig", "base")}  # each command has an option of its own for it
+_LEFT_OUT = {("AdaptConfig", "base"), ("FitConfig", "base")}  # each command has an option of its own for it
 
 _TYPES = {int: "INT", float: "FLOAT", str: "TEXT", Path: "PATH", bool: "{True,False}"}
 _SENTENCE_END = re.compile(r"(?<=[\w)][.])\s+(?=[A-Z`\"])")

@@ -11,6 +11,8 @@ from realfill.io.images import ImageArray, natural_key, read_image
 from realfill.scene.reading import find_image
 from realfill.scene.scene import Scene
 
+_MAX_PROMPT_BYTES = 10_000
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Case:
@@ -37,7 +39,7 @@ class Case:
         """
         folder = Path(directory)
         scene = Scene.load(folder).blanked()
-        path = find_image(folder / "target", "gt")
+        path = find_image(folder / "target", "gt", within=folder)
         if path is None:
             raise SceneError(f"{str(folder)!r} has no ground truth; legal: target/gt.png beside target/target.png")
         truth = read_image(path, "gt")[0]
@@ -46,9 +48,23 @@ class Case:
                 f"the ground truth of {str(folder)!r} is {truth.shape[1]} x {truth.shape[0]} pixels and the target "
                 f"{scene.target.shape[1]} x {scene.target.shape[0]}; legal: the same size"
             )
-        file = folder / "prompt.txt"
-        prompt = file.read_text(encoding="utf-8").strip() if file.is_file() else ""
-        return cls(name=folder.name, scene=scene, truth=truth, prompt=prompt or None)
+        return cls(name=folder.name, scene=scene, truth=truth, prompt=_read_prompt(folder / "prompt.txt"))
+
+
+def _read_prompt(file: Path) -> str | None:
+    """Read a prompt; ``None`` if there is none.
+
+    Raises:
+        SceneError: the file is no text of up to 10 kB.
+    """
+    if not file.is_file():
+        return None
+    if file.stat().st_size > _MAX_PROMPT_BYTES:
+        raise SceneError(f"{str(file)!r} has {file.stat().st_size} bytes; legal: up to {_MAX_PROMPT_BYTES}")
+    try:
+        return file.read_text(encoding="utf-8").strip() or None
+    except UnicodeDecodeError as error:
+        raise SceneError(f"{str(file)!r} is no text in UTF-8 ({error}); save it as UTF-8") from error
 
 
 def case_folders(directory: str | PathLike[str]) -> list[Path]:

@@ -25,7 +25,10 @@ MethodName = Literal[
     "paint_by_example",
     "dreambooth",
     "klein",
+    "klein_warped",
+    "klein_both",
     "klein_fit",
+    "klein_fit_plain",
 ]
 MetricName = Literal[
     "psnr", "ssim", "gmsd", "detail", "native_detail", "seam", "delta_e", "lpips", "dreamsim", "dino", "clip"
@@ -41,8 +44,9 @@ class BenchConfig(Config):
     ``base`` is the base model without a fit; both start from the composite, and ``realfill_plain`` and ``base_plain``
     fill the whole hole by the model. ``prompt`` is ``base_plain`` with the case's prompt. ``smooth``, ``telea``,
     ``shiftmap``, ``stitching`` and ``composite`` need no weights; ``completion``, ``lama``, ``migan``,
-    ``paint_by_example``, ``dreambooth``, ``klein`` and ``klein_fit`` need their own. ``klein`` is the model alone, with
-    the references as conditioning; ``klein_fit`` starts from the composite, as ``realfill`` does."""
+    ``paint_by_example``, ``dreambooth`` and those of ``klein`` need their own. ``klein`` is the model alone, with
+    the references as conditioning; ``klein_warped`` sees them warped to the target view instead, and ``klein_both``
+    sees both. ``klein_fit`` starts from the composite, as ``realfill`` does, and ``klein_fit_plain`` does not."""
     metrics: tuple[MetricName, ...] = get_args(MetricName)
     """Metrics to measure. The results name those whose weights or packages are not available."""
     fit_seeds: int = 1
@@ -62,9 +66,9 @@ class BenchConfig(Config):
     dreambooth: str = "sd2"
     """Text-to-image model for ``dreambooth``: ``sd2``, ``sd15``, a hub id or a directory."""
     klein: str = "klein"
-    """Base model of ``klein``, which completes without a fit; ``klein_fit`` samples with it too."""
+    """Base model of ``klein``, which completes without a fit; the methods of ``klein_fit`` sample with it too."""
     klein_base: str = "klein-base"
-    """Base model on which ``klein_fit`` is fitted."""
+    """Base model on which ``klein_fit`` and ``klein_fit_plain`` are fitted."""
 
     def __post_init__(self) -> None:
         self._check_types()

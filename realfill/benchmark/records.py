@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from realfill.errors import OutputError
 from realfill.io.files import write_text
+from realfill.io.json_files import read_json
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +34,20 @@ class Record:
     score: float | None
     metrics: Mapping[str, float]
     image: str
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Record:
+        """Convert the values of ``dataclasses.asdict``, read from JSON, back to a record.
+
+        Raises:
+            TypeError: a value is missing, unknown or of another type, so the file is damaged.
+        """
+        record = cls(**{**values, "metrics": dict(values["metrics"])})
+        _require_types(record, texts=("case", "method", "image"), wholes=("fit_seed", "seed"))
+        numbers = (*record.metrics.values(), *([] if record.score is None else [record.score]))
+        if not all(map(_is_number, numbers)):
+            raise TypeError(f"a score or a metric is no number: {numbers}")
+        return record
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,8 +78,18 @@ class Run:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Run:
-        """Convert the values of ``dataclasses.asdict``, read from JSON, back to a run."""
-        return cls(**{**values, "warnings": tuple(values["warnings"])})
+        """Convert the values of ``dataclasses.asdict``, read from JSON, back to a run.
+
+        Raises:
+            TypeError: a value is missing, unknown or of another type, so the file is damaged.
+        """
+        run = cls(**{**values, "warnings": tuple(map(str, values["warnings"]))})
+        _require_types(run, texts=("case", "method"), wholes=("fit_seed",))
+        if not all(map(_is_number, (run.fit_s, run.sample_s, run.rank_s, run.peak_memory_mb))):
+            raise TypeError("a time or the memory is no number")
+        if not (run.error is None or isinstance(run.error, str)):
+            raise TypeError(f"error is {run.error!r}; legal: a text or None")
+        return run
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,7 +126,27 @@ class Results:
 
     @classmethod
     def load(cls, path: Path) -> Results:
-        """Read a file that ``save`` wrote."""
-        values = json.loads(path.read_text(encoding="utf-8"))
-        records = tuple(Record(**record) for record in values.pop("records"))
-        return cls(records=records, runs=tuple(map(Run.from_dict, values.pop("runs"))), **values)
+        """Read a file that ``save`` wrote.
+
+        Raises:
+            OutputError: the file is missing or damaged.
+        """
+        try:
+            values = dict(read_json(path))
+            records = tuple(map(Record.from_dict, values.pop("records")))
+            return cls(records=records, runs=tuple(map(Run.from_dict, values.pop("runs"))), **values)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise OutputError(f"{str(path)!r} holds no results of a benchmark ({error}); run it again") from error
+
+
+def _require_types(item: object, *, texts: Sequence[str], wholes: Sequence[str]) -> None:
+    for name in texts:
+        if not isinstance(getattr(item, name), str):
+            raise TypeError(f"{name} is {getattr(item, name)!r}; legal: a text")
+    for name in wholes:
+        if type(getattr(item, name)) is not int:
+            raise TypeError(f"{name} is {getattr(item, name)!r}; legal: a whole number")
+
+
+def _is_number(value: object) -> bool:
+    return type(value) in (int, float)

@@ -25,8 +25,10 @@ from realfill.compute.progress import ProgressBar
 from realfill.config import RankSettings
 from realfill.errors import OutputError, RealFillError, RealFillWarning
 from realfill.geometry.matching import Matcher
+from realfill.io.containment import require_inside
 from realfill.io.files import partial_folder, write_text
 from realfill.io.images import ImageArray, MaskArray, read_image
+from realfill.io.json_files import read_json
 from realfill.io.writing import write_png
 from realfill.ranking.rank import rank
 from realfill.results.completion import Completion
@@ -126,7 +128,7 @@ class Benchmark:
                     skipped[folder.name] = str(error)
                     bar.update(len(units))
                     continue
-                _write_inputs(output / "cases" / case.name / "input", case)
+                _write_inputs(require_inside(output / "cases" / case.name / "input", output), case)
                 for arm, seed in units:
                     bar.set_postfix_str(f"{case.name}, {arm.name}", refresh=True)
                     run, measured = self._unit(case, arm, seed, output)
@@ -152,7 +154,8 @@ class Benchmark:
         identity = json.dumps({k: v for k, v in terms.items() if k != "config"}, indent=1)  # "config" may grow
         path = output / _CONFIG_NAME
         if path.exists():
-            if path.read_text(encoding="utf-8") != identity:
+            data = identity.encode()
+            if not path.is_file() or path.stat().st_size != len(data) or path.read_bytes() != data:
                 raise OutputError(f"{str(output)!r} contains a benchmark with another config; choose another folder")
         elif any(p.name not in _REPORTS for p in output.glob("[!.]*")):  # a lock is hidden
             raise OutputError(f"{str(output)!r} is not empty and contains no benchmark; choose another folder")
@@ -172,7 +175,7 @@ class Benchmark:
 
     def _unit(self, case: Case, arm: Arm, fit_seed: int, output: Path) -> tuple[Run, list[Record]]:
         """Complete a case with an arm and a fit seed, and measure; skip the work of an earlier run."""
-        folder = output / "cases" / case.name / arm.name / f"fit{fit_seed}"
+        folder = require_inside(output / "cases" / case.name / arm.name / f"fit{fit_seed}", output)
         identity = _identify(case)
         seeds = range(self.num_samples if arm.method.uses_seed else 1)
         kept = _load_unit(folder, identity, seeds)
@@ -266,9 +269,9 @@ class Benchmark:
 def discard(output: Path) -> None:
     """Delete the files of a benchmark from a folder; a folder without one stays unchanged."""
     if (output / _CONFIG_NAME).exists():
-        shutil.rmtree(output / "cases", ignore_errors=True)
-        (output / _CONFIG_NAME).unlink()
         (output / RESULTS_NAME).unlink(missing_ok=True)
+        shutil.rmtree(output / "cases", ignore_errors=True)
+        (output / _CONFIG_NAME).unlink()  # last: without it, the rest would be files that are not a benchmark's
 
 
 def _picture(folder: Path, seed: int) -> ImageArray:
@@ -283,13 +286,14 @@ def _save_unit(folder: Path, identity: str, run: Run, records: Sequence[Record])
 def _load_unit(folder: Path, identity: str, seeds: Iterable[int]) -> tuple[Run, list[Record]] | None:
     """Read an earlier run, if it was of the same case, is complete, and all its pictures exist."""
     try:
-        kept = json.loads((folder / _RUN_NAME).read_text(encoding="utf-8"))
+        kept = read_json(folder / _RUN_NAME)
         run = Run.from_dict(kept["run"])
-        records = [Record(**r) for r in kept["records"]]
-    except (OSError, ValueError, KeyError, TypeError):
+        records = [Record.from_dict(r) for r in kept["records"]]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
-    complete = all((folder / f"seed{seed}.png").is_file() for seed in seeds)
-    return (run, records) if complete and kept["identity"] == identity else None
+    is_complete = all((folder / f"seed{seed}.png").is_file() for seed in seeds)
+    is_of_seeds = not records or sorted(r.seed for r in records) == sorted(seeds)
+    return (run, records) if is_complete and is_of_seeds and kept["identity"] == identity else None
 
 
 def _write_inputs(folder: Path, case: Case) -> None:

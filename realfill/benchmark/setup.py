@@ -11,9 +11,9 @@ import numpy as np
 from realfill.benchmark import metrics
 from realfill.benchmark.config import BenchConfig, MethodName, MetricName
 from realfill.benchmark.methods.composite import CompositeMethod
-from realfill.benchmark.methods.diffusion import Base, Klein, KleinFit, PlainBase, PlainRealFill, Prompt, RealFill
+from realfill.benchmark.methods.diffusion import Fitted, Unfitted
 from realfill.benchmark.methods.dreambooth import DreamBooth
-from realfill.benchmark.methods.engines import Completion, Lama, Migan, ShiftMap, Smooth, Telea
+from realfill.benchmark.methods.engines import EngineMethod
 from realfill.benchmark.methods.method import Method
 from realfill.benchmark.methods.paint_by_example import PaintByExample
 from realfill.benchmark.methods.stitching import Stitching
@@ -23,6 +23,7 @@ from realfill.config import (
     FitConfig,
     GeometryConfig,
     RankConfig,
+    ReferenceViews,
     SampleConfig,
     SampleSettings,
     WindowConfig,
@@ -144,19 +145,35 @@ def _method(
     klein_sample = SampleConfig(
         num_samples=sample.num_samples, seed=sample.seed, blend=sample.blend, quantization=sample.quantization
     )
-    klein: dict[str, Any] = {**ours, "sample": klein_sample}
+    with_composite, without = {"geometry": geometry}, {"geometry": GeometryConfig(enabled=False)}
+    klein: dict[str, Any] = {
+        **ours, **without, "sample": klein_sample, "base": config.klein, "needs_references": True
+    }  # fmt: skip
+    klein_fit: dict[str, Any] = {
+        **ours,
+        "sample": dataclasses.replace(klein_sample, base=config.klein),
+        "fit": FitConfig(
+            base=config.klein_base, preset=fit.preset, time_budget_s=fit.time_budget_s,
+            mixed_precision=fit.mixed_precision, quantization=fit.quantization,
+        ),
+        "progress": progress,
+    }  # fmt: skip
     methods: dict[MethodName, Callable[[], Method]] = {
-        "realfill": lambda: RealFill(fit=fit, geometry=geometry, progress=progress, **ours),
-        "realfill_plain": lambda: PlainRealFill(fit=fit, progress=progress, **ours),
-        "base_plain": lambda: PlainBase(base=fit.base, **ours),
-        "base": lambda: Base(base=fit.base, geometry=geometry, **ours),
-        "prompt": lambda: Prompt(base=fit.base, **ours),
-        "smooth": Smooth,
-        "telea": Telea,
-        "shiftmap": ShiftMap,
-        "completion": lambda: Completion(weights=config.completion, device=device),
-        "lama": lambda: Lama(weights=config.lama, device=device),
-        "migan": lambda: Migan(weights=config.migan, device=device),
+        "realfill": lambda: Fitted(name="realfill", fit=fit, progress=progress, **with_composite, **ours),
+        "realfill_plain": lambda: Fitted(name="realfill_plain", fit=fit, progress=progress, **without, **ours),
+        "base": lambda: Unfitted(name="base", base=fit.base, **with_composite, **ours),
+        "base_plain": lambda: Unfitted(
+            name="base_plain", base=fit.base, uses_references=False, **without, **ours
+        ),
+        "prompt": lambda: Unfitted(
+            name="prompt", base=fit.base, uses_references=False, with_prompt=True, **without, **ours
+        ),
+        "smooth": lambda: EngineMethod(name="smooth"),
+        "telea": lambda: EngineMethod(name="telea"),
+        "shiftmap": lambda: EngineMethod(name="shiftmap"),
+        "completion": lambda: EngineMethod(name="completion", weights=config.completion, device=device),
+        "lama": lambda: EngineMethod(name="lama", weights=config.lama, device=device),
+        "migan": lambda: EngineMethod(name="migan", weights=config.migan, device=device),
         "stitching": Stitching,
         "composite": CompositeMethod,
         "paint_by_example": lambda: PaintByExample(base=config.paint_by_example, **stock),
@@ -164,17 +181,18 @@ def _method(
             base=config.dreambooth, scheduler=sample.scheduler, num_inference_steps=sample.num_inference_steps,
             progress=progress, **stock,
         ),
-        "klein": lambda: Klein(base=config.klein, **klein),
-        "klein_fit": lambda: KleinFit(
-            fit=FitConfig(
-                base=config.klein_base, preset=fit.preset, time_budget_s=fit.time_budget_s,
-                mixed_precision=fit.mixed_precision, quantization=fit.quantization,
-            ),
-            geometry=geometry, progress=progress,
-            **{**klein, "sample": dataclasses.replace(klein_sample, base=config.klein)},
-        ),
+        "klein": lambda: Unfitted(name="klein", **klein),
+        "klein_warped": lambda: Unfitted(name="klein_warped", **klein | _showing("warped", window)),
+        "klein_both": lambda: Unfitted(name="klein_both", **klein | _showing("both", window)),
+        "klein_fit": lambda: Fitted(name="klein_fit", **with_composite, **klein_fit),
+        "klein_fit_plain": lambda: Fitted(name="klein_fit_plain", **without, **klein_fit),
     }  # fmt: skip
     return methods[name]()
+
+
+def _showing(views: ReferenceViews, window: WindowSettings) -> dict[str, Any]:
+    """Return windows in which FLUX.2 klein sees the references in another form."""
+    return {"window": dataclasses.replace(window, reference_views=views)}
 
 
 def _load_or_note(name: str, missing: dict[str, str], load: Callable[[], Any]) -> Any:

@@ -201,7 +201,7 @@ def keep_highest_scores(frame: DataFrame, dropped_share: float) -> DataFrame:
 
     Args:
         frame: rows of one method. Runs without several ranked completions are left out.
-        dropped_share: from 0, below 1.
+        dropped_share: share in [0, 1) of the completions that is dropped.
 
     Returns:
         The mean of each metric over the completions that stay, one row for each case and fit seed.

@@ -61,7 +61,7 @@ def build_tables(results: Results, *, baseline: str | None = None) -> list[Table
     if baseline is not None:
         tables += [_paired(frames, baseline, metrics), *([_paired_tops(frames, baseline, metrics)] if ranked else [])]
     filtered = [
-        ((method, f"{share:.0%}"), keep_highest_scores(rows, share))
+        ((method, f"{100 * share:.0f} %"), keep_highest_scores(rows, share))
         for method, rows in ranked.items()
         for share in _DROPPED_SHARES
     ]

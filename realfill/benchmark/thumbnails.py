@@ -54,7 +54,9 @@ def difference_map(picture: Path, truth: Path, mask: Path) -> str | None:
     def draw() -> ImageArray:
         image, true = (read_image(path)[0].astype(np.int16) for path in (picture, truth))
         if image.shape != true.shape:
-            raise ValueError("the sizes differ")
+            raise ValueError(
+                f"the picture has the size {image.shape[:2]}, and the truth {true.shape[:2]}; legal: one size"
+            )
         hole = _hole(mask, true)
         context = np.repeat(true.mean(axis=2, keepdims=True) / 3, 3, axis=2)
         drawn = np.where(hole[..., None], _coloured(np.abs(image - true).mean(axis=2) / DIFFERENCE_LEVELS), context)
@@ -77,7 +79,7 @@ def _coloured(shares: np.ndarray) -> np.ndarray:
 def _hole(path: Path, image: np.ndarray) -> MaskArray:
     hole = read_image(path)[0][..., 0] > 127
     if hole.shape != image.shape[:2]:
-        raise ValueError("the sizes differ")
+        raise ValueError(f"the mask has the size {hole.shape}, and the picture {image.shape[:2]}; legal: one size")
     return hole
 
 

@@ -6,6 +6,7 @@ al., SIGGRAPH 2024) or, where the paper says nothing, a value of ours. The last 
 weights, folders, progress) is not part of the experiment and belongs in keyword arguments.
 """
 
+from realfill.config.adapt import AdaptConfig, AdaptPreset, AdaptSettings
 from realfill.config.engine import CLASSICAL_ENGINES, PLAIN_ENGINES, EngineName
 from realfill.config.fit import (
     MAX_FIT_REFERENCES,
@@ -13,6 +14,7 @@ from realfill.config.fit import (
     FitConfig,
     FitSettings,
     LrScheduler,
+    MaskShape,
     Precision,
     Preset,
     Quantization,
@@ -24,8 +26,9 @@ from realfill.config.sample import Blend, GuidanceFrom, SampleConfig, SampleSett
 from realfill.config.window import ReferenceViews, WindowConfig, WindowSettings
 
 __all__ = [
-    "CLASSICAL_ENGINES", "MAX_FIT_REFERENCES", "MAX_REFERENCES", "PLAIN_ENGINES", "Blend", "EngineName", "FitConfig",
-    "FitSettings", "GeometryConfig", "GeometrySettings", "GuidanceFrom", "LrScheduler", "MatcherName", "Precision",
-    "Preset", "Quantization", "RankConfig", "RankSettings", "ReferenceViews", "SampleConfig", "SampleSettings",
-    "Scheduler", "ScoreBy", "TrainableName", "WindowConfig", "WindowSettings",
+    "CLASSICAL_ENGINES", "MAX_FIT_REFERENCES", "MAX_REFERENCES", "PLAIN_ENGINES", "AdaptConfig", "AdaptPreset",
+    "AdaptSettings", "Blend", "EngineName", "FitConfig", "FitSettings", "GeometryConfig", "GeometrySettings",
+    "GuidanceFrom", "LrScheduler", "MaskShape", "MatcherName", "Precision", "Preset", "Quantization", "RankConfig",
+    "RankSettings", "ReferenceViews", "SampleConfig", "SampleSettings", "Scheduler", "ScoreBy", "TrainableName",
+    "WindowConfig", "WindowSettings",
 ]  # fmt: skip

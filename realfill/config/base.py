@@ -6,6 +6,7 @@ import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, ClassVar, Literal, Self, TypeAlias, Union, get_args, get_origin, get_type_hints
 
@@ -79,9 +80,7 @@ class Config:
         return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
 
     def _check_types(self) -> None:
-        hints = get_type_hints(type(self))
-        for f in dataclasses.fields(self):
-            self._check(f.name, _is_a(getattr(self, f.name), hints[f.name]), _describe(hints[f.name]))
+        require_types(self)
 
     def _check(self, name: str, legal: object, what: str) -> None:
         if not legal:
@@ -110,6 +109,28 @@ class Config:
         self._check(name, legal, f"two numbers (low, high) with {low} <= low <= high <= {high}")
 
 
+def require_types(config: Any, *, lists: bool = False) -> None:
+    """Check the values of a dataclass against the declared types of its fields.
+
+    Args:
+        config: the dataclass.
+        lists: take lists for tuples, and texts for paths.
+
+    Raises:
+        ValueError: a value has another type.
+    """
+    hints = get_type_hints(type(config))
+    for f in dataclasses.fields(config):
+        value = getattr(config, f.name)
+        checked = tuple(value) if lists and isinstance(value, list) else value
+        checked = Path(value) if lists and isinstance(value, str) and Path in get_args(hints[f.name]) else checked
+        if not _is_a(checked, hints[f.name]):
+            owner = type(config).__name__.replace("Settings", "Config")
+            is_large = isinstance(value, int) and abs(value) > MAX_SEED
+            legal = f"a whole number from {-MAX_SEED} to {MAX_SEED}" if is_large else _describe(hints[f.name])
+            raise ValueError(f"{owner}.{f.name} is {value!r}; legal: {legal}")
+
+
 def _is_a(value: Any, hint: Any) -> bool:
     """Check a value against the declared type of a field."""
     origin, args = get_origin(hint), get_args(hint)
@@ -121,8 +142,14 @@ def _is_a(value: Any, hint: Any) -> bool:
         items = args[:1] * len(value) if isinstance(value, tuple) and args[-1] is ... else args
         return isinstance(value, tuple) and len(value) == len(items) and all(map(_is_a, value, items))
     if hint is float:
-        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        return isinstance(value, int | float) and not isinstance(value, bool) and _is_finite(value)
+    if hint is int and isinstance(value, int) and abs(value) > MAX_SEED:
+        return False
     return isinstance(value, hint) and (hint is bool or not isinstance(value, bool))
+
+
+def _is_finite(value: float) -> bool:
+    return abs(value) <= MAX_SEED if isinstance(value, int) else math.isfinite(value)
 
 
 def _describe(hint: Any) -> str:
@@ -134,4 +161,5 @@ def _describe(hint: Any) -> str:
             f"a tuple of {_describe(args[0])}" if args[-1] is ... else f"a tuple of {len(args)}: {_describe(args[0])}"
         )
     names = {int: "a whole number", float: "a finite number", str: "a text", bool: "True or False", NoneType: "None"}
+    names |= {Path: "a path"}
     return names[hint]

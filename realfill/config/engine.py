@@ -15,5 +15,7 @@ EraseEngineName = Literal["composite", "fit", EngineName]
 that needs none."""
 CLASSICAL_ENGINES: Final = ("smooth", "telea", "shiftmap")
 """The engines that are no networks and need no weights."""
+WEIGHTED_ENGINES: Final = ("completion", "lama", "migan", "base")
+"""The engines for which weights can be named."""
 PLAIN_ENGINES: Final = (*CLASSICAL_ENGINES, "lama", "migan")
 """The engines that always give the same result and need no file; ``complete`` takes them in place of a base model."""

@@ -17,6 +17,7 @@ TrainableName = Literal["lora", "all"]
 LrScheduler = Literal["constant", "linear", "cosine"]
 Precision = Literal["no", "fp16", "bf16"]
 Quantization = Literal["nf4", "fp8"]
+MaskShape = Literal["rectangle", "ellipse", "polygon"]
 
 MAX_REFERENCES = 30  # of a scene
 MAX_FIT_REFERENCES = 5  # that a fit learns from (paper)
@@ -127,6 +128,11 @@ class FitConfig(Config):
     rectangle_size: tuple[float, float] | None = auto((0.2, 0.7))
     """Range of a rectangle's sides as shares of the crop's, from 0.01 to 1. Half of the masks are the union of the
     rectangles, the other half its complement. The paper does not state the sizes."""
+    mask_shapes: tuple[MaskShape, ...] | None = auto(("rectangle",))
+    """Shapes in a random mask: ``rectangle``, ``ellipse``, ``polygon``. ``num_rectangles`` and ``rectangle_size`` hold
+    for all of them. Paper: rectangles."""
+    complement_share: float | None = auto(0.5)
+    """Share of the masks that are replaced by their complement. The paper does not state it; half is ours."""
     hole_margin_px: int | None = auto(8)
     """Known pixels this close to the target's hole do not count in the loss, in pixels of the model's input, because
     the VAE mixes the hole's filler into them. The paper does not state it; the default is one latent."""
@@ -148,7 +154,7 @@ class FitConfig(Config):
         self._check_at_least(0, "num_warmup_steps", "hole_margin_px", "learning_rate", "visible_weight")
         self._check_at_least(0, "text_encoder_learning_rate", "weight_decay", "latent_cache_size")
         self._check_above_zero("noise_bias", "max_grad_norm", "time_budget_s")
-        self._check_share("prompt_dropout", "mask_dropout", "target_share", "warped_share")
+        self._check_share("prompt_dropout", "mask_dropout", "target_share", "warped_share", "complement_share")
         self._check_share("ema_decay", "adam_beta2", "lora_dropout", one=False)
         self._check_range("crop_scale", 0.05, 20)
         self._check_range("num_rectangles", 1, 100)
@@ -157,6 +163,7 @@ class FitConfig(Config):
         divides = self.batch_size is None or pieces is None or self.batch_size % pieces == 0
         self._check("gradient_accumulation_steps", divides, f"a divisor of the batch size {self.batch_size}")
         self._check("quantization", self.quantization is None or self.trainable != "all", "None with trainable 'all'")
+        self._check("mask_shapes", self.mask_shapes is None or self.mask_shapes, "one or more shapes")
         self._check("lora_targets", self.lora_targets is None or self.lora_targets, "one or more layer names")
 
     def resolve(self, defaults: Mapping[str, Any]) -> FitSettings:
@@ -193,6 +200,8 @@ class FitSettings(FitConfig):
     warped_share: float
     num_rectangles: tuple[int, int]
     rectangle_size: tuple[float, float]
+    mask_shapes: tuple[MaskShape, ...]
+    complement_share: float
     hole_margin_px: int
     visible_weight: float
     noise_bias: float

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from realfill.config.base import require_types
 from realfill.config.engine import EraseEngineName
 
 
@@ -52,6 +53,7 @@ class SelectionConfig:
     """Least score of an instance, from 0 to 1. None: 0.5, lowered to at least 0.25 while nobody is found."""
 
     def __post_init__(self) -> None:
+        require_types(self, lists=True)
         if self.grow_px is not None and self.grow_px < 0:
             raise ValueError(f"SelectionConfig.grow_px is {self.grow_px}; legal: 0 or more")
         if self.threshold is not None and not 0 <= self.threshold <= 1:
@@ -92,3 +94,6 @@ class EraseConfig:
     """Run the detector on the result, and fill a second time if it still finds somebody in the hole."""
     strip_location: bool = False
     """Leave GPS data out of what is written."""
+
+    def __post_init__(self) -> None:
+        require_types(self, lists=True)

@@ -21,19 +21,21 @@ from realfill.config import (
 )
 from realfill.errors import StoppedError, warn
 from realfill.filling.fill import choose_parts, fill_hole, require_room
+from realfill.filling.finished import FinishedSeeds
 from realfill.filling.keeping import Kept
 from realfill.geometry.matching import Matcher, load_matcher
 from realfill.io.images import ImageLike
 from realfill.models.diffusion.adapter import MANIFEST_NAME, Adapter
-from realfill.models.diffusion.families import load_family
+from realfill.models.diffusion.families import load_family, load_family_of
+from realfill.models.diffusion.hub import revision
 from realfill.models.diffusion.lora import attach
-from realfill.pipeline.evidence import composite_of, judged, keep
+from realfill.pipeline.evidence import judged, keep
 from realfill.pipeline.plain import complete_without_model, fill_the_rest
-from realfill.pipeline.references import match, show_references, with_best_references
+from realfill.pipeline.ranking import rank_again
+from realfill.pipeline.references import show_references, with_best_references
 from realfill.pipeline.settings import CompletionJob, resolve_completion
-from realfill.ranking.rank import rank
 from realfill.results.completions import Completion, Completions
-from realfill.results.provenance import describe_completion, describe_recipe
+from realfill.results.provenance import describe_completion, describe_recipe, identify_seeds
 from realfill.scene.scene import Scene
 
 
@@ -49,6 +51,8 @@ def complete(
     device: str | torch.device | None = None,
     dtype: torch.dtype | None = None,
     local_files_only: bool = False,
+    checkpoint_dir: str | PathLike[str] | None = None,
+    overwrite: bool = False,
     on_step: OnStep | None = None,
     progress: bool = True,
 ) -> Completions:
@@ -73,6 +77,9 @@ def complete(
         device: ``cpu``, ``cuda``, ``mps`` and so on. ``None``: the best available.
         dtype: precision of the weights. ``None``: half precision on CUDA, single precision elsewhere.
         local_files_only: do not use the network for the base model.
+        checkpoint_dir: folder that receives each finished batch of seeds. A job that was killed resumes from what it
+            finds there, and ends with the same result as an uninterrupted one. The files stay there.
+        overwrite: replace finished seeds of another job found there.
         on_step: called after each denoising step and each ranked completion. If it returns ``False``, the job ends and
             returns the finished completions, without ranking them.
         progress: show progress bars.
@@ -86,6 +93,7 @@ def complete(
         AdapterError: the adapter does not fit its base model.
         SceneError: an engine cannot fill the scene.
         StoppedError: ``on_step`` ended the job before a completion was finished.
+        OutputError: ``checkpoint_dir`` holds finished seeds of another job, or cannot be written to.
         ValueError: the device is not available, or the config does not suit the base model.
     """
     if isinstance(adapter, str) and adapter in PLAIN_ENGINES:
@@ -96,13 +104,17 @@ def complete(
     device = resolve_device(device)
     fitted = adapter if isinstance(adapter, Adapter) else _load_adapter(adapter)
     config = config or SampleConfig()
-    base = config.base or (fitted.base if fitted is not None else str(adapter))
-    inpainter = load_family(base, local_files_only=local_files_only, quantization=config.quantization)
+    options: dict[str, Any] = {"local_files_only": local_files_only, "quantization": config.quantization}
+    inpainter = (
+        load_family(config.base or str(adapter), **options)
+        if fitted is None
+        else load_family_of(fitted, config.base, **options)
+    )
     job = resolve_completion(
         scene, inpainter, fitted, config, window, geometry, ranking, ranked=ranked, device=device, dtype=dtype,
         on_step=on_step, progress=progress,
     )  # fmt: skip
-    return _complete(job)
+    return _complete(job, checkpoint_dir, overwrite=overwrite)
 
 
 def variants(
@@ -145,8 +157,8 @@ def variants(
     """
     device = resolve_device(device)
     config = config or SampleConfig()
-    inpainter = load_family(
-        config.base or adapter.base, local_files_only=local_files_only, quantization=config.quantization
+    inpainter = load_family_of(
+        adapter, config.base, local_files_only=local_files_only, quantization=config.quantization
     )
     scene = Scene.canvas(size or (inpainter.resolution, inpainter.resolution), references)
     job = resolve_completion(
@@ -161,7 +173,9 @@ def _load_adapter(source: str | PathLike[str]) -> Adapter | None:
     return Adapter.load(source) if (Path(source) / MANIFEST_NAME).is_file() else None
 
 
-def _complete(job: CompletionJob) -> Completions:
+def _complete(
+    job: CompletionJob, checkpoint_dir: str | PathLike[str] | None = None, *, overwrite: bool = False
+) -> Completions:
     """Keep what the references show, fill the rest once for each seed, and judge and rank the results."""
     matcher = load_matcher(job.ranking, job.device) if job.ranked and job.ranking.uses_matcher else None
     _attach(job)
@@ -171,11 +185,15 @@ def _complete(job: CompletionJob) -> Completions:
     job.inpainter.to(job.device, resolve_dtype(job.device, job.dtype))
     require_room(job.scene, job.sample)
     _show_references(job, kept.scene)
-    items = _fill(job, kept, kept.scene)
     recipe = describe_recipe(
         job.scene, fingerprint=job.inpainter.fingerprint, adapter=job.adapter.tensors if job.adapter else None,
         sample=job.sample, window=job.window, kept=kept.identity,
     )  # fmt: skip
+    finished = None
+    if checkpoint_dir is not None:
+        identity = identify_seeds(job.scene, recipe)
+        finished = FinishedSeeds(folder=Path(checkpoint_dir), identity=identity, overwrite=overwrite)
+    items = _fill(job, kept, kept.scene, finished)
     completions = Completions(items=items, scene=job.scene, ranking=job.ranking, recipe=recipe)
     completions = judged(completions, job.geometry)
     was_stopped = len(items) < job.sample.num_samples
@@ -193,7 +211,7 @@ def _attach(job: CompletionJob) -> None:
                 "the negative prompt has no effect, because guidance leads away from the base model. Set "
                 "guidance_from='negative_prompt' to use it"
             )
-    attach(job.inpainter, job.adapter, elsewhere=job.sample.base is not None)
+    attach(job.inpainter, job.adapter, elsewhere=job.sample.base not in (None, job.adapter.base))
 
 
 def _show_references(job: CompletionJob, rest: Scene) -> None:
@@ -208,20 +226,21 @@ def _show_references(job: CompletionJob, rest: Scene) -> None:
         show_references(job.inpainter, seen, choose_parts(job.inpainter, rest, job.window), job.window)
 
 
-def _fill(job: CompletionJob, kept: Kept, rest: Scene) -> tuple[Completion, ...]:
+def _fill(job: CompletionJob, kept: Kept, rest: Scene, finished: FinishedSeeds | None) -> tuple[Completion, ...]:
     """Fill what is left of the hole once for each seed.
 
     Args:
         job: the completion.
         kept: the pixels that are taken from the references.
         rest: the scene with what is left to fill.
+        finished: seeds that an interrupted job has filled; ``None``: nothing is read or kept.
 
     Raises:
         StoppedError: ``on_step`` ended the job before a completion was finished.
     """
     shifts: dict[int, list[tuple[float, float]]] = {}
     filled = fill_hole(
-        job.inpainter, rest, job.sample, job.window, on_step=job.on_step, progress=job.progress,
+        job.inpainter, rest, job.sample, job.window, on_step=job.on_step, progress=job.progress, finished=finished,
         on_shift=lambda seed, shift: shifts.setdefault(seed, []).append(shift),
     )  # fmt: skip
     if not filled:
@@ -229,7 +248,7 @@ def _fill(job: CompletionJob, kept: Kept, rest: Scene) -> tuple[Completion, ...]
     provenance = describe_completion(
         job.scene, base=job.inpainter.base, fingerprint=job.inpainter.fingerprint,
         fit=job.adapter.config if job.adapter else None, sample=job.sample, window=job.window, ranking=job.ranking,
-        geometry=job.geometry, evidence=kept.evidence,
+        geometry=job.geometry, evidence=kept.evidence, revision=revision(job.inpainter.base),
     )  # fmt: skip
     return tuple(
         Completion(
@@ -249,11 +268,9 @@ def _describe_shift(shifts: Sequence[tuple[float, float]] | None) -> dict[str, A
 
 def _rank(completions: Completions, matcher: Matcher | None, job: CompletionJob) -> Completions:
     """Rank the completions; if that fails, keep them in the order of their seeds."""
-    matches = match(job.scene) if job.ranking.score_by == "warped_references" else None
     try:
-        return rank(
-            completions, matcher=matcher, matches=matches, composite=composite_of(job.scene), device=job.device,
-            on_step=job.on_step, progress=job.progress,
+        return rank_again(
+            completions, matcher=matcher, device=job.device, on_step=job.on_step, progress=job.progress
         )  # fmt: skip
     except (RuntimeError, MemoryError, cv2.error) as error:  # out of memory, most likely
         warn(

@@ -59,11 +59,12 @@ def erase(
             a base model to the references; the others need no references, see ``EngineName``; or an object that
             follows ``realfill.models.engine.Engine``. ``None``: with references the composite; else ``lama`` or
             ``migan`` if their weights are on this machine, else ``telea``.
-        weights: see ``load_engine``; only for an engine that is named.
+        weights: see ``load_engine``; only for the engines ``completion``, ``lama``, ``migan`` and ``base``.
         trust_weights: see ``load_engine``.
-        config: settings of the fit, for the engine ``fit``. ``None``: the packaged base's defaults.
-        seeds: one for each candidate of an engine that draws; consecutive for the engine ``fit``. With ``second_pass``,
-            the candidate in which the detector finds least is the result; else it is the first.
+        config: settings of the fit, only for the engine ``fit``. ``None``: the packaged base's defaults.
+        seeds: one for each candidate of an engine that draws; consecutive for the engine ``fit``, which ranks its
+            candidates. With ``second_pass``, the candidate in which the detector finds least is the result, the better
+            ranked of equal ones; else it is the first.
         classes: the classes of what is removed.
         detector: what looks for strangers in the references and for a rest in the result; see ``load_detector``.
         hide_strangers: hide instances of ``classes`` in the references, so that nothing is taken or learnt from them.
@@ -81,8 +82,8 @@ def erase(
 
     Raises:
         SceneError: a photo or the mask cannot be used; an engine that needs references has none.
-        ValueError: there is no such engine, there are no seeds, the engine ``fit`` cannot draw them, or there are
-            weights without an engine.
+        ValueError: there is no such engine, there are no seeds, the engine ``fit`` cannot draw them, or the
+            engine has no use for the weights or the config.
         BaseModelError: weights are not available.
         StoppedError: ``on_step`` ended the job before the first result was finished.
     """

@@ -8,13 +8,14 @@ from os import PathLike
 from typing import Any, get_args
 
 from realfill.compute.progress import OnStep
-from realfill.config import PLAIN_ENGINES, EngineName, FitConfig, SampleConfig
-from realfill.config.engine import EraseEngineName
-from realfill.errors import BaseModelError, SceneError, StoppedError
+from realfill.config import EngineName, FitConfig, SampleConfig
+from realfill.config.engine import WEIGHTED_ENGINES, EraseEngineName
+from realfill.errors import BaseModelError, SceneError
 from realfill.filling.engines import load_engine
 from realfill.models.engine import Engine
 from realfill.pipeline.completing import complete
 from realfill.pipeline.fitting import fit
+from realfill.pipeline.plain import fill_by_engine
 from realfill.results.completion import Completion
 from realfill.scene.scene import Scene
 
@@ -52,9 +53,15 @@ class Request:
             raise SceneError(
                 f"the engine {engine!r} needs references, and there are none; add photos of the same place"
             )
-        if self.weights is not None and engine is None:
+        if self.weights is not None and engine not in WEIGHTED_ENGINES:
             raise ValueError(
-                f"weights is {str(self.weights)!r}, but no engine is named; legal: an engine that takes weights"
+                f"weights is {str(self.weights)!r}, but {self._described_engine} takes none; legal: an engine with "
+                f"weights ({', '.join(WEIGHTED_ENGINES)}), or no weights"
+            )
+        if self.config is not None and engine != "fit":
+            raise ValueError(
+                f"config holds settings of a fit, but {self._described_engine} fits nothing; legal: the engine 'fit', "
+                "or no config"
             )
         consecutive = tuple(range(self.seeds[0], self.seeds[0] + len(self.seeds)))
         if engine == "fit" and tuple(self.seeds) != consecutive:
@@ -62,6 +69,12 @@ class Request:
                 f"seeds is {tuple(self.seeds)}, and the engine 'fit' draws consecutive seeds; legal: seeds that count "
                 f"up by 1, such as {', '.join(map(str, consecutive))}"
             )
+
+    @property
+    def _described_engine(self) -> str:
+        if self.engine is None:
+            return "no engine is named, and the one that is chosen"
+        return f"the engine {self.engine!r}" if isinstance(self.engine, str) else "the given engine"
 
 
 def fill_by(scene: Scene, request: Request) -> tuple[list[Completion], str]:
@@ -71,15 +84,7 @@ def fill_by(scene: Scene, request: Request) -> tuple[list[Completion], str]:
     if request.engine == "composite" or (request.engine is None and scene.references):
         return _fill_from_references(scene, request)
     chosen, used = _load(request)
-    images = chosen.fill(scene.known, scene.mask, request.seeds, on_step=request.on_step)
-    if not images:
-        raise StoppedError("the job was ended before a result was finished")
-    is_seeded = used not in (*PLAIN_ENGINES, "completion")
-    items = [
-        Completion.from_image(image, scene, seed if is_seeded else None, provenance={"engine": used})
-        for image, seed in zip(images, request.seeds, strict=False)
-    ]
-    return items, used
+    return fill_by_engine(scene, chosen, used, request.seeds, on_step=request.on_step), used
 
 
 def _fit_and_complete(scene: Scene, request: Request) -> tuple[list[Completion], str]:
@@ -101,7 +106,7 @@ def _fill_from_references(scene: Scene, request: Request) -> tuple[list[Completi
     coverage = evidence.coverage if evidence is not None else 0.0
     if coverage < _MIN_COVERED:
         return list(completions), name
-    return list(completions), "composite" if coverage == 1 else f"composite, {1 - coverage:.0%} by {name}"
+    return list(completions), "composite" if coverage == 1 else f"composite, {100 * (1 - coverage):.0f} % by {name}"
 
 
 def _load(request: Request) -> tuple[Engine, str]:

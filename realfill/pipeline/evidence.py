@@ -129,7 +129,7 @@ def _align(scene: Scene, on_step: OnStep | None, *, progress: bool) -> Composite
 
         found = composite(
             scene.known, scene.mask, scene.references, reference_masks=scene.reference_masks,
-            focals=scene.focal_lengths, on_step=report,
+            focals=scene.focal_lengths, frame=scene.frame, on_step=report,
         )  # fmt: skip
     if stopped:  # what is found by then has only the detail of the working size
         raise StoppedError("the job was ended before the references were aligned with the target")

@@ -17,12 +17,12 @@ from realfill.geometry.matching import load_matcher
 from realfill.models.diffusion.adapter import Adapter
 from realfill.models.diffusion.families import load_family
 from realfill.models.diffusion.family import DiffusionFamily
-from realfill.models.diffusion.hub import Card, locate
-from realfill.models.diffusion.lora import Trainable, trainable_lora, trainable_weights
+from realfill.models.diffusion.hub import Card, locate, origin
+from realfill.models.diffusion.lora import Trainable, attach, stack, trainable_lora, trainable_weights
 from realfill.pipeline.evidence import compose
 from realfill.pipeline.references import match, require_references, show_references, with_best_references
 from realfill.pipeline.settings import resolve_geometry
-from realfill.results.provenance import describe_fit, fit_identity, hash_scene
+from realfill.results.provenance import describe_fit, fit_identity, hash_scene, hash_tensors
 from realfill.scene.scene import Scene
 from realfill.training.checkpoint import CHECKPOINT_NAME
 from realfill.training.dataset import training_set
@@ -39,6 +39,7 @@ def fit(
     *,
     window: WindowConfig | None = None,
     geometry: GeometryConfig | None = None,
+    start: Adapter | str | PathLike[str] | None = None,
     device: str | torch.device | None = None,
     dtype: torch.dtype | None = None,
     local_files_only: bool = False,
@@ -58,6 +59,8 @@ def fit(
         geometry: which pixels ``complete`` will take from the references. The adapter carries it; the fit itself does
             not depend on it. ``None``: the defaults, with which the fit first says how much of the hole the references
             show.
+        start: an adapter of the same base model, such as the result of ``adapt``, or its folder. The fit starts from
+            it, and the result contains it: its rank is the sum of both ranks.
         device: ``cpu``, ``cuda``, ``mps`` and so on. ``None``: the best available.
         dtype: precision of the frozen weights under a LoRA. ``None``: that of ``mixed_precision``, which is half
             precision on CUDA and on CPUs that are fast in bf16, and single precision elsewhere. With
@@ -76,7 +79,7 @@ def fit(
     Raises:
         SceneError: the scene has no references.
         BaseModelError: the base model cannot be loaded.
-        AdapterError: the checkpoint is damaged or belongs to another fit.
+        AdapterError: the checkpoint is damaged or belongs to another fit, or ``start`` is not of this base model.
         StoppedError: ``on_step`` returned ``False`` before the first step.
         TrainingError: the loss is not a finite number.
         ValueError: the config does not suit the base model or the device.
@@ -86,16 +89,19 @@ def fit(
     config = config or FitConfig()
     say(describe_download(config.base, local_files_only=local_files_only) if progress else None)
     inpainter = load_family(config.base, local_files_only=local_files_only, quantization=config.quantization)
+    earlier = start if start is None or isinstance(start, Adapter) else Adapter.load(start)
+    if earlier is not None:
+        attach(inpainter, earlier)
     settings = _resolve_fit(config, inpainter, device)
     windows = (window or WindowConfig()).resolve(inpainter.card.window)
-    trainable = _make_trainable(inpainter, settings, device, dtype)
+    trainable = make_trainable(inpainter, settings, device, dtype)
     sources = resolve_geometry(geometry, scene, None, settings.preset)
     compose(scene, sources, on_step=on_step, progress=progress)
     scene = with_best_references(scene, "the fit learns from", progress=progress)
     parts = choose_parts(inpainter, scene, windows)
     show_references(inpainter, scene, parts, windows)
     trainer = Trainer(inpainter, trainable, settings, make_accelerator(device, settings.mixed_precision))
-    inputs = hash_scene(scene)
+    inputs = hash_scene(scene) | ({} if earlier is None else {"start": hash_tensors(earlier.tensors)})
     _announce(trainer, device, progress=progress)
     train(
         trainer,
@@ -106,11 +112,15 @@ def fit(
         on_step=on_step,
         progress=progress,
     )
-    manifest = describe_fit(inputs=inputs, num_steps_done=trainer.step, time_s=trainer.time_s, device=str(device))
-    return Adapter(
+    manifest = describe_fit(
+        inputs=inputs, num_steps_done=trainer.step, time_s=trainer.time_s, device=str(device),
+        origin=origin(config.base),
+    )  # fmt: skip
+    fitted = Adapter(
         tensors=trainer.export(), config=trainer.settings, window=windows, geometry=sources,
         fingerprint=inpainter.fingerprint, losses=tuple(trainer.losses), manifest=manifest,
     )  # fmt: skip
+    return fitted if earlier is None else stack(earlier, fitted)
 
 
 def _resolve_fit(config: FitConfig, inpainter: DiffusionFamily, device: torch.device) -> FitSettings:
@@ -120,7 +130,7 @@ def _resolve_fit(config: FitConfig, inpainter: DiffusionFamily, device: torch.de
     return dataclasses.replace(settings, base=inpainter.base, mixed_precision=precision)
 
 
-def _make_trainable(
+def make_trainable(
     inpainter: DiffusionFamily, settings: FitSettings, device: torch.device, dtype: torch.dtype | None
 ) -> Trainable:
     """Move a base model to its device, and choose or add the weights that are trained.
@@ -128,9 +138,9 @@ def _make_trainable(
     Raises:
         ValueError: the frozen weights would be float16, and the loss would not be scaled.
     """
-    with_lora = settings.trainable == "lora"
-    frozen = resolve_frozen_dtype(dtype, settings.mixed_precision) if with_lora else torch.float32
-    if frozen == torch.float16 and settings.mixed_precision != "fp16":
+    with_lora, precision = settings.trainable == "lora", resolve_precision(device, settings.mixed_precision)
+    frozen = resolve_frozen_dtype(dtype, precision) if with_lora else torch.float32
+    if frozen == torch.float16 and precision != "fp16":
         raise ValueError(
             "dtype is float16, which needs mixed_precision='fp16' to scale the loss; legal: both, or no dtype"
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from os import PathLike
 
 import torch
@@ -67,16 +68,40 @@ def fill(
             engine, weights=weights, blend=blend, trust_weights=trust_weights, device=device,
             local_files_only=local_files_only,
         )  # fmt: skip
-    images = engine.fill(scene.known, scene.mask, [seed], on_step=on_step)
+    return fill_by_engine(scene, engine, name, [seed], on_step=on_step)[0]
+
+
+def fill_by_engine(
+    scene: Scene, engine: Engine, name: str, seeds: Sequence[int], *, on_step: OnStep | None
+) -> list[Completion]:
+    """Fill the hole of a scene by an engine, without the references.
+
+    Args:
+        scene: the scene.
+        engine: the loaded engine.
+        name: its name, for the provenance. Completions by an engine that always gives the same have no seed.
+        seeds: one for each completion.
+        on_step: as for ``fill``.
+
+    Returns:
+        The finished completions, at least one.
+
+    Raises:
+        StoppedError: ``on_step`` ended the job before the first completion was finished.
+    """
+    images = engine.fill(scene.known, scene.mask, seeds, on_step=on_step)
     if not images:
         raise StoppedError("the job was ended before the hole was filled")
-    is_seeded = name not in (*PLAIN_ENGINES, "completion")
-    return Completion.from_image(images[0], scene, seed if is_seeded else None, provenance=describe_fill(name))
+    is_seeded, provenance = name not in (*PLAIN_ENGINES, "completion"), describe_fill(name)
+    return [
+        Completion.from_image(image, scene, seed if is_seeded else None, provenance=provenance)
+        for image, seed in zip(images, seeds, strict=False)
+    ]
 
 
 def fill_the_rest(
     scene: Scene,
-    name: str,
+    name: EngineName,
     geometry: GeometryConfig | None,
     *,
     device: str | torch.device | None,

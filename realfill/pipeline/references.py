@@ -10,7 +10,7 @@ from realfill.compute.progress import say
 from realfill.config import MAX_FIT_REFERENCES, WindowSettings
 from realfill.errors import SceneError
 from realfill.geometry.matching import Matches, match_references
-from realfill.geometry.selection import choose_references, survey
+from realfill.geometry.selection import Selection, choose_references, survey
 from realfill.geometry.smooth import hide
 from realfill.geometry.views import warped_views
 from realfill.models.diffusion.family import DiffusionFamily, ReferenceView
@@ -41,6 +41,15 @@ def match(scene: Scene) -> list[Matches]:
     return _matches[scene]
 
 
+def select_references(scene: Scene) -> Selection:
+    """Choose the references that a fit learns from: up to five, which together show most of the hole.
+
+    All references serve the geometry, whatever their number.
+    """
+    views, hole = survey(scene.known, scene.mask, scene.references, match(scene), scene.reference_masks)
+    return choose_references(views, hole, MAX_FIT_REFERENCES)
+
+
 def with_best_references(scene: Scene, use: str, *, progress: bool) -> Scene:
     """Return the scene with at most five references, those that show most of the hole.
 
@@ -51,9 +60,7 @@ def with_best_references(scene: Scene, use: str, *, progress: bool) -> Scene:
     """
     if len(scene.references) <= MAX_FIT_REFERENCES:
         return scene
-    matches = match(scene)
-    views, hole = survey(scene.known, scene.mask, scene.references, matches, scene.reference_masks)
-    selection = choose_references(views, hole, MAX_FIT_REFERENCES)
+    matches, selection = match(scene), select_references(scene)
     say(selection.describe(use) if progress else None)
     chosen = sorted(selection.references)
     scene = scene.with_chosen_references(chosen)

@@ -33,7 +33,7 @@ class Strangers:
 def find_strangers(
     references: Sequence[ImageLike], classes: Sequence[str], detector: str | Detector
 ) -> list[Strangers]:
-    """Find what to hide in each reference."""
+    """Find in each reference the instances of the removed classes, which are then hidden there."""
     hidden: list[Strangers] = []
     for number, reference in enumerate(references):
         instances = find_instances(read_image(reference, f"reference {number}")[0], detector=detector, classes=classes)

@@ -5,8 +5,6 @@ Needs no matcher.
 
 from __future__ import annotations
 
-import dataclasses
-import math
 from collections.abc import Callable
 
 import cv2
@@ -14,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from realfill.io.images import ImageArray, MaskArray
+from realfill.ranking.scores import best_first, decibels, scored
 from realfill.results.completions import Completion, Completions
 
 _BLUR = 0.004  # standard deviation of the blur before comparison, as a share of the longer side
@@ -34,16 +33,11 @@ def score_by_composite(
     Returns:
         The scored completions, best first, those without a score last. Ties are broken by the seed.
     """
-    scored = []
+    items = []
     for completion in completions:
-        score = agreement(completion.image, composite, confidence, completions.scene.mask)
-        scored.append(
-            dataclasses.replace(
-                completion, score=score, scores_per_reference=(), num_matches=None, num_matches_per_reference=()
-            )
-        )
+        items.append(scored(completion, agreement(completion.image, composite, confidence, completions.scene.mask)))
         report(1)
-    return sorted(scored, key=lambda c: (math.inf if c.score is None else -c.score, c.seed))
+    return best_first(items)
 
 
 def agreement(image: ImageArray, composite: ImageArray, confidence: NDArray, mask: MaskArray) -> float | None:
@@ -66,4 +60,4 @@ def agreement(image: ImageArray, composite: ImageArray, confidence: NDArray, mas
     sigma = max(0.5, _BLUR * max(mask.shape))
     difference = cv2.GaussianBlur(image.astype(np.float32) - composite.astype(np.float32), (0, 0), sigma)
     error = float(((difference**2).mean(axis=2) * weight).sum() / weight.sum())
-    return 10 * math.log10(255**2 / max(error, 255**2 / 1e10))
+    return decibels(error)

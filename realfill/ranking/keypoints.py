@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
@@ -10,6 +9,7 @@ import numpy as np
 from realfill.geometry.matching import Features, Matcher, Matches, outside
 from realfill.geometry.smooth import hide
 from realfill.io.images import ImageArray, MaskArray
+from realfill.ranking.scores import scored
 from realfill.results.completions import Completion, Completions
 
 _GROUP_SIZE = 8  # completions whose features are held in memory
@@ -34,13 +34,14 @@ def score_by_keypoints(
     Returns:
         The scored completions, best first. Ties are broken by the sum of confidences, then by the seed.
     """
-    scored: list[tuple[Completion, float]] = []
+    items: list[tuple[Completion, float]] = []
     for completion, in_hole in match_completions(completions, references, reference_masks, matcher, report):
-        counts = tuple(len(m) for m in in_hole)
-        scored.append((_with_counts(completion, counts), float(sum(m.confidence.sum() for m in in_hole))))
+        counts = [len(m) for m in in_hole]
+        ranked = scored(completion, float(sum(counts)), [float(count) for count in counts], counts)
+        items.append((ranked, float(sum(m.confidence.sum() for m in in_hole))))
         report(1)
-    scored.sort(key=lambda pair: (-(pair[0].score or 0), -pair[1], pair[0].seed))
-    return [completion for completion, _ in scored]
+    items.sort(key=lambda pair: (-(pair[0].score or 0), -pair[1], pair[0].seed))
+    return [completion for completion, _ in items]
 
 
 def match_completions(
@@ -79,15 +80,8 @@ def matches_in_hole(matches: Matches, mask: MaskArray) -> Matches:
     """Keep the matches whose second keypoint lies in the hole.
 
     Args:
-        matches: between a reference and a completion.
+        matches: the matches of a reference with a completion.
         mask: (H, W) bool of the completion, True = hole.
     """
     x, y = np.rint(matches.keypoints1).astype(int).reshape(-1, 2).T
     return matches[mask[y.clip(0, mask.shape[0] - 1), x.clip(0, mask.shape[1] - 1)]]
-
-
-def _with_counts(completion: Completion, counts: tuple[int, ...]) -> Completion:
-    return dataclasses.replace(
-        completion, score=float(sum(counts)), num_matches=sum(counts), num_matches_per_reference=counts,
-        scores_per_reference=tuple(float(count) for count in counts),
-    )  # fmt: skip

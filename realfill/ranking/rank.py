@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import time
-import warnings
 from collections.abc import Callable, Sequence
 from typing import Self
 
@@ -13,7 +12,7 @@ import torch
 from realfill.compute.devices import resolve_device
 from realfill.compute.progress import Interrupted, OnStep, Progress, ProgressBar
 from realfill.config import RankConfig, RankSettings, ScoreBy
-from realfill.errors import RealFillWarning, SceneError
+from realfill.errors import SceneError, warn
 from realfill.geometry.composite import Composite
 from realfill.geometry.composite import composite as compose
 from realfill.geometry.matching import Matcher, Matches, load_matcher
@@ -106,10 +105,7 @@ def rank(
                 focals=completions.scene.focal_lengths if references is None else None, report=steps.report,
             )  # fmt: skip
     except Interrupted:
-        warnings.warn(
-            "ranking was stopped by on_step, so the completions keep their order; call rank() to order them later",
-            RealFillWarning, stacklevel=2,
-        )  # fmt: skip
+        warn("ranking was stopped by on_step, so the completions keep their order; call rank() to order them later")
         return completions
     _warn_without_evidence(ranked, settings.score_by)
     described = {"rank": settings.to_dict()}
@@ -141,7 +137,9 @@ def _score(
             f"the mask covers the whole target, so there is no composite for score_by={settings.score_by!r}; legal: "
             "score_by='keypoints' or 'warped_references'"
         )
-    found = composite or compose(scene.known, scene.mask, photos, reference_masks=excluded, focals=focals)
+    found = composite or compose(
+        scene.known, scene.mask, photos, reference_masks=excluded, focals=focals, frame=scene.frame
+    )  # fmt: skip
     if matcher is None:
         return score_by_composite(completions, found.image, found.confidence, report)
     warps = [layer.warp for layer in found.layers]
@@ -166,7 +164,7 @@ def _warn_without_evidence(ranked: Sequence[Completion], score_by: ScoreBy) -> N
         )
     else:
         return
-    warnings.warn(message, RealFillWarning, stacklevel=3)
+    warn(message)
 
 
 class _Steps:

@@ -18,6 +18,7 @@ from realfill.geometry.matching import Matcher, Matches
 from realfill.geometry.working import rescale
 from realfill.io.images import ImageArray, MaskArray
 from realfill.ranking.keypoints import match_completions
+from realfill.ranking.scores import best_first, scored
 from realfill.results.completions import Completion, Completions
 
 _CELLS = 25  # about as many cells as the hole is divided into
@@ -54,30 +55,24 @@ def score_by_verified_keypoints(
     mask = completions.scene.mask
     sizes = list(reference_sizes) or [(r.shape[0], r.shape[1]) for r in references]
     own_warps = [[w for w in warps if w.reference == n] for n in range(len(references))]
-    scored = []
+    items = []
     for completion, in_hole in match_completions(completions, references, reference_masks, matcher, report):
         agreeing = [
             m[agree_with_warps(_shrink(m, (reference.shape, mask.shape), size, own), own)]
             for m, reference, size, own in zip(in_hole, references, sizes, own_warps, strict=True)
         ]
-        counts = tuple(len(m) for m in agreeing)
-        scored.append(
-            dataclasses.replace(
-                completion, score=expected_cells(agreeing, mask), num_matches=sum(counts),
-                num_matches_per_reference=counts,
-                scores_per_reference=tuple(expected_cells([m], mask) for m in agreeing),
-            )
-        )  # fmt: skip
+        cells = [expected_cells([m], mask) for m in agreeing]
+        items.append(scored(completion, expected_cells(agreeing, mask), cells, [len(m) for m in agreeing]))
         report(1)
-    return sorted(scored, key=lambda c: (-(c.score or 0), c.seed))
+    return best_first(items)
 
 
 def agree_with_warps(matches: Matches, warps: Sequence[WarpField]) -> NDArray[np.bool_]:
     """Tell which matches agree with at least one warp.
 
     Args:
-        matches: between a reference and a completion, in the pixels of the warps.
-        warps: of this reference, each with a map of (H, W) pixels.
+        matches: the matches of a reference with a completion, in the pixels of the warps.
+        warps: the warps of this reference, each with a map of (H, W) pixels.
 
     Returns:
         (K,) bool: the reference's keypoint lies where a warp puts the completion's, to 1 % of the target's longer side
@@ -106,7 +101,7 @@ def expected_cells(matches: Sequence[Matches], mask: MaskArray) -> float:
     more than one, and matches spread over the hole are worth more.
 
     Args:
-        matches: of each reference, in the hole.
+        matches: the matches of each reference in the hole.
         mask: (H, W) bool.
     """
     side = max(_MIN_CELL_PX, float(np.sqrt(mask.sum() / _CELLS)))
@@ -125,10 +120,10 @@ def _shrink(
     """Move matches from the photos' own pixels to those of the warps.
 
     Args:
-        matches: between a reference and a completion.
-        shapes: of the reference and the completion.
+        matches: the matches of a reference with a completion.
+        shapes: the shapes of the reference and the completion.
         size: (height, width) of the reference in the warps.
-        warps: of this reference, all of one size.
+        warps: the warps of this reference, all of one size.
     """
     if not warps:
         return matches

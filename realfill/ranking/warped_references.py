@@ -5,7 +5,6 @@ Needs no weights. Suits small base models, whose samples are too soft for keypoi
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 from realfill.geometry.matching import Matches, match_references
 from realfill.geometry.warping import Warp, warp_references
 from realfill.io.images import ImageArray, MaskArray, fit_within, resize
+from realfill.ranking.scores import best_first, decibels, scored
 from realfill.results.completions import Completion, Completions
 from realfill.scene.masks import Box, bounding_box, resize_mask, separate_holes
 
@@ -65,14 +65,8 @@ def score_by_warped_references(
     similarities = compare(
         scene.known, scene.mask, references, images, reference_masks=reference_masks, matches=matches, report=report
     )
-    scored = [
-        dataclasses.replace(
-            completion, score=similarity.score, scores_per_reference=similarity.score_per_reference,
-            num_matches=None, num_matches_per_reference=(),
-        )
-        for completion, similarity in zip(completions, similarities, strict=True)
-    ]  # fmt: skip
-    return sorted(scored, key=lambda c: (math.inf if c.score is None else -c.score, c.seed))
+    pairs = zip(completions, similarities, strict=True)
+    return best_first(scored(completion, found.score, found.score_per_reference) for completion, found in pairs)
 
 
 def compare(
@@ -233,4 +227,4 @@ class _Region:
 def _psnr(errors: Iterable[tuple[float, float]]) -> float | None:
     """Compute the peak signal-to-noise ratio in dB, at most 100; ``None`` if nothing was compared."""
     total, weights = (sum(values) for values in zip(*errors, strict=True))
-    return 10 * math.log10(255**2 / max(total / weights, 255**2 / 1e10)) if weights else None
+    return decibels(total / weights) if weights else None

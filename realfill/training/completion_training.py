@@ -20,7 +20,7 @@ import numpy as np
 from realfill.compute.progress import OnStep, Progress, ProgressBar
 from realfill.errors import AdapterError, OutputError, TrainingError
 from realfill.io.images import ImageArray
-from realfill.training.checkpoint import CHECKPOINT_NAME, load_checkpoint, save_checkpoint
+from realfill.training.checkpoint import CHECKPOINT_NAME, damaged_state, load_checkpoint, save_checkpoint
 from realfill.training.completion_config import CompletionTrainingConfig
 from realfill.training.completion_pictures import draw_previews, plot_losses
 from realfill.training.completion_samples import shrink_for_crops
@@ -67,14 +67,14 @@ def train_completion(config: CompletionTrainingConfig, *, on_step: OnStep | None
             if trainer.step % config.checkpoint_every == 0:
                 save_checkpoint(checkpoint, trainer.state_dict(), identity)
             if trainer.step % config.preview_every == 0 and trainer.step < config.num_steps:
-                _write_outputs(trainer, held_out)
+                _write_outputs(trainer, photos, held_out)
             time_s = time.monotonic() - start
             report = _report(trainer, time_s, time_s / (trainer.step - first_step))
             _show(bar, trainer)
             is_ended = on_step is not None and on_step(report) is False
             if is_ended or (config.minutes is not None and time_s >= 60 * config.minutes):
                 break
-    _write_outputs(trainer, held_out)
+    _write_outputs(trainer, photos, held_out)
     return config.output
 
 
@@ -84,7 +84,9 @@ def _resume(trainer: CompletionTrainer, checkpoint: Path, identity: str) -> None
         save_checkpoint(checkpoint, trainer.state_dict(), identity)
         return
     try:
-        trainer.load_state_dict(load_checkpoint(checkpoint, identity, trainer.device))
+        state = load_checkpoint(checkpoint, identity, trainer.device)
+        with damaged_state(checkpoint):
+            trainer.load_state_dict(state)
     except AdapterError as error:
         raise OutputError(
             f"the run in {str(checkpoint.parent)!r} cannot be resumed, because its checkpoint is damaged or belongs to "
@@ -115,7 +117,7 @@ def _identity(config: CompletionTrainingConfig, photos: Sequence[ImageArray]) ->
     return digest.hexdigest()
 
 
-def _write_outputs(trainer: CompletionTrainer, held_out: Sequence[ImageArray]) -> None:
+def _write_outputs(trainer: CompletionTrainer, photos: Sequence[ImageArray], held_out: Sequence[ImageArray]) -> None:
     """Write the weights, sample pictures of photos that were kept out, and the loss curves."""
     config, losses = trainer.config, trainer.losses
     recent = losses["completion"][-500:]
@@ -123,10 +125,10 @@ def _write_outputs(trainer: CompletionTrainer, held_out: Sequence[ImageArray]) -
         "steps": trainer.step, "of_steps": config.num_steps, "phase": trainer.phase, "batch_size": config.batch_size,
         "masked_mse_of_last_500_steps": round(float(np.mean(recent)), 5) if recent else None,
     }  # fmt: skip
-    trainer.network.eval()
-    trainer.network.save(config.output, about=summary)
+    network = trainer.finished(photos)
+    network.save(config.output, about=summary)
     if held_out:
-        draw_previews(trainer.network, held_out, config, config.output / "previews.png")
+        draw_previews(network, held_out, config, config.output / "previews.png")
     plot_losses(losses, config.phase_ends, config.output / "losses.png")
 
 

@@ -154,11 +154,12 @@ def draw_crops(
     shares = np.array([p.share for p in photos])
     images, known, hidden, references = [], [], [], []
     for choice in rng.choice(len(photos), num_crops, p=shares / shares.sum()):
-        image, known_mask, mask = _random_crop(photos[choice], resolution, rng)
+        image, known_mask, mask = random_crop(photos[choice], resolution, rng)
         if mask is None:
             mask = random_mask(
-                image.shape[:2], rng, num_rectangles=settings.num_rectangles, rectangle_size=settings.rectangle_size
-            )
+                image.shape[:2], rng, num_rectangles=settings.num_rectangles, rectangle_size=settings.rectangle_size,
+                shapes=settings.mask_shapes, complement_share=settings.complement_share,
+            )  # fmt: skip
         hide_all = rng.random() < settings.mask_dropout
         references.append(photos[choice].reference)
         images.append(image)
@@ -182,7 +183,7 @@ def draw_noising(
     )
 
 
-def _random_crop(
+def random_crop(
     photo: TrainingImage, resolution: int, rng: np.random.Generator
 ) -> tuple[ImageArray, MaskArray, MaskArray | None]:
     """Cut a random square and resize it to the model's input.

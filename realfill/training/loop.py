@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
@@ -16,8 +17,9 @@ from realfill.compute.memory import until_it_fits
 from realfill.compute.progress import OnStep, Progress, ProgressBar
 from realfill.errors import AdapterError, TrainingError
 from realfill.io.files import require_space
-from realfill.training.checkpoint import load_checkpoint, save_checkpoint
-from realfill.training.crops import TrainingImage, draw_noising
+from realfill.training.checkpoint import damaged_state, load_checkpoint, save_checkpoint
+from realfill.training.crops import Crops, Noising, TrainingImage, draw_noising, step_rng
+from realfill.training.objective import Latents, encode_crops
 from realfill.training.trainer import Trainer
 
 _NUM_SLOW_STEPS = 2  # the first steps do not show how long the others take
@@ -30,6 +32,7 @@ def train(
     checkpoint: Path | None = None,
     identity: str = "",
     overwrite: bool = False,
+    proceed: Callable[[], bool] | None = None,
     on_step: OnStep | None = None,
     progress: bool = True,
 ) -> None:
@@ -42,6 +45,7 @@ def train(
             at regular steps, at the end, and when it is interrupted.
         identity: hash of everything that decides the result; only a fit with the same hash resumes from the file.
         overwrite: replace a checkpoint of another fit.
+        proceed: called before each step. If it returns ``False``, training ends.
         on_step: called after each step.
         progress: show a progress bar.
 
@@ -61,6 +65,8 @@ def train(
     )  # fmt: skip
     with bar, _saved_on_exit(trainer, checkpoint, identity):
         while trainer.step < settings.num_steps and not _is_time_up(trainer, durations_s):
+            if proceed is not None and not proceed():
+                break
             step_start = time.monotonic()
             trainer.set_learning_rates()
             loss = until_it_fits(lambda: compute_gradients(trainer, photos), trainer.shrink, trainer.inpainter.device)
@@ -110,17 +116,46 @@ def compute_gradients(trainer: Trainer, photos: Sequence[TrainingImage]) -> torc
         latents, draws = batch[piece], noising[piece]
         is_last = piece.stop >= len(weights)  # only then do processes exchange gradients
         with nullcontext() if is_last else accelerator.no_sync(trainer.denoiser):
-            noisy_latents, timesteps, target, loss_scale = inpainter.diffuse(
-                latents.sample(draws.noise[0]), draws.noise[1], draws.quantiles
-            )
-            with accelerator.autocast():
-                model_pred = trainer.denoiser(
-                    noisy_latents, timesteps, latents.mask_latents, draws.prompted, latents.references
-                )
-            loss = ((model_pred - target) ** 2 * loss_scale * weights[piece]).sum()
+            loss = _summed_loss(trainer, latents, draws, weights[piece])
             accelerator.backward(loss * accelerator.num_processes)  # it averages gradients over processes
         total_loss += loss.detach()
     return total_loss
+
+
+@torch.no_grad()
+def validation_loss(trainer: Trainer, crops: Crops, seed: int) -> float:
+    """Compute the mean loss of crops with noise that depends on the seed alone; the model is not changed.
+
+    Args:
+        trainer: the state of the fit. Its LoRA layers have no dropout.
+        crops: the crops, which share nothing with those that are trained on.
+        seed: seed of noise and noise levels.
+    """
+    inpainter, num_crops = trainer.inpainter, len(crops)
+    settings = dataclasses.replace(
+        trainer.settings, batch_size=num_crops, gradient_accumulation_steps=1, prompt_dropout=0.0, noise_bias=1.0
+    )
+    with trainer.accelerator.autocast():
+        latents = encode_crops(inpainter, crops, settings.visible_weight, trainer.piece_size)
+    num_channels, height, width = latents.mean.shape[1:]
+    noising = draw_noising(settings, (num_channels, height, width), *step_rng(seed, 0)).to(inpainter.device)
+    total = torch.zeros((), device=inpainter.device)
+    for first in range(0, num_crops, trainer.piece_size):
+        piece = slice(first, first + trainer.piece_size)
+        total += _summed_loss(trainer, latents[piece], noising[piece], latents.weights[piece])
+    return float(total / (latents.weights.sum().clamp(min=1) * num_channels))
+
+
+def _summed_loss(trainer: Trainer, latents: Latents, draws: Noising, weights: torch.Tensor) -> torch.Tensor:
+    """Sum the weighted squared error of the model's prediction over latents (paper, equation 3)."""
+    noisy_latents, timesteps, target, loss_scale = trainer.inpainter.diffuse(
+        latents.sample(draws.noise[0]), draws.noise[1], draws.quantiles
+    )
+    with trainer.accelerator.autocast():
+        model_pred = trainer.denoiser(
+            noisy_latents, timesteps, latents.mask_latents, draws.prompted, latents.references
+        )
+    return ((model_pred - target) ** 2 * loss_scale * weights).sum()
 
 
 def _resume(trainer: Trainer, checkpoint: Path, identity: str, *, overwrite: bool) -> None:
@@ -130,7 +165,9 @@ def _resume(trainer: Trainer, checkpoint: Path, identity: str, *, overwrite: boo
         require_space(checkpoint, 2 * trainer.checkpoint_bytes - (checkpoint.stat().st_size if exists else 0))
     if exists:
         try:
-            trainer.load_state_dict(load_checkpoint(checkpoint, identity, trainer.inpainter.device))
+            state = load_checkpoint(checkpoint, identity, trainer.inpainter.device)
+            with damaged_state(checkpoint):
+                trainer.load_state_dict(state)
         except AdapterError:
             if not overwrite:
                 raise
@@ -208,7 +245,7 @@ def _show(bar: ProgressBar, report: Progress, losses: Sequence[float], mean_s: f
     loss = float(np.mean(losses)) if losses else math.nan
     bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
     if report.left_s is None or not mean_s:
-        bar.initial, bar.start_t = report.step, time.time()
+        bar.initial, bar.start_t = report.step, time.monotonic()
     else:
         bar.total = report.step + round(report.left_s / mean_s)
     bar.update()

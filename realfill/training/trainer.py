@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import torch
@@ -25,6 +25,8 @@ from realfill.training.prefetch import Prefetcher, threads_for
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
+DrawBatch: TypeAlias = Callable[[int, np.random.Generator], Crops]
+
 _READ_LOSSES_EVERY = 10  # steps on a GPU, because each reading waits for the device
 
 
@@ -38,11 +40,17 @@ class Trainer:
         step: optimizer steps done.
         time_s: seconds spent on these steps, including those before an interruption; the training loop updates it.
         losses: the loss of each step, as far as it has been read from the device.
+        notes: tensors and JSON values of the caller, which checkpoints keep.
         is_updating: whether parameters, average and step count are being changed and do not belong together yet.
     """
 
     def __init__(
-        self, inpainter: DiffusionFamily, trainable: Trainable, settings: FitSettings, accelerator: Accelerator
+        self,
+        inpainter: DiffusionFamily,
+        trainable: Trainable,
+        settings: FitSettings,
+        accelerator: Accelerator,
+        draw_batch: DrawBatch | None = None,
     ) -> None:
         """Set up a fit, and the inpainter for training, in place.
 
@@ -51,6 +59,8 @@ class Trainer:
             trainable: the parameters to train.
             settings: the recipe.
             accelerator: accelerate's driver for precision and processes.
+            draw_batch: draws the crops of a step from its number and its generator, and depends on nothing else.
+                ``None``: random crops of the photos that the training loop is given.
 
         Raises:
             ValueError: the processes cannot share the batch.
@@ -73,6 +83,8 @@ class Trainer:
         self._scales = torch.ones(len(trainable.lora_layers), device=inpainter.device)
         self._prefetcher = Prefetcher(self._draw_crops, settings.num_steps, num_threads=threads_for(inpainter.device))
         self._latent_cache = LatentCache(inpainter, settings, accelerator) if settings.latent_cache_size else None
+        self._draw_batch = draw_batch
+        self.notes: dict[str, Any] = {}
         self.step = 0
         self.time_s = 0.0
         self.losses: list[float] = []
@@ -198,6 +210,7 @@ class Trainer:
             "step": self.step,
             "time_s": self.time_s,
             "losses": self.losses,
+            "notes": self.notes,
             "parameters": {n: p.detach() for n, p in self.trainable.parameters()},
             "average": self.average,
             "optimizer": self.optimizer.state_dict(),
@@ -220,6 +233,7 @@ class Trainer:
         if self.accelerator.scaler is not None and state["scaler"]:  # empty after steps in another precision
             self.accelerator.scaler.load_state_dict(state["scaler"])
         self.step, self.time_s, self.losses = state["step"], state["time_s"], state["losses"]
+        self.notes = state["notes"]
 
     def export(self) -> dict[str, torch.Tensor]:
         """Build the adapter's tensors from the moving average or, without one, from the last parameters.
@@ -237,6 +251,8 @@ class Trainer:
         self, photos: Sequence[TrainingImage], step: int
     ) -> tuple[Crops, np.random.Generator, torch.Generator]:
         rng, generator = step_rng(self.settings.seed, step)
+        if self._draw_batch is not None:
+            return self._draw_batch(step, rng), rng, generator
         crops = draw_crops(photos, self.settings, self.inpainter.resolution, self.settings.batch_size, rng)
         return crops, rng, generator
 

@@ -7,28 +7,34 @@ from helpers import TINY_FIT
 
 from realfill import FitConfig, SampleConfig, WindowConfig
 from realfill.benchmark.config import BenchConfig
-from realfill.benchmark.methods.diffusion import Base, PlainBase, PlainRealFill, RealFill
+from realfill.benchmark.methods.diffusion import Unfitted
 from realfill.benchmark.setup import set_up
 from realfill.config import GeometryConfig, RankConfig
 
 SAMPLE = SampleConfig(num_samples=2, num_inference_steps=2)
 
 
-@pytest.mark.parametrize("kind", [RealFill, PlainRealFill, Base, PlainBase])
-def test_only_methods_that_are_not_plain_keep_the_composite(kind, scene, tiny_sd, with_composites, monkeypatch):
+def set_up_methods(base, *names):
+    config = BenchConfig(metrics=("psnr",), methods=names)
+    fit = FitConfig(base=base, **TINY_FIT)
+    ranking = RankConfig(matcher="sift")
+    benchmark = set_up(config, fit=fit, sample=SAMPLE, window=WindowConfig(), ranking=ranking, device="cpu")
+    return [arm.method for arm in benchmark.arms]
+
+
+@pytest.mark.parametrize("name", ["realfill", "realfill_plain", "base", "base_plain"])
+def test_only_methods_that_are_not_plain_keep_the_composite(name, scene, tiny_sd, with_composites, monkeypatch):
     found = make_composite(scene)
     monkeypatch.setattr("realfill.pipeline.evidence.composite", lambda *_, **__: found)
-    source = {"base": tiny_sd} if kind in (Base, PlainBase) else {"fit": FitConfig(base=tiny_sd, **TINY_FIT)}
-    method = kind(sample=SAMPLE, window=WindowConfig(), device="cpu", **source)
+    (method,) = set_up_methods(tiny_sd, name)
     images = method.prepare(scene.blanked(), None, 0)([0, 1])
     photographed = (found.confidence > 0.5) & scene.mask
     kept = [(image == found.image)[photographed].all() for image in images]
-    assert kept == [kind in (RealFill, Base)] * 2
+    assert kept == [not name.endswith("_plain")] * 2
     assert (images[0] != images[1]).any()
-    assert method.name == {
-        RealFill: "realfill", PlainRealFill: "realfill_plain", Base: "base", PlainBase: "base_plain",
-    }[kind]  # fmt: skip
-    assert method.uses_references == (kind is not PlainBase)
+    assert method.name == name
+    assert method.uses_references == (name != "base_plain")
+    assert method.uses_fit_seed == name.startswith("realfill")
     del with_composites
 
 
@@ -39,9 +45,10 @@ def test_a_scene_that_is_all_photographed_has_one_image_for_every_seed(scene, ti
         source=np.where(scene.mask, 0, -1).astype(np.int16), layers=(), reconstruction=None,
     )  # fmt: skip
     monkeypatch.setattr("realfill.pipeline.evidence.composite", lambda *_, **__: whole)
-    one, two, three = Base(base=tiny_sd, sample=SAMPLE, window=WindowConfig(), device="cpu").prepare(scene, None, 0)(
-        [3, 4, 5]
+    method = Unfitted(
+        name="base", base=tiny_sd, sample=SAMPLE, window=WindowConfig(), geometry=GeometryConfig(), device="cpu"
     )
+    one, two, three = method.prepare(scene, None, 0)([3, 4, 5])
     assert (one == whole.image).all() and (one == two).all() and (two == three).all()
     del with_composites
 

@@ -1,11 +1,13 @@
 """FLUX.2 klein in the benchmark: without and with a fit, beside methods of another base model."""
 
+import dataclasses
+
 import pytest
 from helpers import TINY_FIT, save_case
 
 from realfill import FitConfig, RankConfig, SampleConfig, Scene, WindowConfig
 from realfill.benchmark.config import BenchConfig
-from realfill.benchmark.methods.diffusion import Klein, KleinFit, RealFill
+from realfill.benchmark.methods.diffusion import Fitted, Unfitted
 from realfill.benchmark.setup import set_up
 from realfill.errors import BaseModelError, SceneError
 
@@ -28,7 +30,7 @@ def benchmark(tiny_sd, tiny_klein, tiny_distilled):
 
 
 def test_one_command_compares_klein_with_and_without_a_fit_and_another_base(benchmark, scene, tmp_path):
-    assert [type(arm.method) for arm in benchmark.arms] == [Klein, KleinFit, RealFill]
+    assert [type(arm.method) for arm in benchmark.arms] == [Unfitted, Fitted, Fitted]
     fitted = benchmark.arms[1].method
     assert [arm.method.geometry.enabled for arm in benchmark.arms] == [False, True, True], "klein alone is zero-shot"
     assert fitted.sample.base == benchmark.arms[0].method.base, "the adapter samples with the distilled model"
@@ -38,6 +40,30 @@ def test_one_command_compares_klein_with_and_without_a_fit_and_another_base(benc
     values = {record.method: record.metrics["psnr"] for record in results.records}
     assert set(values) == {"klein", "klein_fit", "realfill"}
     assert len(set(values.values())) == 3
+
+
+def test_what_geometry_adds_can_be_measured(tiny_sd, tiny_klein, tiny_distilled, blank, monkeypatch):
+    """The methods differ in how the model sees the references, and in whether the composite comes first."""
+    seen = []
+
+    def note(_scene, _adapter, config, *, window, geometry, **_options):
+        seen.append((window.reference_views, geometry.enabled, config.base))
+        raise SceneError("enough")
+
+    monkeypatch.setattr("realfill.benchmark.methods.diffusion.complete", note)
+    monkeypatch.setattr("realfill.benchmark.methods.diffusion.fit", lambda *_, **__: None)
+    methods = ("klein", "klein_warped", "klein_both", "klein_fit", "klein_fit_plain")
+    config = BenchConfig(methods=methods, metrics=("psnr",), klein=tiny_distilled, klein_base=tiny_klein)
+    parts = {"sample": SampleConfig(), "window": WindowConfig(), "ranking": RankConfig(score_by="warped_references")}
+    made = set_up(config, fit=FitConfig(base=tiny_sd), **parts, device="cpu")
+    assert tuple(arm.method.name for arm in made.arms) == methods
+    for arm in made.arms:
+        with pytest.raises(SceneError, match="enough"):
+            arm.method.prepare(blank, None, 0)([0])
+    assert seen == [
+        ("plain", False, None), ("warped", False, None), ("both", False, None),
+        ("plain", True, tiny_distilled), ("plain", False, tiny_distilled),
+    ]  # fmt: skip
 
 
 def test_klein_sees_the_references_and_needs_them(benchmark, blank):
@@ -51,7 +77,7 @@ def test_klein_sees_the_references_and_needs_them(benchmark, blank):
         method.prepare(Scene([], blank.target, blank.mask), None, 0)
 
 
-def test_missing_weights_are_named(blank, monkeypatch):
+def test_missing_weights_are_named(benchmark, blank, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(BaseModelError, match="'klein' is not available"):
-        Klein(base="klein", sample=SampleConfig(), window=WindowConfig()).prepare(blank, None, 0)
+        dataclasses.replace(benchmark.arms[0].method, base="klein").prepare(blank, None, 0)

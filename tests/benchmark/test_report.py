@@ -115,7 +115,7 @@ def test_the_studies_recover_planted_relations():
     results = make_benchmark()
     assert rows_of(results, "What ranking finds")[0]["psnr"] == "1.00 [1.00, 1.00] (2 runs)"
     assert rows_of(results, "Rank correlation")[0]["psnr"] == "1.00 [1.00, 1.00] (2 runs)"
-    assert [r["dropped"] for r in rows_of(results, "Filtering by score")] == ["0%", "25%", "50%", "75%"]
+    assert [r["dropped"] for r in rows_of(results, "Filtering by score")] == ["0 %", "25 %", "50 %", "75 %"]
     paired = rows_of(results, "Paired differences, all completions")
     assert [row[""] for row in paired] == ["realfill against telea"]
     assert paired[0]["psnr"].startswith("+6.00 [") and paired[0]["psnr"].endswith("better in 1 of 1")

@@ -4,6 +4,7 @@ import dataclasses
 import errno
 import json
 import os
+import shutil
 import time
 import warnings
 
@@ -18,12 +19,12 @@ from realfill.app.cli import main
 from realfill.benchmark import runner
 from realfill.benchmark.config import BenchConfig
 from realfill.benchmark.memory import PeakMemory
-from realfill.benchmark.methods.diffusion import Base, Prompt, RealFill
+from realfill.benchmark.methods.diffusion import Fitted, Unfitted
 from realfill.benchmark.metrics import psnr
 from realfill.benchmark.records import Results
 from realfill.benchmark.runner import Arm, Benchmark, discard
 from realfill.benchmark.setup import set_up
-from realfill.config import FitConfig, WindowConfig
+from realfill.config import FitConfig, GeometryConfig, WindowConfig
 from realfill.errors import OutputError, RealFillWarning, SceneError
 from realfill.geometry.matching import SiftMatcher
 
@@ -168,8 +169,9 @@ def test_an_arm_with_fewer_references_sees_only_these(cases, tmp_path):
 
 def test_realfill_and_its_base_model(scene, tiny_sd):
     sample = SampleConfig(num_samples=1, num_inference_steps=2)
-    fitted = RealFill(fit=FitConfig(base=tiny_sd, **TINY_FIT), sample=sample, window=WindowConfig(), device="cpu")
-    bare = Base(base=tiny_sd, sample=sample, window=WindowConfig(), device="cpu")
+    options = {"sample": sample, "window": WindowConfig(), "geometry": GeometryConfig(), "device": "cpu"}
+    fitted = Fitted(name="realfill", fit=FitConfig(base=tiny_sd, **TINY_FIT), **options)
+    bare = Unfitted(name="base", base=tiny_sd, **options)
     blank = scene.blanked()
     images = fitted.prepare(blank, None, 0)([5, 0, 1])
     assert all((i[~scene.mask] == scene.target[~scene.mask]).all() for i in images)
@@ -182,10 +184,11 @@ def test_realfill_and_its_base_model(scene, tiny_sd):
 
 def test_the_method_prompt_needs_a_prompt(scene, tiny_sd):
     sample = SampleConfig(num_samples=1, num_inference_steps=2)
-    method = Prompt(base=tiny_sd, sample=sample, window=WindowConfig(), device="cpu")
+    options = {"sample": sample, "window": WindowConfig(), "geometry": GeometryConfig(enabled=False), "device": "cpu"}
+    method = Unfitted(name="prompt", base=tiny_sd, with_prompt=True, uses_references=False, **options)
     with pytest.raises(SceneError, match=r"prompt\.txt"):
         method.prepare(scene, None, 0)
-    bare = Base(base=tiny_sd, sample=sample, window=WindowConfig(), device="cpu").prepare(scene, None, 0)([0])[0]
+    bare = Unfitted(name="base", base=tiny_sd, **options).prepare(scene, None, 0)([0])[0]
     assert (method.prepare(scene, "a tree", 0)([0])[0] != bare).any()
 
 
@@ -214,7 +217,9 @@ def test_the_command_writes_results_a_report_and_a_page(cases, tiny_sd, tmp_path
     assert (made["fit"]["preset"], made["sample"]["preset"], made["sample"]["scheduler"]) == ("fast", "fast", "dpm++")
     for text in ((tmp_path / "out" / "results.md").read_text(), (tmp_path / "out" / "index.html").read_text()):
         assert "realfill" in text and "telea" in text and "dino" in text and "no ground truth" in text
-    assert "detail" in capsys.readouterr().out
+    printed, shown = capsys.readouterr()
+    assert "detail" in printed
+    assert "loss=" in shown, "the progress of the fit"
 
 
 @pytest.mark.parametrize("values", [{"methods": ()}, {"methods": ("base", "base")}, {"num_references": (31,)}])
@@ -334,7 +339,8 @@ def test_ranking_by_warped_references_needs_no_matcher(cases, tmp_path):
 def test_a_fit_shows_its_own_progress(scene, tiny_sd, capsys, progress):
     settings = SampleConfig(num_samples=1, num_inference_steps=2)
     fit = FitConfig(base=tiny_sd, **TINY_FIT)
-    RealFill(fit=fit, sample=settings, window=WindowConfig(), device="cpu", progress=progress).prepare(scene, None, 0)
+    options = {"sample": settings, "window": WindowConfig(), "geometry": GeometryConfig(), "device": "cpu"}
+    Fitted(name="realfill", fit=fit, progress=progress, **options).prepare(scene, None, 0)
     assert ("3/3" in capsys.readouterr().err) == progress
 
 
@@ -345,3 +351,21 @@ def test_the_progress_of_fits_reaches_the_methods_that_fit():
         progress=True,
     )  # fmt: skip
     assert [getattr(arm.method, "progress", None) for arm in made.arms] == [True, True, None]
+
+
+def test_a_kill_while_a_benchmark_is_deleted_leaves_one_that_can_be_deleted(tmp_path, monkeypatch):
+    (tmp_path / "cases").mkdir()
+    for name in ("benchmark.json", "results.json"):
+        (tmp_path / name).write_text("{}")
+    rmtree = shutil.rmtree
+    monkeypatch.setattr("shutil.rmtree", raise_interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        discard(tmp_path)
+    monkeypatch.setattr("shutil.rmtree", rmtree)
+    assert (tmp_path / "benchmark.json").exists()
+    discard(tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def raise_interrupt(*_args, **_options):
+    raise KeyboardInterrupt

@@ -182,7 +182,7 @@ def test_completions_that_cannot_be_ranked_are_not_lost(scene, tiny_sd, monkeypa
     def fail(*_, **__):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr("realfill.pipeline.completing.rank", fail)
+    monkeypatch.setattr("realfill.pipeline.ranking.rank", fail)
     with pytest.warns(RealFillWarning, match=r"ranking failed \(OutOfMemoryError: CUDA"):
         completions = complete(scene, tiny_sd, FAST, ranking=SIFT, progress=False)
     assert [c.seed for c in completions] == list(range(len(completions))) and not completions.ranked

@@ -6,7 +6,7 @@ import pytest
 from helpers import make_photo
 from PIL import ExifTags, Image
 
-from realfill import erase, erase_selected, mask_from
+from realfill import FitConfig, erase, erase_selected, mask_from
 from realfill.config.selection import EraseConfig, SelectionConfig
 from realfill.errors import BaseModelError, SceneError, StoppedError
 from realfill.io.metadata import read_provenance
@@ -128,8 +128,8 @@ def test_the_candidate_without_a_detection_wins(photo):
         def fill(self, image, hole, seeds, *, on_step=None):
             return [np.where(hole[..., None], np.uint8((255, 0, 0) if s == 0 else (9, 9, 9)), image) for s in seeds]
 
-    result = erase(photo, found(photo)[0].mask, engine=Two(), seeds=(0, 7), detector=RedDetector(), second_pass=True)
-    assert result.completion.seed == 7 and result.rest_px == 0
+    result = erase(photo, found(photo)[0].mask, engine=Two(), seeds=(0, 7, 9), detector=RedDetector(), second_pass=True)
+    assert result.completion.seed == 7 and result.rest_px == 0, "the first, that is the best ranked, of the clean ones"
     assert erase(photo, found(photo)[0].mask, engine=Two(), seeds=(0, 7)).completion.seed == 0
 
 
@@ -158,8 +158,20 @@ def test_a_fit_needs_references_and_an_engine_has_to_exist(photo):
 
 def test_options_without_an_effect_are_refused(photo, place):
     mask = found(photo)[0].mask
-    with pytest.raises(ValueError, match=r"weights is 'big.pt', but no engine is named; legal: an engine that takes"):
-        erase(photo, mask, weights="big.pt")
+    for engine, name in (
+        (None, "no engine is named, and the one that is chosen"),
+        ("composite", "the engine 'composite'"),
+        ("fit", "the engine 'fit'"),
+        ("telea", "the engine 'telea'"),
+        (Paint((0, 0, 0)), "the given engine"),
+    ):
+        with pytest.raises(ValueError, match=f"weights is 'big.pt', but {name} takes none; legal: .*lama, migan, base"):
+            erase(photo, mask, [place], engine=engine, weights="big.pt")
+    for engine in (None, "composite", "telea"):
+        with pytest.raises(
+            ValueError, match=r"config holds settings of a fit, .*legal: the engine 'fit', or no config"
+        ):
+            erase(photo, mask, [place], engine=engine, config=FitConfig(base="mini"))
     with pytest.raises(ValueError, match=r"seeds is \(3, 7\), .*legal: seeds that count up by 1, such as 3, 4"):
         erase(photo, mask, [place], engine="fit", seeds=(3, 7))
 

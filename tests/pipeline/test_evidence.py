@@ -11,6 +11,7 @@ from realfill import (
     Adapter,
     Completions,
     GeometryConfig,
+    RankConfig,
     SampleConfig,
     Scene,
     complete,
@@ -23,6 +24,7 @@ from realfill.errors import RealFillWarning, StoppedError
 from realfill.filling import fill as hole
 from realfill.io.metadata import read_provenance
 from realfill.models.classical import inpaint_telea
+from realfill.pipeline.completing import rank_again
 from realfill.results.evidence import CORRECTED, INVENTED, PHOTOGRAPHED
 
 FAST = SampleConfig(num_samples=2, num_inference_steps=3)
@@ -165,7 +167,7 @@ def test_each_completion_is_judged_by_the_composite_and_the_verdict_is_saved(
     completions = run(scene, tiny_sd, FAST)
     verdicts = [completion.verdict for completion in completions]
     assert all(0 < verdict.coverage < 1 and verdict.kind in verdict.__doc__ for verdict in verdicts)
-    assert all(f"{verdict.coverage:.0%} of the hole" in verdict.reason for verdict in verdicts)
+    assert all(f"{100 * verdict.coverage:.0f} % of the hole" in verdict.reason for verdict in verdicts)
     completions.save(tmp_path / "out")
     assert [completion.verdict for completion in Completions.load(tmp_path / "out", scene)] == verdicts
     say_result(MachineOptions(), completions, "out")
@@ -228,7 +230,22 @@ def test_fit_says_how_much_the_references_show(scene, found, with_composites, ti
 def test_a_planted_scene_is_taken_from_its_reference(with_composites):
     scene = Scene([view(SHIFTED)], np.where(blob()[:, :, None], 0, TARGET).astype(np.uint8), blob())
     only = complete(scene, "telea", progress=False).best
-    assert only.evidence.shares["photographed"] > 0.9
+    assert only.evidence.shares["photographed"] > 0.4 and only.evidence.shares["invented"] < 0.05
     assert only.evidence.references.keys() == {0}
     assert np.abs(only.image.astype(int) - TARGET)[only.evidence.photographed].mean() < 4
     del with_composites
+
+
+def test_ranking_again_uses_the_composite_that_is_known(scene, tiny_sd, found, run, monkeypatch):
+    completions = run(scene, tiny_sd, FAST, ranking=RankConfig(score_by="composite"))
+    monkeypatch.setattr("realfill.ranking.rank.compose", lambda *_, **__: pytest.fail("it is computed again"))
+    ranked = rank_again(completions, progress=False)
+    assert all(c.score is not None for c in ranked) and len(found[1]) == 1
+
+
+def test_the_composite_of_an_outpainted_photo_knows_where_the_photo_lies(tiny_sd, run, monkeypatch):
+    given = []
+    monkeypatch.setattr("realfill.pipeline.evidence.composite", lambda *_, frame, **__: given.append(frame) or 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        run(Scene.outpaint([view(SHIFTED)], TARGET, right=40), tiny_sd, FAST)
+    assert given == [(0, 0, *TARGET.shape[:2])]

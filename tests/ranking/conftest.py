@@ -16,7 +16,9 @@ HOLE = blob()
 def make_composite():
     def make(warps, image=TARGET, confidence=1.0):
         pixels, cost = image.astype(np.float32), np.zeros((75, 100), np.float32)
-        layers = tuple(Layer(warp=warp, image=pixels, misfit=1.0, colours=np.eye(4, 3), cost=cost) for warp in warps)
+        layers = tuple(
+            Layer(warp=warp, image=pixels, misfit=1.0, colours=np.eye(4, 3), cost=cost, error=cost) for warp in warps
+        )  # fmt: skip
         return Composite(
             image=image, confidence=np.full(HOLE.shape, confidence, np.float32),
             source=np.where(HOLE, 0, -1).astype(np.int16), layers=layers, reconstruction=None,

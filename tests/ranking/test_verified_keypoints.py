@@ -126,17 +126,17 @@ def test_without_a_given_composite_it_is_computed_from_the_target_and_the_refere
 ):
     calls = []
 
-    def compose(known, hole, references, *, reference_masks, focals):
-        calls.append((known.copy(), hole, list(references), list(reference_masks), focals))
+    def compose(known, hole, references, *, reference_masks, focals, frame):
+        calls.append((known.copy(), hole, list(references), list(reference_masks), focals, frame))
         return make_composite([make_warp(SHIFTED)])
 
     monkeypatch.setattr("realfill.ranking.rank.compose", compose)
     wrong = np.where(HOLE[..., None], make_world(9)[:150, :200], TARGET)
     assert ranked([wrong, TARGET], [view(SHIFTED)], None, CONFIG).best.seed == 1
-    ((known, hole, references, masks, focals),) = calls
+    ((known, hole, references, masks, focals, frame),) = calls
     assert np.array_equal(known[~HOLE], TARGET[~HOLE]) and not known[HOLE].any() and np.array_equal(hole, HOLE)
     assert len(references) == 1 and np.array_equal(references[0], view(SHIFTED)) and masks == [None]
-    assert focals == (None, None)
+    assert focals == (None, None) and frame is None
 
 
 def test_the_composite_of_the_scenes_own_references_knows_their_focal_lengths(make_composite, monkeypatch):

@@ -95,3 +95,26 @@ def test_a_file_without_an_identity_is_damaged(tmp_path):
     save_file({"0": torch.zeros(1)}, tmp_path / "checkpoint.safetensors")
     with pytest.raises(AdapterError, match="damaged"):
         load_checkpoint(tmp_path / "checkpoint.safetensors", "fit", CPU)
+
+
+@pytest.mark.parametrize("place", [0.05, 0.5, 0.99])
+def test_a_flipped_bit_is_noticed_wherever_it_is(tmp_path, place):
+    path = tmp_path / "checkpoint.safetensors"
+    save_checkpoint(path, {"step": 3, "parameters": {"a": torch.arange(300.0)}}, "fit")
+    data = bytearray(path.read_bytes())
+    data[int(place * len(data))] ^= 1
+    path.write_bytes(bytes(data))
+    with pytest.raises(AdapterError, match=r"is damaged|belongs to a fit with another"):
+        load_checkpoint(path, "fit", CPU)
+
+
+def test_the_state_of_another_trainer_is_one_error(tmp_path):
+    with pytest.raises(AdapterError, match="is damaged"), checkpoint.damaged_state(tmp_path):
+        raise KeyError("parameters")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_a_pipe_in_place_of_a_checkpoint_is_damaged_and_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "checkpoint.safetensors")
+    with pytest.raises(AdapterError, match="is damaged"):
+        load_checkpoint(tmp_path / "checkpoint.safetensors", "this fit", CPU)

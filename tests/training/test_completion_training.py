@@ -123,15 +123,34 @@ def test_the_phases_train_the_network_then_the_discriminators_then_both():
     phases, changes = [], []
     for _ in range(6):
         phases.append(trainer.phase)
-        before = copy_state(trainer.network), copy_state(trainer.discriminator)
+        networks = trainer.network, trainer.discriminator
+        before = [[p.clone() for p in network.parameters()] for network in networks]
         advance(trainer)
-        changes.append((not is_same(before[0], trainer.network), not is_same(before[1], trainer.discriminator)))
+        pairs = [zip(old, network.parameters(), strict=True) for old, network in zip(before, networks, strict=True)]
+        changes.append(tuple(not all(torch.equal(*pair) for pair in those) for those in pairs))
     assert phases == ["completion"] * 2 + ["discriminator"] + ["both"] * 3
     assert changes == [(True, False)] * 2 + [(False, True)] + [(True, True)] * 3
     known = {name: [not math.isnan(x) for x in values] for name, values in trainer.losses.items()}
     assert known["completion"] == [True] * 6
     assert known["discriminator"] == [False] * 2 + [True] * 4
     assert known["adversarial"] == [False] * 3 + [True] * 3
+
+
+def test_the_written_network_has_batch_statistics_for_its_own_weights():
+    trainer = advance(start(num_steps=30, phase_shares=(1.0, 0.0, 0.0)), 3)
+    expected = copy_state(trainer.finished(PHOTOS))
+    for name, statistics in trainer.network.named_buffers():
+        if name.endswith("running_mean"):
+            statistics.add_(5)  # they lag far behind
+    before = copy_state(trainer.network)
+    network = trainer.finished(PHOTOS)
+    assert is_same(before, trainer.network), "the training goes on as if nothing had been written"
+    assert is_same(expected, network) and not network.training
+    samples = draw_samples(PHOTOS, dataclasses.replace(trainer.config, batch_size=64), np.random.default_rng(9))
+    first = network.layers[0][0](
+        torch.cat([torch.where(samples.holes, network.mean, samples.images), samples.holes], 1)
+    )
+    assert torch.allclose(network.layers[0][1].running_mean, first.mean((0, 2, 3)), atol=0.05)
 
 
 def test_the_papers_schedule_is_scaled_to_the_number_of_steps():

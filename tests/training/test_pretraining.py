@@ -55,10 +55,12 @@ def test_a_base_model_from_scratch_loads_and_completes(config, scene):
 def test_an_interrupted_run_gives_the_same_base_model(config, tmp_path):
     pretrain(config, progress=False)
     interrupted = dataclasses.replace(config, output=tmp_path / "interrupted", minutes=1e-9)
-    for _ in range(4):
+    for _ in range(4 + 1):  # a step each, and one that finds nothing left to do
         pretrain(interrupted, progress=False)
     one, other = (load_file(c.output / UNET) for c in (config, interrupted))
     assert all(torch.equal(one[k], other[k]) for k in one)
+    texts = [{p.relative_to(c.output): p.read_text() for p in c.output.rglob("*.json")} for c in (config, interrupted)]
+    assert texts[0] == texts[1]
 
 
 def test_on_step_gets_reports_and_can_stop_the_run(config):

@@ -52,7 +52,7 @@ class Bench:
         fit = dataclasses.replace(self.fit, base=self.base)
         benchmark = set_up(
             self.bench, fit=fit, sample=self.sample, window=self.window, ranking=self.rank, geometry=self.geometry,
-            device=self.machine.device,
+            device=self.machine.device, progress=self.machine.progress,
         )  # fmt: skip
         with in_output(self.output):
             if self.overwrite:
@@ -68,4 +68,7 @@ class Bench:
                 print(f"failed: {run.method} on {run.case}: {run.error}", file=sys.stderr)
         self.machine.say(f"see {self.output / 'index.html'}")
         if not results.records:
-            raise OutputError("nothing was measured: every method failed on every case, or no case could be used")
+            raise OutputError(
+                "nothing was measured, because every method failed on every case, or no case could be used; results.md "
+                "in the output folder gives the reasons"
+            )

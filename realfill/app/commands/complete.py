@@ -15,7 +15,7 @@ from realfill.app.commands.common import (
     load_scene,
     say_result,
 )
-from realfill.app.commands.jobs import find_job, hash_file, in_output, make_request, read_request
+from realfill.app.commands.jobs import find_job, hash_file, in_output, make_request, read_request, remove_checkpoint
 from realfill.app.commands.sampling import Sampling, check_output
 from realfill.config import GeometryConfig, RankConfig, SampleConfig, WindowConfig
 
@@ -83,6 +83,7 @@ class Complete:
             )
             holds_completions = (self.output / "scores.json").is_file()
             if state == "done" and not self.extend:
+                remove_checkpoint(self.output)
                 self.machine.say(f"{self.output} holds the finished result of this request; nothing to do")
                 return
             if self.extend and holds_completions:
@@ -90,7 +91,7 @@ class Complete:
                 completions = sampling.extend(read_request(self.output) or sampling.request)
             else:
                 check_output(self.output, scene, self.files, state)
-                completions = sampling.run(resume=state == "unfinished")
+                completions = sampling.run()
         say_result(self.machine, completions, str(self.output))
 
     def _load_scene(self) -> Scene:

@@ -9,8 +9,8 @@ from typing import Annotated
 import tyro
 
 from realfill.app.commands.common import MachineOptions, SceneOptions, load_scene
-from realfill.app.commands.fitting import choose_base, fit_and_save, remove_checkpoint, require_no_adapter
-from realfill.app.commands.jobs import find_job, in_output, make_request, record_job
+from realfill.app.commands.fitting import choose_base, fit_and_save, require_no_adapter
+from realfill.app.commands.jobs import find_job, in_output, make_request, record_job, remove_checkpoint
 from realfill.config import FitConfig, GeometryConfig, WindowConfig
 
 # Modules that need torch, OpenCV or matplotlib are imported where they are used, so that --help answers at once.
@@ -48,6 +48,7 @@ class Fit:
             )
             files = (MANIFEST_NAME, WEIGHTS_NAME)
             if find_job(self.output, request, results=files, overwrite=self.overwrite) == "done":
+                remove_checkpoint(self.output)
                 self.machine.say(f"{self.output} holds the finished adapter of this request; nothing to do")
                 return
             require_no_adapter(self.output, self.output, overwrite=self.overwrite)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from realfill.app.commands.common import MachineOptions, UsageError
-from realfill.app.commands.jobs import forget_job
+from realfill.app.commands.jobs import CHECKPOINTS, forget_job
+from realfill.app.commands.stopping import StopOnInterrupt
 from realfill.config import PLAIN_ENGINES, FitConfig, GeometryConfig, WindowConfig
 from realfill.errors import OutputError
 
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 # Modules that need torch, OpenCV or matplotlib are imported where they are used, so that --help answers at once.
 # ruff: noqa: PLC0415
 
-_CHECKPOINTS = "checkpoint"  # folder within the output folder
 _UNFITTED_BASE = "mini"  # fills the rest where the default base model is too slow
 
 
@@ -73,14 +72,21 @@ def fit_and_save(
 
     Returns:
         The adapter; ``None`` in a process that only helps the one that saves.
+
+    Raises:
+        KeyboardInterrupt: a signal ended the fit; its checkpoint is written.
     """
     from realfill.compute.devices import is_main_process
     from realfill.pipeline import fit
 
-    adapter = fit(
-        scene, config, window=window, geometry=geometry, checkpoint_dir=output / _CHECKPOINTS, overwrite=overwrite,
-        progress=machine.progress, **machine.keywords,
-    )  # fmt: skip
+    with StopOnInterrupt() as stop:
+        adapter = fit(
+            scene, config, window=window, geometry=geometry, checkpoint_dir=output / CHECKPOINTS, overwrite=overwrite,
+            on_step=stop.on_step, progress=machine.progress, **machine.keywords,
+        )  # fmt: skip
+    is_whole = adapter.config.time_budget_s is not None or len(adapter.losses) >= adapter.config.num_steps
+    if stop.requested or not is_whole:  # a signal to another process ends the fit of all
+        raise KeyboardInterrupt
     if not is_main_process():
         return None
     if overwrite:
@@ -98,16 +104,7 @@ def require_no_adapter(folder: Path, output: Path, *, overwrite: bool) -> None:
     from realfill.models.diffusion.adapter import MANIFEST_NAME, WEIGHTS_NAME
 
     present = any((folder / name).exists() for name in (MANIFEST_NAME, WEIGHTS_NAME))
-    if present and not (overwrite or (output / _CHECKPOINTS).exists()):
+    if present and not (overwrite or (output / CHECKPOINTS).exists()):
         raise OutputError(
             f"{str(folder)!r} already holds an adapter; choose another folder, or replace it with --overwrite"
         )
-
-
-def remove_checkpoint(output: Path) -> None:
-    """Remove the checkpoint of a finished job."""
-    from realfill.training.checkpoint import CHECKPOINT_NAME
-
-    (output / _CHECKPOINTS / CHECKPOINT_NAME).unlink(missing_ok=True)
-    with suppress(OSError):  # it does not exist, or holds other files
-        (output / _CHECKPOINTS).rmdir()

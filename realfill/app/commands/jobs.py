@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from realfill.config import FitConfig, GeometryConfig, RankConfig, SampleConfig, WindowConfig
 from realfill.errors import BaseModelError, OutputError, warn
+from realfill.io.containment import is_plain_name, require_inside
+from realfill.io.json_files import read_json
 
 if TYPE_CHECKING:
     from realfill.models.diffusion.adapter import Adapter
@@ -24,6 +26,10 @@ if TYPE_CHECKING:
 # ruff: noqa: PLC0415
 
 JOB_NAME = "job.json"
+CHECKPOINTS = "checkpoint"
+"""Folder within the output folder that holds what an unfinished job resumes from."""
+_CLAIM_NAME = "request.json"  # in it: the request whose results are being written
+_SUBFOLDERS = ("adapter", "checkpoint", "cases")  # that commands write to, and that a stranger could make links
 State: TypeAlias = Literal["new", "unfinished", "done"]
 Request: TypeAlias = Mapping[str, Any]
 
@@ -44,6 +50,9 @@ def in_output(folder: Path) -> Iterator[None]:
     from realfill.io.lock import locked
 
     with locked(folder):
+        for name in _SUBFOLDERS:
+            if (folder / name).is_symlink():
+                require_inside(folder / name, folder)
         yield
 
 
@@ -124,14 +133,13 @@ def find_job(
     Raises:
         OutputError: the folder belongs to a different request.
     """
-    try:
-        recorded = json.loads((folder / JOB_NAME).read_text(encoding="utf-8"))
-        previous, state = dict(recorded["request"]), recorded["state"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return "new"
-    if overwrite or not all((folder / name).is_file() for name in results):
-        return "new"
-    different = [line for line in _differences(previous, request) if line.split(":")[0] not in ignoring]
+    recorded = _read_json(folder / JOB_NAME)
+    if overwrite or recorded is None or not all((folder / name).is_file() for name in results):
+        claim = read_claim(folder)
+        is_claimed = claim is not None and not any(_different(claim["request"], request, ignoring))
+        return "unfinished" if is_claimed else "new"
+    previous, state = recorded["request"], recorded.get("state")
+    different = list(_different(previous, request, ignoring))
     if different:
         raise OutputError(
             f"{str(folder)!r} holds the result of a different request ({'; '.join(different[:3])}). Choose another "
@@ -150,10 +158,10 @@ def find_job(
 def _missing_files(result: Path) -> list[str]:
     """List the completions that ``scores.json`` names and that somebody removed; other results name no files."""
     try:
-        names = [record["file"] for record in json.loads(result.read_text(encoding="utf-8")).get("completions", ())]
+        names = [record["file"] for record in read_json(result).get("completions", ())]
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return [result.name]
-    return [name for name in names if not (result.parent / name).is_file()]
+    return [str(name) for name in names if not (is_plain_name(name) and (result.parent / name).is_file())]
 
 
 def record_job(folder: Path, request: Request, *, done: bool) -> None:
@@ -166,10 +174,41 @@ def record_job(folder: Path, request: Request, *, done: bool) -> None:
 
 def read_request(folder: Path) -> Request | None:
     """Read the request that a folder belongs to; ``None`` if there is none."""
-    try:
-        return json.loads((folder / JOB_NAME).read_text(encoding="utf-8"))["request"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
+    recorded = _read_json(folder / JOB_NAME)
+    return None if recorded is None else recorded["request"]
+
+
+def claim_results(folder: Path, request: Request, seeds: Sequence[int], *, extends: bool) -> None:
+    """Record that the results of a request are being written, so that an interrupted command may replace them.
+
+    Args:
+        folder: the output folder.
+        request: the result of ``make_request``.
+        seeds: the seeds that the command samples.
+        extends: whether they are added to completions of other seeds.
+    """
+    from realfill.io.files import write_text
+
+    (folder / CHECKPOINTS).mkdir(exist_ok=True)
+    claim = {"request": request, "seeds": list(seeds), "extends": extends}
+    write_text(folder / CHECKPOINTS / _CLAIM_NAME, json.dumps(claim, indent=1) + "\n")
+
+
+def read_claim(folder: Path) -> Mapping[str, Any] | None:
+    """Read what ``claim_results`` recorded; ``None`` if the results in the folder are complete."""
+    return _read_json(folder / CHECKPOINTS / _CLAIM_NAME)
+
+
+def remove_checkpoint(folder: Path) -> None:
+    """Remove what a finished job would have resumed from; other files in its place stay."""
+    from realfill.filling.finished import remove_finished_seeds
+    from realfill.training.checkpoint import CHECKPOINT_NAME
+
+    remove_finished_seeds(folder / CHECKPOINTS)
+    for name in (CHECKPOINT_NAME, _CLAIM_NAME):
+        (folder / CHECKPOINTS / name).unlink(missing_ok=True)
+    with suppress(OSError):  # it does not exist, or holds other files
+        (folder / CHECKPOINTS).rmdir()
 
 
 def forget_job(folder: Path) -> None:
@@ -190,6 +229,20 @@ def _hash_inputs(scene: Scene) -> dict[str, Any]:
     original = scene.original.blanked(scene.mask)
     profile = hashlib.sha256(original.icc_profile or b"").hexdigest()[:32]
     return {**hash_scene(scene), "file": hash_array(original.pixels), "profile": profile}
+
+
+def _read_json(path: Path) -> dict[str, Any] | None:
+    """Read a record of a request; ``None`` if it does not exist or is damaged."""
+    try:
+        values = read_json(path)
+        return {**values, "request": dict(values["request"])}
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _different(previous: Request, request: Request, ignoring: Sequence[str]) -> Iterator[str]:
+    """Name the values in which two requests differ, except those that may."""
+    return (line for line in _differences(previous, request) if line.split(":")[0] not in ignoring)
 
 
 def _differences(previous: Request, request: Request, prefix: str = "") -> Iterator[str]:

@@ -45,5 +45,5 @@ class Mask:
         mask = selected.reading.mask
         write_photo(self.file, Photo(pixels=(mask[:, :, None] * 255).astype("uint8")))
         write_picture(preview, draw_mask(read_image(self.photo, "the photo")[0], mask))
-        self.machine.say(f"mask: {selected.reading.source}, {mask.mean():.1%} of the photo")
+        self.machine.say(f"mask: {selected.reading.source}, {100 * mask.mean():.1f} % of the photo")
         self.machine.say(f"written to {self.file}; see {preview}")

@@ -20,10 +20,9 @@ from realfill.app.commands.fitting import (
     choose_base,
     choose_unfitted_base,
     fit_and_save,
-    remove_checkpoint,
     require_no_adapter,
 )
-from realfill.app.commands.jobs import find_job, in_output, make_request
+from realfill.app.commands.jobs import find_job, in_output, make_request, remove_checkpoint
 from realfill.app.commands.sampling import Sampling, check_output
 from realfill.config import FitConfig, GeometryConfig, RankConfig, SampleConfig, WindowConfig
 
@@ -72,6 +71,7 @@ class Run:
             )  # fmt: skip
             state = find_job(self.output, request, results=("scores.json",), overwrite=self.files.overwrite)
             if state == "done":
+                remove_checkpoint(self.output)
                 self.machine.say(f"{self.output} holds the finished result of this request; nothing to do")
                 return
             check_output(self.output, scene, self.files, state)
@@ -84,8 +84,7 @@ class Run:
                 geometry=None if fitted else self.geometry, ranking=self.rank, output=self.output,
                 files=self.files, machine=self.machine, request=request,
             )  # fmt: skip
-            completions = sampling.run(resume=state == "unfinished")
-            remove_checkpoint(self.output)
+            completions = sampling.run()
         say_result(self.machine, completions, f"{self.output} in {time.monotonic() - start:.0f} s")
 
     def _source(self, scene: Scene, config: FitConfig) -> Adapter | str | None:
@@ -97,12 +96,12 @@ class Run:
         from realfill.pipeline import check_ready
 
         require_no_adapter(self.output / "adapter", self.output, overwrite=self.files.overwrite)
+        if self._is_settled(scene, config):  # found out before the base model is downloaded
+            self.machine.say("the references show the whole hole, so no fit is needed")
+            return "telea"
         check_ready(
             scene, config, self.sample, ranking=self.rank, progress=self.machine.progress, **self.machine.keywords
         )
-        if self._is_settled(scene, config):
-            self.machine.say("the references show the whole hole, so no fit is needed")
-            return "telea"
         return fit_and_save(
             scene, config, self.window, self.geometry, self.output, self.output / "adapter", self.machine,
             overwrite=self.files.overwrite,

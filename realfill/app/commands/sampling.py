@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from realfill.app.commands.common import MachineOptions, OutputOptions
-from realfill.app.commands.jobs import Request, State, record_job
+from realfill.app.commands.jobs import (
+    CHECKPOINTS,
+    Request,
+    State,
+    claim_results,
+    read_claim,
+    record_job,
+    remove_checkpoint,
+)
 from realfill.app.commands.stopping import StopOnInterrupt
 from realfill.config import GeometryConfig, RankConfig, SampleConfig, WindowConfig
 from realfill.errors import BaseModelError, OutputError, warn
@@ -23,7 +32,7 @@ if TYPE_CHECKING:
 
 
 class Stopped(KeyboardInterrupt):
-    """Ctrl-C ended the sampling, and the finished completions were written."""
+    """A signal ended the sampling, and the finished completions were written."""
 
 
 def check_output(folder: Path, scene: Scene, files: OutputOptions, state: State) -> None:
@@ -55,20 +64,14 @@ class Sampling:
     machine: MachineOptions
     request: Request
 
-    def run(self, *, resume: bool) -> Completions:
-        """Sample all seeds of the request and write them.
-
-        Args:
-            resume: keep the completions in the output folder, and sample only the seeds that it lacks.
+    def run(self) -> Completions:
+        """Sample all seeds of the request, except those that an interrupted command has finished, and write them.
 
         Raises:
-            Stopped: Ctrl-C ended the sampling; the finished seeds are written.
+            Stopped: a signal ended the sampling; the finished seeds are written.
         """
-        previous = self._load() if resume else None
         first, number = self.request["sample"]["seed"], self.request["sample"]["num_samples"]
-        present = {c.seed for c in previous} if previous is not None else set()
-        missing = [seed for seed in range(first, first + number) if seed not in present and None not in present]
-        return self._sample_and_write(previous, missing, self.request)
+        return self._sample_and_write(None, range(first, first + number), self.request)
 
     def extend(self, request: Request) -> Completions:
         """Add seeds after the last one in the output folder.
@@ -77,10 +80,10 @@ class Sampling:
             request: the request to record in the folder.
 
         Raises:
-            Stopped: Ctrl-C ended the sampling; the finished seeds are written.
+            Stopped: a signal ended the sampling; the finished seeds are written.
             OutputError: the completion in the folder has no pixel of a model, so there are no other seeds.
         """
-        previous = self._load()
+        previous, claim = self._load(), read_claim(self.output)
         first, number = self.request["sample"]["seed"], self.request["sample"]["num_samples"]
         seeds = [seed for seed in previous.seeds if seed is not None]
         if not seeds:
@@ -88,23 +91,30 @@ class Sampling:
                 f"the completion in {str(self.output)!r} has no pixel of a model, so there are no other seeds to add"
             )
         first = max(first, 1 + max(seeds))
-        return self._sample_and_write(previous, list(range(first, first + number)), request)
+        wanted: Sequence[int] = range(first, first + number)
+        if claim is not None and claim["extends"] and claim["request"] == self.request:
+            wanted = claim["seeds"]  # of a command that was interrupted while it wrote
+        return self._sample_and_write(previous, wanted, request)
 
     def _load(self) -> Completions:
         from realfill.results.completions import Completions
 
         return Completions.load(self.output, self.scene)
 
-    def _sample_and_write(self, previous: Completions | None, seeds: list[int], request: Request) -> Completions:
+    def _sample_and_write(self, previous: Completions | None, seeds: Sequence[int], request: Request) -> Completions:
+        present = previous.seeds if previous is not None else ()
+        missing = [seed for seed in seeds if seed not in present]
         with StopOnInterrupt() as stop:
-            completions = self._complete(previous, seeds, stop)
+            completions = self._complete(previous, missing, stop)
+        claim_results(self.output, self.request, seeds, extends=previous is not None)
         self.files.write(completions, self.output)
         record_job(self.output, request, done=not stop.requested)
         if stop.requested:
             raise Stopped(f"{len(completions)} finished completions are written to {self.output}")
+        remove_checkpoint(self.output)
         return completions
 
-    def _complete(self, previous: Completions | None, seeds: list[int], stop: StopOnInterrupt) -> Completions:
+    def _complete(self, previous: Completions | None, seeds: Sequence[int], stop: StopOnInterrupt) -> Completions:
         """Sample seeds and merge them with earlier completions. All are ranked together: some scores are relative."""
         from realfill.pipeline import complete
 
@@ -113,7 +123,8 @@ class Sampling:
             config = dataclasses.replace(self.sample, seed=seeds[0], num_samples=len(seeds))
             completions = complete(
                 self.scene, self.source, config, window=self.window, geometry=self.geometry, ranking=self.ranking,
-                ranked=previous is None, on_step=stop.on_step, progress=self.machine.progress, **self.machine.keywords,
+                ranked=previous is None, checkpoint_dir=self.output / CHECKPOINTS, overwrite=self.files.overwrite,
+                on_step=stop.on_step, progress=self.machine.progress, **self.machine.keywords,
             )  # fmt: skip
             completions = completions if previous is None else previous.merged(completions)
         assert completions is not None
@@ -125,10 +136,12 @@ class Sampling:
         """Rank completions; if that fails, they are kept without scores, so that no sample is lost."""
         import cv2
 
-        from realfill.ranking.rank import rank
+        from realfill.pipeline import rank_again
 
         try:
-            return rank(completions, device=self.machine.device, on_step=stop.on_step, progress=self.machine.progress)
+            return rank_again(
+                completions, device=self.machine.device, on_step=stop.on_step, progress=self.machine.progress
+            )
         except (RuntimeError, MemoryError, cv2.error, BaseModelError) as error:
             warn(
                 f"ranking failed ({type(error).__name__}: {error}), so the completions keep their order. Rank them "

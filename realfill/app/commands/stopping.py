@@ -1,7 +1,8 @@
-"""Ctrl-C: the first ends a job after the current step and keeps finished work, the second ends it at once."""
+"""Ctrl-C and SIGTERM: a command ends within about two seconds and keeps finished work."""
 
 from __future__ import annotations
 
+import _thread
 import signal
 import sys
 import threading
@@ -10,42 +11,128 @@ from typing import Self
 
 from realfill.compute.progress import Progress
 
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_PATIENCE_S = 1.0  # for the current step to end; then it is interrupted
+_INTERRUPTED = 128  # plus the number of the signal: the exit status
 
-class StopOnInterrupt:
-    """A context in which Ctrl-C makes ``on_step`` return ``False``.
 
-    Before the first step there is nothing to keep, so Ctrl-C interrupts as usual.
+class _Signals:
+    """The handler of both signals, and what it has to know.
 
     Attributes:
-        requested: whether Ctrl-C was pressed.
+        number: the last signal that this process received; ``None``: none yet.
+        stopping: the innermost ``StopOnInterrupt`` in use.
     """
 
     def __init__(self) -> None:
-        """Prepare; nothing changes before the context is entered."""
-        self.requested = False
-        self._started = False
+        self.number: int | None = None
+        self.stopping: StopOnInterrupt | None = None
+
+    def handle(self, number: int, _frame: FrameType | None) -> None:
+        self.number = number
+        if self.stopping is None or not self.stopping.request(number):
+            raise KeyboardInterrupt
+
+
+_signals = _Signals()
+
+
+class SignalsEndCommand:
+    """A context in which Ctrl-C and SIGTERM raise ``KeyboardInterrupt``, also if a library drops the first one."""
 
     def __enter__(self) -> Self:
-        """Take over Ctrl-C. Python allows that only in the main thread; elsewhere, nothing changes."""
-        self._in_main_thread = threading.current_thread() is threading.main_thread()
-        if self._in_main_thread:
-            self._previous = signal.signal(signal.SIGINT, self._handle)
+        """Install the handlers. Python allows that only in the main thread; elsewhere, nothing changes."""
+        self._previous = {}
+        _signals.number = None
+        if threading.current_thread() is threading.main_thread():
+            self._previous = {number: signal.signal(number, _signals.handle) for number in _SIGNALS}
+            self._hook, sys.unraisablehook = sys.unraisablehook, self._report
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Give Ctrl-C back."""
-        if self._in_main_thread:
-            signal.signal(signal.SIGINT, self._previous)
+        """Give the signals back."""
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+        if self._previous:
+            sys.unraisablehook = self._hook
+
+    @property
+    def status(self) -> int:
+        """The exit status of a command that was interrupted: 130 after Ctrl-C, 143 after SIGTERM."""
+        return _INTERRUPTED + (_signals.number or signal.SIGINT)
+
+    def _report(self, report: sys.UnraisableHookArgs) -> None:
+        """Repeat a signal whose ``KeyboardInterrupt`` was raised where Python drops exceptions, such as a finalizer."""
+        if issubclass(report.exc_type, KeyboardInterrupt) and _signals.number is not None:
+            threading.Timer(0.01, _send_to_main_thread, [_signals.number]).start()
+        else:
+            self._hook(report)
+
+
+class StopOnInterrupt:
+    """A context in which Ctrl-C and SIGTERM make ``on_step`` return ``False``.
+
+    Before the first step there is nothing to keep, so a signal interrupts at once. So does a second signal. A step that
+    takes too long is interrupted.
+
+    Attributes:
+        requested: whether a signal was received.
+    """
+
+    def __init__(self, patience_s: float = _PATIENCE_S) -> None:
+        """Prepare; nothing changes before the context is entered.
+
+        Args:
+            patience_s: seconds for the current step to end. More than a second suits a job that cannot keep anything of
+                an interrupted step.
+        """
+        self.requested = False
+        self._patience_s = patience_s
+        self._started = False
+        self._timer: threading.Timer | None = None
+
+    def __enter__(self) -> Self:
+        """Take over the signals of ``SignalsEndCommand``."""
+        self._outer, _signals.stopping = _signals.stopping, self
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Give the signals back."""
+        _signals.stopping = self._outer
+        self._end_patience()
 
     def on_step(self, _: Progress) -> bool | None:
-        """Return ``False``, which ends the job, once Ctrl-C was pressed."""
+        """Return ``False``, which ends the job, once a signal was received."""
         self._started = True
-        return False if self.requested else None
+        if not self.requested:
+            return None
+        self._end_patience()
+        return False
 
-    def _handle(self, _number: int, _frame: FrameType | None) -> None:
+    def request(self, number: int) -> bool:
+        """Ask the job to end after its current step; ``False`` if it has to be interrupted instead."""
         if self.requested or not self._started:
-            raise KeyboardInterrupt
+            self._end_patience()
+            return False
         self.requested = True
-        print("stopping after this step; press Ctrl-C again to stop at once", file=sys.stderr, flush=True)
+        self._timer = threading.Timer(self._patience_s, _send_to_main_thread, [number])
+        self._timer.daemon = True
+        self._timer.start()
+        return True
+
+    def _end_patience(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+
+
+def _send_to_main_thread(number: int) -> None:
+    """Send a signal that also ends a system call in which the main thread waits, where the system can do that."""
+    thread = threading.main_thread().ident
+    if hasattr(signal, "pthread_kill") and thread is not None:
+        signal.pthread_kill(thread, number)
+    else:
+        _thread.interrupt_main(signal.Signals(number))

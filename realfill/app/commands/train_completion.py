@@ -15,6 +15,8 @@ from realfill.training.completion_config import CompletionTrainingConfig
 # Modules that need torch, OpenCV or matplotlib are imported where they are used, so that --help answers at once.
 # ruff: noqa: PLC0415
 
+_PATIENCE_S = 30.0  # an interrupted step would cost all steps since the last checkpoint
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainCompletion:
@@ -30,7 +32,7 @@ class TrainCompletion:
         """Run the command."""
         from realfill.training.completion_training import train_completion
 
-        with in_output(self.config.output), StopOnInterrupt() as stop:
+        with in_output(self.config.output), StopOnInterrupt(_PATIENCE_S) as stop:
             folder = train_completion(self.config, on_step=stop.on_step, progress=not self.quiet)
         if stop.requested:
             raise KeyboardInterrupt(f"the weights and a checkpoint are in {folder}")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 from realfill.benchmark.methods.method import Sampler
 from realfill.errors import SceneError
 from realfill.geometry.composite import composite
@@ -13,10 +11,10 @@ from realfill.scene.scene import Scene
 class CompositeMethod:
     """The hole filled with warped references by cameras, depth and planes; Telea's method fills the rest."""
 
-    name: ClassVar[str] = "composite"
-    uses_references: ClassVar[bool] = True
-    uses_fit_seed: ClassVar[bool] = False
-    uses_seed: ClassVar[bool] = False
+    name = "composite"
+    uses_references = True
+    uses_fit_seed = False
+    uses_seed = False
 
     def prepare(self, scene: Scene, prompt: str | None, fit_seed: int) -> Sampler:
         """Compute the composite; the prompt and the seeds are ignored.
@@ -31,6 +29,6 @@ class CompositeMethod:
             )
         image = composite(
             scene.known, scene.mask, scene.references, reference_masks=scene.reference_masks,
-            focals=scene.focal_lengths,
+            focals=scene.focal_lengths, frame=scene.frame,
         ).image  # fmt: skip
         return lambda seeds: [image.copy() for _ in seeds]

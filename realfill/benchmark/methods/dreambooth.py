@@ -13,12 +13,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from diffusers import StableDiffusionInpaintPipeline
 
-from realfill.benchmark.methods.method import Sampler
+from realfill.benchmark.methods.method import Sampler, require_references
 from realfill.benchmark.methods.stock import StockMethod
 from realfill.compute.devices import make_accelerator, resolve_device, resolve_dtype, resolve_precision
 from realfill.config import FitConfig, Precision, Scheduler, WindowConfig
@@ -60,8 +60,8 @@ class DreamBooth(StockMethod):
     A scene's LoRA is attached only while its seeds are sampled.
     """
 
-    name: ClassVar[str] = "dreambooth"
-    uses_fit_seed: ClassVar[bool] = True
+    name = "dreambooth"
+    uses_fit_seed = True
 
     base: str = "sd2"
     """``sd2`` (512 px; the text-to-image sibling of the paper's base), ``sd15``, a hub id or a directory."""
@@ -103,7 +103,7 @@ class DreamBooth(StockMethod):
             TrainingError: the loss is not a finite number.
         """
         del prompt
-        self.require_references(scene)
+        require_references(scene, self.name)
         return partial(self._sample, self._model, self._fit(self._model, scene, fit_seed), scene)
 
     @cached_property

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache, partial
-from typing import ClassVar, cast
 
 from realfill.benchmark.methods.method import Sampler
 from realfill.config import EngineName
@@ -15,17 +14,13 @@ from realfill.scene.scene import Scene
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineMethod:
-    """A method that fills the hole by an engine, which is loaded when it is first used.
+    """A method that fills the hole by an engine, which is loaded when it is first used."""
 
-    A further engine needs a subclass with its ``name``, an ``EngineName``, and, if its images differ from seed to seed,
-    ``uses_seed``.
-    """
+    uses_references = False
+    uses_fit_seed = False
+    uses_seed = False
 
-    name: ClassVar[str]
-    uses_references: ClassVar[bool] = False
-    uses_fit_seed: ClassVar[bool] = False
-    uses_seed: ClassVar[bool] = False
-
+    name: EngineName
     weights: str | None = None
     """The engine's weights, as for ``load_engine``."""
     device: str | None = None
@@ -37,43 +32,7 @@ class EngineMethod:
             BaseModelError: its weights are not available.
         """
         del prompt, fit_seed
-        return partial(_load(cast("EngineName", self.name), self.weights, self.device).fill, scene.known, scene.mask)
-
-
-class Smooth(EngineMethod):
-    """A smooth fill."""
-
-    name: ClassVar[str] = "smooth"
-
-
-class Telea(EngineMethod):
-    """Telea's method."""
-
-    name: ClassVar[str] = "telea"
-
-
-class ShiftMap(EngineMethod):
-    """OpenCV's shift map."""
-
-    name: ClassVar[str] = "shiftmap"
-
-
-class Completion(EngineMethod):
-    """The completion network."""
-
-    name: ClassVar[str] = "completion"
-
-
-class Lama(EngineMethod):
-    """LaMa."""
-
-    name: ClassVar[str] = "lama"
-
-
-class Migan(EngineMethod):
-    """MI-GAN."""
-
-    name: ClassVar[str] = "migan"
+        return partial(_load(self.name, self.weights, self.device).fill, scene.known, scene.mask)
 
 
 @cache

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import ClassVar, Protocol, TypeAlias
+from typing import Protocol, TypeAlias
 
+from realfill.errors import SceneError
 from realfill.io.images import ImageArray
 from realfill.scene.scene import Scene
 
@@ -22,10 +23,14 @@ class Method(Protocol):
         uses_seed: whether a completion depends on its seed.
     """
 
-    name: ClassVar[str]
-    uses_references: ClassVar[bool]
-    uses_fit_seed: ClassVar[bool]
-    uses_seed: ClassVar[bool]
+    @property
+    def name(self) -> str: ...  # noqa: D102
+    @property
+    def uses_references(self) -> bool: ...  # noqa: D102
+    @property
+    def uses_fit_seed(self) -> bool: ...  # noqa: D102
+    @property
+    def uses_seed(self) -> bool: ...  # noqa: D102
 
     def prepare(self, scene: Scene, prompt: str | None, fit_seed: int) -> Sampler:
         """Do the work that is done once for a scene and a fit seed.
@@ -42,3 +47,13 @@ class Method(Protocol):
             RealFillError: the method is not available, or cannot complete this scene.
         """
         ...
+
+
+def require_references(scene: Scene, method: str) -> None:
+    """Check that a scene has references.
+
+    Raises:
+        SceneError: it has none.
+    """
+    if not scene.references:
+        raise SceneError(f"the scene has no references, but {method!r} needs them; add photos of the scene")

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ from diffusers import AutoencoderKL, PaintByExamplePipeline, PNDMScheduler, UNet
 from diffusers.pipelines.deprecated.paint_by_example import PaintByExampleImageEncoder
 from huggingface_hub import snapshot_download
 
-from realfill.benchmark.methods.method import Sampler
+from realfill.benchmark.methods.method import Sampler, require_references
 from realfill.benchmark.methods.stock import StockMethod
 from realfill.io.images import ImageArray, resize, to_tensor
 from realfill.scene.scene import Scene
@@ -32,8 +32,8 @@ _CLIP_DEVIATION = (0.26862954, 0.26130258, 0.27577711)
 class PaintByExample(StockMethod):
     """Complete with one random reference as the example, without a fit."""
 
-    name: ClassVar[str] = "paint_by_example"
-    uses_fit_seed: ClassVar[bool] = False
+    name = "paint_by_example"
+    uses_fit_seed = False
 
     base: str = "Fantasy-Studio/Paint-by-Example"
     """Hub id or directory."""
@@ -50,7 +50,7 @@ class PaintByExample(StockMethod):
             SceneError: the scene has no references.
         """
         del prompt, fit_seed
-        self.require_references(scene)
+        require_references(scene, self.name)
         return partial(self._sample, self._pipeline, scene)
 
     @cached_property

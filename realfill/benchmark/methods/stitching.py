@@ -5,7 +5,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 
@@ -25,10 +24,10 @@ class Stitching:
     Telea's method fills the pixels that no reference covers, and the whole hole if no reference can be aligned.
     """
 
-    name: ClassVar[str] = "stitching"
-    uses_references: ClassVar[bool] = True
-    uses_fit_seed: ClassVar[bool] = False
-    uses_seed: ClassVar[bool] = False
+    name = "stitching"
+    uses_references = True
+    uses_fit_seed = False
+    uses_seed = False
 
     def prepare(self, scene: Scene, prompt: str | None, fit_seed: int) -> Sampler:
         """Stitch the scene. Prompt and seeds have no influence. Warns if no reference can be aligned.

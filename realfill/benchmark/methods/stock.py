@@ -18,7 +18,7 @@ from PIL import Image
 
 from realfill.compute.devices import resolve_device, resolve_dtype
 from realfill.config import Blend, SampleConfig, WindowConfig
-from realfill.errors import BaseModelError, SceneError
+from realfill.errors import BaseModelError
 from realfill.filling.blending import blend
 from realfill.io.images import ImageArray, MaskArray, to_array, to_tensor
 from realfill.models.quiet import quiet
@@ -35,8 +35,8 @@ class StockMethod:
     """
 
     name: ClassVar[str]
-    uses_references: ClassVar[bool] = True
-    uses_seed: ClassVar[bool] = True
+    uses_references = True
+    uses_seed = True
 
     context: float = WindowConfig().resolve({}).context
     """Size of the window, as ``WindowConfig.context``, with the same default."""
@@ -61,15 +61,6 @@ class StockMethod:
             self.name, from_pretrained, bases,
             device=device, dtype=dtype, local_files_only=self.local_files_only, **options,
         )  # fmt: skip
-
-    def require_references(self, scene: Scene) -> None:
-        """Check that a scene has references.
-
-        Raises:
-            SceneError: it has none.
-        """
-        if not scene.references:
-            raise SceneError(f"the scene has no references, but {self.name!r} needs them; add photos of the scene")
 
     def view(self, scene: Scene, *, resolution: int, multiple: int) -> View:
         """Cut out the window around a scene's hole."""
@@ -97,7 +88,6 @@ def load_pipeline(
     device: torch.device,
     dtype: torch.dtype,
     local_files_only: bool = False,
-    offload: bool = False,
     variants: Sequence[str | None] = (None,),
     **parts: Any,
 ) -> Any:
@@ -110,7 +100,6 @@ def load_pipeline(
         device: where to compute.
         dtype: precision of the weights.
         local_files_only: do not use the network. The hub's own offline switch has the same effect.
-        offload: keep each part on the CPU while another one computes, if ``device`` is a GPU.
         variants: variants of the files, tried in this order: ``fp16``, or ``None`` for the plain files.
         parts: replacements for parts of the pipeline; ``None`` leaves a part out.
 
@@ -130,9 +119,6 @@ def load_pipeline(
             reasons[base] = f"{base} ({type(error).__name__}: {shorten(str(error), 160)})"
             continue
         pipeline.set_progress_bar_config(disable=True)
-        if offload and device.type != "cpu":
-            pipeline.enable_model_cpu_offload(device=device)
-            return pipeline
         with quiet():
             return pipeline.to(device, dtype)
     tried = "; ".join(reasons.values())
