@@ -73,10 +73,13 @@ def make_jobs(inputs: Path) -> list[Job]:
     photo = str(inputs / "photos" / "photo0.png")
     training = "--num-steps 9 --batch-size 2 --width 2 --discriminator-width 2 --resolution 64 --num-holdout 1"
     training += " --preview-every 3 --checkpoint-every 2 --mixed-precision no --device cpu"
+    adaptation = "--num-epochs 2 --masks-per-photo 3 --batch-size 2 --lora-rank 2 --checkpoint-every 2"
+    adaptation += " --mixed-precision no --num-compared 1"
     options = (*base, *_FIT, *_SAMPLE)
     return [
         Job(name="run", words=("run", scene, "-o", "OUT", *options, *_NOT_ALIGNED)),
         Job(name="fit", words=("fit", scene, "-o", "OUT", *base, *_FIT, *_NOT_ALIGNED)),
+        Job(name="adapt", words=("adapt", str(inputs / "photos"), "-o", "OUT", *base, *adaptation.split())),
         Job(name="complete", words=("complete", scene, "-o", "OUT", *base, *_SAMPLE, *_NOT_ALIGNED)),
         Job(name="complete, aligned", words=("complete", scene, "-o", "OUT", *base, *_SAMPLE)),
         Job(

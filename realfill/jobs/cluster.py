@@ -104,8 +104,8 @@ def _connect(ray: Any, address: str) -> None:
 
 def _import_ray() -> Any:
     try:
-        import ray  # noqa: PLC0415 - an extra
-        import ray.exceptions  # noqa: PLC0415
+        import ray  # noqa: PLC0415 # type: ignore[import-not-found] - an extra
+        import ray.exceptions  # noqa: PLC0415 # type: ignore[import-not-found]
     except ImportError as error:
         raise MissingDependencyError(
             f"a batch on Ray needs a package that cannot be imported ({error}); pip install 'realfill[ray]'"
@@ -150,11 +150,11 @@ def require_shared(ray: Any, shared: SharedFolder, sources: Sequence[Path], aske
     Raises:
         ClusterError: a machine does not see them as this one does, or cannot run this version of realfill.
     """
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy  # noqa: PLC0415 - an extra
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy as Affinity  # noqa: PLC0415 # type: ignore[import-not-found]
 
     refs = {}
     for node in _suitable_nodes(ray, asked):
-        strategy = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+        strategy = Affinity(node["NodeID"], soft=False)
         task = ray.remote(SharedFolder.problem).options(num_cpus=0, max_retries=0, scheduling_strategy=strategy)
         refs[task.remote(shared, [source.absolute() for source in sources])] = node["NodeManagerHostname"]
     ray.wait(list(refs), num_returns=len(refs), timeout=_CHECK_S)

@@ -65,8 +65,8 @@ class CompletionTrainer:
                 width=config.width, resolution=config.resolution, mean=(float(red), float(green), float(blue))
             )
             discriminator = Discriminator(width=config.discriminator_width, resolution=config.resolution)
-        network = network.to(device).to(memory_format=torch.channels_last)  # on CPUs and GPUs the faster one
-        discriminator = discriminator.to(device).to(memory_format=torch.channels_last)
+        for part in (network, discriminator):  # this order of channels is faster, on CPUs and GPUs
+            part.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         optimizers = (
             torch.optim.Adam(network.parameters(), lr=config.learning_rate),
             torch.optim.Adam(discriminator.parameters(), lr=config.discriminator_learning_rate, betas=(0.5, 0.999)),
