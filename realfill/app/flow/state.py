@@ -17,7 +17,7 @@ from realfill.app.flow.settings import Settings, suggest_base
 from realfill.app.flow.uploads import Uploads
 from realfill.app.flow.work import QuickEngine
 from realfill.config import FitConfig, RankConfig, SampleConfig
-from realfill.errors import SceneError
+from realfill.errors import SceneError, StoppedError
 from realfill.io.images import MaskArray
 from realfill.scene.scene import Scene
 
@@ -219,12 +219,16 @@ class Flow:
             adapter = work.fit_with_previews(
                 job, scene, settings, folder=folder, keep=keep, every_s=self._preview_every_s
             )
+            stopped = (
+                f"Stopped after step {len(adapter.losses)}. The fit so far is kept: press Fit to go on with it, or "
+                "More samples to use it as it is."
+            )
             if job.is_stopping:
-                return (
-                    f"Stopped after step {len(adapter.losses)}. The fit so far is kept: press Fit to go on with it, or "
-                    "More samples to use it as it is."
-                )
-            return self._sample(job, scene, adapter, self._with_new_seeds(), "Fit", scene)
+                return stopped
+            try:
+                return self._sample(job, scene, adapter, self._with_new_seeds(), "Fit", scene)
+            except StoppedError:  # before the first sample was finished
+                return stopped
 
         return self._start("Fit", run)
 

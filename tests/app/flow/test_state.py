@@ -70,6 +70,19 @@ def test_stop_keeps_the_fit_so_far_and_fit_goes_on_with_it_and_more_samples_have
     assert sorted(flow.results[1].completions.seeds) == [2, 3]
 
 
+def test_stop_before_the_first_sample_keeps_the_fit_and_says_so(flow):
+    def stop_at_a_sample(progress: Progress) -> bool:
+        if progress.phase == "sample":
+            flow.stop()
+        return type(flow.job).on_step(flow.job, progress)
+
+    flow.on_change = lambda: flow.job.__dict__.setdefault("on_step", stop_at_a_sample)
+    job = done(flow.fit())
+    assert job.state == "stopped"
+    assert job.message.startswith("Stopped after step 3. The fit so far is kept")
+    assert flow.adapter is not None and flow.results == []
+
+
 def test_a_part_is_redone_and_the_rest_stays(flow, scene):
     done(flow.quick("smooth"))
     kept, part = flow.completions.best, np.zeros(scene.mask.shape, bool)
