@@ -7,7 +7,7 @@ message passing, which is deterministic.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import cv2
 import numpy as np
@@ -21,13 +21,20 @@ _UNIT = 10.0  # levels that count as one unit
 _SWEEPS = 10
 
 
-def choose(costs: Sequence[NDArray], images: Sequence[NDArray], hole: MaskArray) -> NDArray:
+def choose(
+    costs: Sequence[NDArray],
+    images: Sequence[NDArray],
+    hole: MaskArray,
+    *,
+    check: Callable[[], None] = lambda: None,
+) -> NDArray:
     """Choose a layer for each pixel.
 
     Args:
         costs: expected error of each layer, (h, w).
         images: each layer, (h, w, 3) in [0, 255].
         hole: (h, w) bool; pixels outside are chosen for free and pay for no seam.
+        check: called between sweeps; it may raise an exception.
 
     Returns:
         (h, w): the layers' numbers; outside the hole the cheapest layer's.
@@ -39,7 +46,8 @@ def choose(costs: Sequence[NDArray], images: Sequence[NDArray], hole: MaskArray)
     box = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
     labels = data.argmin(axis=-1)
     own = np.where(hole[box][..., None], data[box], 0).astype(np.float32)
-    labels[box] = _minimise(own, np.stack([image[box] for image in images], axis=2) / np.float32(_UNIT), hole[box])
+    shown = np.stack([image[box] for image in images], axis=2) / np.float32(_UNIT)
+    labels[box] = _minimise(own, shown, hole[box], check)
     return labels
 
 
@@ -76,7 +84,7 @@ def _differences(images: Sequence[NDArray], box: tuple[slice, slice]) -> NDArray
     return apart
 
 
-def _minimise(data: NDArray, images: NDArray, hole: MaskArray) -> NDArray:
+def _minimise(data: NDArray, images: NDArray, hole: MaskArray, check: Callable[[], None]) -> NDArray:
     """Find a labelling of low energy by sequential tree-reweighted message passing (TRW-S, Kolmogorov 2006).
 
     Pixels are visited diagonal by diagonal, first from the top left, then from the bottom right: those of one diagonal
@@ -86,6 +94,7 @@ def _minimise(data: NDArray, images: NDArray, hole: MaskArray) -> NDArray:
         data: (h, w, L), the cost of each label.
         images: (h, w, L, C), what each label shows.
         hole: (h, w) bool; seams outside cost nothing.
+        check: called between sweeps.
 
     Returns:
         (h, w) labels.
@@ -110,11 +119,13 @@ def _minimise(data: NDArray, images: NDArray, hole: MaskArray) -> NDArray:
     ]
     forward, backward = (left, above), (right, below)  # the first of each along rows, the second along columns
     for _ in range(_SWEEPS):
+        check()
         for d, edges in enumerate(links):
             belief = 0.5 * (cost[d] + left[d] + above[d] + right[d] + below[d])
             for (rows, shift, pair), to, back in zip(edges, forward, backward, strict=True):
                 message = ((belief - back[d])[rows][:, :, None] + pair).min(axis=1)
                 to[d + 1, rows + shift] = message - message.min(axis=1, keepdims=True)
+        check()
         for d in range(len(links) - 1, -1, -1):
             belief = 0.5 * (cost[d + 1] + left[d + 1] + above[d + 1] + right[d + 1] + below[d + 1])
             for (rows, shift, pair), to, back in zip(links[d], backward, forward, strict=True):

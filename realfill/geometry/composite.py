@@ -11,10 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from realfill.compute.progress import Interrupted, OnStep, Stages
+from realfill.config import CamerasBy
 from realfill.errors import StoppedError
 from realfill.geometry.alignment import FullLayer, find_parts
 from realfill.geometry.cameras import Frame
 from realfill.geometry.choice import choose, enlarge
+from realfill.geometry.colmap import reconstruct_by_colmap, require_pycolmap
 from realfill.geometry.confidence import confidence_of
 from realfill.geometry.correspondences import Pairs, match_all, without_false_pairs
 from realfill.geometry.depth import DepthMap, sweep
@@ -50,6 +52,7 @@ class Composite:
         reconstruction: the cameras, at the working size; ``None`` where they could not be estimated.
         depth: of the target's pixels; ``None`` without cameras.
         reference_sizes: (height, width) of each reference at the working size, to which the maps of the layers point.
+        cameras_by: how the cameras were estimated.
     """
 
     image: NDArray
@@ -59,6 +62,7 @@ class Composite:
     reconstruction: Reconstruction | None
     depth: DepthMap | None = None
     reference_sizes: tuple[tuple[int, int], ...] = ()
+    cameras_by: CamerasBy = "opencv"
 
 
 def composite(
@@ -71,6 +75,7 @@ def composite(
     pairs: Pairs | None = None,
     frame: Frame | None = None,
     depth: DepthEstimator | None = None,
+    cameras_by: CamerasBy = "opencv",
     on_step: OnStep | None = None,
 ) -> Composite:
     """Fill a hole with what references show.
@@ -89,13 +94,17 @@ def composite(
             if the rest is a canvas around it; the optical centre lies in its middle. ``None``: all of it.
         depth: returns the target's depth at the working size, for example by a network; it is used in place of the
             sweep, where there are cameras.
+        cameras_by: how the cameras are estimated; see ``GeometryConfig``.
         on_step: called between pairs, cameras, layers and tiles, with hundredths of the work. If it returns ``False``,
-            the work ends: once the layers are chosen, what is not rendered yet is enlarged from the working size.
+            the work ends: once the colours are matched, what is not rendered yet is enlarged from the working size.
 
     Raises:
         SceneError: an array has another shape or type.
-        StoppedError: ``on_step`` returned ``False`` before the layers were chosen.
+        MissingDependencyError: ``cameras_by`` names a package that is not installed.
+        StoppedError: ``on_step`` returned ``False`` before the colours were matched.
     """
+    if cameras_by == "pycolmap":
+        require_pycolmap()
     stages = Stages("composite", on_step)
     masks = list(reference_masks or [None] * len(references))
     check_arrays(known, hole, references, masks)
@@ -107,11 +116,14 @@ def composite(
         working = shrink_all(
             image, hole, references, masks=masks, focals=focals, pairs=pairs, frame=frame, match=match
         )  # fmt: skip
-        found = _choose_layers(working, depth, stages)
+        found = _choose_layers(working, depth, stages, cameras_by)
     except Interrupted as error:
         raise StoppedError("the composite was stopped before there was anything to keep") from error
-    layers = found.layers
-    plan, labels = _plan(found, working, references, masks, hole), blank_labels(hole.shape)
+    layers, labels = found.layers, blank_labels(hole.shape)
+    try:
+        plan = _plan(found, working, references, masks, hole, stages)
+    except Interrupted as error:
+        raise StoppedError("the composite was stopped before its colours were matched") from error
     try:
         stages.enter(_ALIGNED)
         plan = _aligned(plan, image, hole, stages)
@@ -128,7 +140,7 @@ def composite(
     trust[~hole] = 1
     return Composite(
         image=image, confidence=trust, source=source, layers=layers, reconstruction=found.reconstruction,
-        depth=found.depth, reference_sizes=found.reference_sizes,
+        depth=found.depth, reference_sizes=found.reference_sizes, cameras_by=cameras_by,
     )  # fmt: skip
 
 
@@ -155,7 +167,7 @@ class _Found:
     reference_sizes: tuple[tuple[int, int], ...]
 
 
-def _choose_layers(working: Working, estimate: DepthEstimator | None, stages: Stages) -> _Found:
+def _choose_layers(working: Working, estimate: DepthEstimator | None, stages: Stages, cameras_by: CamerasBy) -> _Found:
     """Find cameras, depth and layers at the working size, and choose a layer for each pixel.
 
     Raises:
@@ -166,11 +178,12 @@ def _choose_layers(working: Working, estimate: DepthEstimator | None, stages: St
     working = replace(working, pairs=without_false_pairs(working.pairs))
     pairs = thin_out(working.pairs, (hole.shape[0], hole.shape[1]), _MOST_MATCHES)
     sizes = [hole.shape, *(r.shape[:2] for r in references)]
-    reconstruction = reconstruct(sizes, pairs, working.focals, frame=working.frame, check=stages)
+    find = reconstruct_by_colmap if cameras_by == "pycolmap" else reconstruct
+    reconstruction = find(sizes, pairs, working.focals, frame=working.frame, check=stages)
     stages.enter(_SWEPT)
     depth = None
     if reconstruction is not None and estimate is None:
-        depth = sweep(reconstruction.cameras, reconstruction.points, known, hole, references)
+        depth = sweep(reconstruction.cameras, reconstruction.points, known, hole, references, check=stages)
     elif reconstruction is not None and estimate is not None:
         given = given_depth(estimate, known, reconstruction.cameras[0], reconstruction.points)
         depth = DepthMap(depth=given, cost=np.zeros_like(given), checked=given)
@@ -181,7 +194,8 @@ def _choose_layers(working: Working, estimate: DepthEstimator | None, stages: St
     half = HalfSize.of(known, hole)
     rest = _rest(known, hole)
     costs = [*(layer.cost for layer in layers), np.full(half.hole.shape, NO_LAYER_COST, np.float32)]
-    labels = choose(costs, [half.shrink(image) for image in (*(layer.image for layer in layers), rest)], half.hole)
+    shown = [half.shrink(image) for image in (*(layer.image for layer in layers), rest)]
+    labels = choose(costs, shown, half.hole, check=stages)
     nothing = np.full(half.hole.shape, np.inf, np.float32)
     error = np.take_along_axis(np.stack([*(layer.error for layer in layers), nothing]), labels[None], axis=0)[0]
     return _Found(
@@ -197,13 +211,18 @@ def _plan(
     references: Sequence[NDArray],
     masks: Sequence[MaskArray | None],
     hole: MaskArray,
+    stages: Stages,
 ) -> Plan:
-    """Bring layers to the full size, and solve for their correction at the working size."""
+    """Bring layers to the full size, and solve for their correction at the working size.
+
+    Raises:
+        Interrupted: ``on_step`` returned ``False``.
+    """
     pyramids = [Pyramid(reference) for reference in references]
     rest = _rest(working.known, working.hole)
     labels = enlarge(found.labels, working.hole.shape)
     images = np.stack([*(layer.image for layer in found.layers), rest])
-    correction = correct(images, labels, working.known, working.hole)
+    correction = correct(images, labels, working.known, working.hole, check=stages)
     y, x = np.ogrid[: labels.shape[0], : labels.shape[1]]
     return Plan(
         layers=[

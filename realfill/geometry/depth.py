@@ -15,19 +15,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from realfill.geometry.cameras import Camera
+from realfill.geometry.carrying import carry_in
 from realfill.geometry.fields import grid_of, inside
 from realfill.io.images import ImageArray, MaskArray
 
 _LONG_PX = 256  # longer side at which the sweep runs
 _NUM_PLANES = 48
+_FINE_PX = 768  # longer side at which the depth is refined
+_SURROUNDINGS = 0.1  # how far around the hole it is, as a share of that side
+_FINE_LABELS, _FINE_STEP = 4, 0.3  # labels tried on either side, and their distance as a share of the sweep's
 _WINDOW = 7
 _SMALL_STEP, _LARGE_STEP = 0.3, 1.5  # costs of a step by one label, and by more, between neighbours
 _NOISE = 30.0  # variance below which structure does not count
 _SURE = 0.15  # matching cost below which a depth is believed
 _CARRIED_COST, _CARRIED_LABELS = 0.5, 4.0  # largest cost against a depth that was carried in, and where it is reached
-_SPREAD, _COLOUR_SIGMA = 20_000.0, 6.0  # of the fast global smoother
-_SLOPE_RIDGE = 1e-3  # of the fitted planes, as a share of the image side squared
-_MIN_SAMPLES, _LEAST_SHARE = 200, 1e-4
 _RING = 0.06  # width of the known ring around the hole that is hidden to check the depth, as a share of the longer side
 _UNKNOWN_COST = 0.6  # of a depth at which a pixel leaves the photos
 _AGREEMENT = 0.2  # weight of the agreement between references where the target itself is known
@@ -38,10 +39,10 @@ class DepthMap:
     """Depth of the target's pixels, in the scene's unit.
 
     Attributes:
-        depth: (h, w) float32 at the size of the sweep.
-        cost: (h, w) float32: matching cost of the chosen depth, from 0 to 1.
-        checked: (h, w) float32: the same as ``depth``, but estimated as in the hole in a ring around it, where it can
-            be compared with what the target shows.
+        depth: (h, w) float32 at a size of its own.
+        cost: (h, w) float32 at that size: matching cost of the chosen depth, from 0 to 1.
+        checked: float32 at a size of its own: a depth that is estimated as in the hole in a ring around it, where it
+            can be compared with what the target shows; it is not refined.
     """
 
     depth: NDArray
@@ -55,10 +56,13 @@ def sweep(
     known: ImageArray,
     hole: MaskArray,
     references: Sequence[ImageArray],
+    *,
+    check: Callable[[], None] = lambda: None,
 ) -> DepthMap:
     """Estimate the depth of every pixel of the target.
 
-    The planes are parallel, in inverse depth, to the plane that fits the scene points near the hole best.
+    The planes are parallel, in inverse depth, to the plane that fits the scene points near the hole best. At a larger
+    size, the depth in and around the hole is then refined by planes near the one that was found.
 
     Args:
         cameras: image number to camera; 0 is the target, n the reference n - 1.
@@ -66,50 +70,128 @@ def sweep(
         known: (H, W, 3) uint8, the target; not read in the hole.
         hole: (H, W) bool.
         references: each (h, w, 3) uint8.
+        check: called between planes and directions of the aggregation; it may raise an exception.
     """
-    size = hole.shape
-    scale = max(size) / _LONG_PX
-    small = (max(1, round(size[0] / scale)), max(1, round(size[1] / scale)))
-    covered = cv2.resize(hole.astype(np.float32), small[::-1], interpolation=cv2.INTER_AREA) < 0.01
-    seen = cv2.blur(covered.astype(np.float32), (_WINDOW, _WINDOW)) > 0.999
-    target = cv2.resize(_grey(known), small[::-1], interpolation=cv2.INTER_AREA)
+    small = _fit(hole.shape, _LONG_PX)
     base, low, high, least = _range(cameras[0], points, hole, small)
-    pixels = grid_of(size, small)
-    views = _shrunk(cameras, references, pixels, base, least, scale)
-    offsets = np.linspace(low, high, _NUM_PLANES)
-    between, with_target = (np.full((*small, _NUM_PLANES), np.nan, np.float32) for _ in range(2))
-    target_stats = _statistics(target)
-    for label, offset in enumerate(offsets):
-        scene = cameras[0].unproject(pixels, 1 / np.maximum(base + offset, least))
-        warped = []
-        for camera, grey in views:
-            place, depth = camera.project(scene)
-            scale_x, scale_y = grey.shape[1] / camera.size[1], grey.shape[0] / camera.size[0]
-            at = ((place + 0.5) * (scale_x, scale_y) - 0.5).clip(-1e4, 1e4).astype(np.float32)
-            image = cv2.remap(grey, at[..., 0], at[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-            warped.append((image, _statistics(image), (depth > 0) & inside(place, camera.size)))
-        with_target[..., label] = _best_half([
-            np.where(valid & seen, (1 - _correlation(target, target_stats, image, stats)) / 2, np.nan)
-            for image, stats, valid in warped
-        ])  # fmt: skip
-        pairs = [
-            np.where(one[2] & two[2], (1 - _correlation(one[0], one[1], two[0], two[1])) / 2, np.nan)
-            for n, one in enumerate(warped)
-            for two in warped[:n]
-        ]
-        if pairs:
-            between[..., label] = _best_half(pairs)
-    around = covered & (cv2.distanceTransform(covered.astype(np.uint8), cv2.DIST_L2, 5) < _RING * max(small))
-    ring = seen & around
-    carry = partial(_carry_in, cameras, references, pixels=pixels, scale=scale)
-    levels = _Levels(base, offsets, least)
-    volumes = _Volumes(with_target, between, carry if views else None)
-    solved, check = volumes.solve(levels), volumes.solve(levels, hidden=ring)
+    levels = _Levels(base, np.linspace(low, high, _NUM_PLANES), least)
+    stage = _Stage(cameras, references, known, hole, small)
+    carry = partial(carry_in, cameras, references, pixels=stage.pixels, scale=stage.scale)
+    volumes = stage.compare(levels, check=check, carry=carry)
+    solved = volumes.solve(levels, check=check)
+    ringed = volumes.solve(levels, check=check, hidden=stage.ring)
+    refined, side = solved, min(_FINE_PX, max(hole.shape))
+    if side > _LONG_PX and hole.any():
+        size = _fit(hole.shape, side)
+        box = _box_around(hole, size)
+        refined = _refine(_Stage(cameras, references, known, hole, size, box), levels, solved, size, box, check)
     return DepthMap(
-        depth=(1 / solved.inverse).astype(np.float32),
-        cost=solved.cost.astype(np.float32),
-        checked=np.where(around, 1 / check.inverse, 1 / solved.inverse).astype(np.float32),
+        depth=(1 / refined.inverse).astype(np.float32),
+        cost=refined.cost.astype(np.float32),
+        checked=(1 / np.where(stage.around, ringed.inverse, solved.inverse)).astype(np.float32),
     )
+
+
+def _fit(size: tuple[int, ...], side: int) -> tuple[int, int]:
+    """Return the (height, width) with this longer side."""
+    scale = max(size) / side
+    return max(1, round(size[0] / scale)), max(1, round(size[1] / scale))
+
+
+class _Stage:
+    """A part of the target at one size of the sweep, and the references that are compared with it.
+
+    Attributes:
+        scale: the target's pixels for each pixel of this size.
+        pixels: (h, w, 2), the target's pixels that the pixels of this size stand for.
+        seen: (h, w) bool: pixels whose window lies outside the hole.
+        around: (h, w) bool: pixels outside the hole in a ring around it.
+        ring: (h, w) bool: those of it that are also seen.
+    """
+
+    def __init__(
+        self,
+        cameras: Mapping[int, Camera],
+        references: Sequence[ImageArray],
+        known: ImageArray,
+        hole: MaskArray,
+        size: tuple[int, int],
+        box: tuple[slice, slice] = (slice(None), slice(None)),
+    ) -> None:
+        self._cameras, self._references = cameras, references
+        self.scale = max(hole.shape) / max(size)
+        self.pixels = grid_of(hole.shape, size)[box]
+        self._target = cv2.resize(_grey(known), size[::-1], interpolation=cv2.INTER_AREA)[box].copy()
+        self._target_stats = _statistics(self._target)
+        outside = cv2.resize(hole.astype(np.float32), size[::-1], interpolation=cv2.INTER_AREA) < 0.01
+        self.seen = (cv2.blur(outside.astype(np.float32), (_WINDOW, _WINDOW)) > 0.999)[box]
+        distance = cv2.distanceTransform(outside.astype(np.uint8), cv2.DIST_L2, 5)
+        self.around = (outside & (distance < _RING * max(size)))[box]
+        self.ring = self.seen & self.around
+
+    def compare(
+        self,
+        levels: _Levels,
+        *,
+        check: Callable[[], None],
+        carry: Callable[[NDArray, MaskArray], NDArray] | None = None,
+    ) -> _Volumes:
+        """Compare the target with the references, and these with each other, at each plane."""
+        size, count = levels.base.shape, len(levels.offsets)
+        views = _shrunk(self._cameras, self._references, self.pixels, levels.base, levels.least, self.scale)
+        between, with_target = (np.full((*size, count), np.nan, np.float32) for _ in range(2))
+        for label, offset in enumerate(levels.offsets):
+            check()
+            scene = self._cameras[0].unproject(self.pixels, 1 / np.maximum(levels.base + offset, levels.least))
+            warped = []
+            for camera, grey in views:
+                place, depth = camera.project(scene)
+                scale_x, scale_y = grey.shape[1] / camera.size[1], grey.shape[0] / camera.size[0]
+                at = ((place + 0.5) * (scale_x, scale_y) - 0.5).clip(-1e4, 1e4).astype(np.float32)
+                image = cv2.remap(grey, at[..., 0], at[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+                warped.append((image, _statistics(image), (depth > 0) & inside(place, camera.size)))
+            with_target[..., label] = _best_half([
+                np.where(valid & self.seen, _mismatch(self._target, self._target_stats, image, stats), np.nan)
+                for image, stats, valid in warped
+            ])  # fmt: skip
+            pairs = [
+                np.where(one[2] & two[2], _mismatch(one[0], one[1], two[0], two[1]), np.nan)
+                for n, one in enumerate(warped)
+                for two in warped[:n]
+            ]
+            if pairs:
+                between[..., label] = _best_half(pairs)
+        return _Volumes(with_target, between, carry if views else None)
+
+
+def _box_around(hole: MaskArray, size: tuple[int, int]) -> tuple[slice, slice]:
+    """Return the rows and columns of the hole and its surroundings, in a photo of another size."""
+    margin = round(_SURROUNDINGS * max(size)) + _WINDOW
+    spans = []
+    for axis, length in enumerate(size):
+        marked = np.flatnonzero(hole.any(axis=1 - axis)) * length / hole.shape[axis]
+        spans.append(slice(max(0, int(marked.min()) - margin), min(length, int(marked.max()) + margin + 1)))
+    return spans[0], spans[1]
+
+
+def _refine(
+    stage: _Stage,
+    levels: _Levels,
+    solved: _Solution,
+    size: tuple[int, int],
+    box: tuple[slice, slice],
+    check: Callable[[], None],
+) -> _Solution:
+    """Search again in a part of a larger size, a few labels around a solution, which stays elsewhere."""
+    inverse, cost, label = (
+        cv2.resize(values.astype(np.float32), size[::-1], interpolation=cv2.INTER_LINEAR)
+        for values in (cv2.medianBlur(solved.inverse.astype(np.float32), 3), solved.cost, solved.label)
+    )
+    step = _FINE_STEP * (levels.offsets[-1] - levels.offsets[0]) / (len(levels.offsets) - 1)
+    fine = _Levels(inverse[box], np.arange(-_FINE_LABELS, _FINE_LABELS + 1) * step, levels.least)
+    found = stage.compare(fine, check=check).solve(fine, check=check)
+    inverse[box], cost[box] = found.inverse, found.cost
+    return _Solution(inverse, label, cost)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -143,11 +225,12 @@ class _Volumes:
     between: NDArray
     carry: Callable[[NDArray, MaskArray], NDArray] | None
 
-    def solve(self, levels: _Levels, *, hidden: MaskArray | None = None) -> _Solution:
+    def solve(self, levels: _Levels, *, check: Callable[[], None], hidden: MaskArray | None = None) -> _Solution:
         """Choose a depth for each pixel; what at most one reference shows takes its depth from within that reference.
 
         Args:
             levels: the planes.
+            check: called between directions.
             hidden: pixels (h, w) at which the target counts as unknown.
         """
         with_target = self.with_target
@@ -159,114 +242,27 @@ class _Volumes:
         cost = np.where(np.isnan(mixed), self.between, mixed)
         blind = np.asarray(np.isnan(cost).all(axis=2))
         cost = np.where(blind[..., None], 0, np.where(np.isnan(cost), _UNKNOWN_COST, cost)).astype(np.float32)
-        inverse, label = _choose(semi_global(cost), levels.base, levels.offsets, levels.least)
+        inverse, label = _choose(semi_global(cost, check), levels.base, levels.offsets, levels.least)
         if blind.any() and self.carry is not None:
             trust = ~blind & (np.take_along_axis(cost, label[..., None], axis=2)[..., 0] < _SURE)
             wanted = levels.labels_of(1 / self.carry(1 / inverse, trust))
-            distance = np.abs(np.arange(_NUM_PLANES) - wanted[..., None])
+            distance = np.abs(np.arange(cost.shape[2]) - wanted[..., None])
             guess = _CARRIED_COST * np.minimum(distance / _CARRIED_LABELS, 1)
             usable = blind & np.isfinite(wanted)
             cost = np.where(usable[..., None], np.nan_to_num(guess), cost).astype(np.float32)
-            inverse, label = _choose(semi_global(cost), levels.base, levels.offsets, levels.least)
+            inverse, label = _choose(semi_global(cost, check), levels.base, levels.offsets, levels.least)
         chosen = np.where(blind, 1, np.take_along_axis(cost, label[..., None], axis=2)[..., 0])
         return _Solution(inverse, label, chosen)
 
 
-def _carry_in(
-    cameras: Mapping[int, Camera],
-    references: Sequence[ImageArray],
-    depth: NDArray,
-    trust: MaskArray,
-    pixels: NDArray,
-    scale: float,
-) -> NDArray:
-    """Estimate the depth of what only one photo shows: known depth spreads within the references along their colours.
-
-    What the target and a reference both show has a depth. In the reference's own view it is interpolated to what lies
-    in the hole, where it stops at edges of the reference (fast global smoother, Min et al. 2014), and is then seen from
-    the target. The nearest of several references' answers counts.
-
-    Returns:
-        (h, w) depth in the target's view; NaN where no reference answers.
-    """
-    small = depth.shape
-    scene = cameras[0].unproject(pixels, depth)
-    nearest = np.full(small[0] * small[1] + 1, np.inf)
-    for image, camera in sorted(cameras.items()):
-        if image == 0:
-            continue
-        reference = references[image - 1]
-        shrink = max(1.0, max(reference.shape[:2]) / (1.5 * _LONG_PX))
-        size = (max(1, round(reference.shape[1] / shrink)), max(1, round(reference.shape[0] / shrink)))
-        guide = np.asarray(cv2.resize(reference, size, interpolation=cv2.INTER_AREA), np.uint8)
-        place, far = camera.project(scene)
-        at = np.rint((place + 0.5) * (size[0] / camera.size[1], size[1] / camera.size[0]) - 0.5).astype(int)
-        usable = trust & (far > 0) & (at >= 0).all(axis=2) & (at[..., 0] < size[0]) & (at[..., 1] < size[1])
-        samples, weight = np.zeros(size[::-1], np.float32), np.zeros(size[::-1], np.float32)
-        order = np.argsort(-far[usable])  # nearer points last, so that they win
-        y, x = at[usable][order].T[::-1]
-        samples[y, x], weight[y, x] = 1 / far[usable][order], 1
-        if weight.sum() < _MIN_SAMPLES:
-            continue
-        inverse, share = _extrapolate(samples, weight, guide)
-        sure = share > _LEAST_SHARE
-        own = np.stack(np.meshgrid(np.arange(size[0]), np.arange(size[1])), axis=-1)
-        own = (own + 0.5) * (camera.size[1] / size[0], camera.size[0] / size[1]) - 0.5
-        points = camera.unproject(own, 1 / np.maximum(inverse, 1e-9))
-        seen, front = cameras[0].project(points)
-        cell = np.rint((seen + 0.5) / scale - 0.5).astype(int)
-        ok = sure & (front > 0) & (cell >= 0).all(axis=2) & (cell[..., 0] < small[1]) & (cell[..., 1] < small[0])
-        index = np.where(ok, cell[..., 1] * small[1] + cell[..., 0], small[0] * small[1])
-        np.minimum.at(nearest, index.ravel(), np.where(ok, front, np.inf).ravel())
-    answer = nearest[:-1].reshape(small)
-    filled = cv2.medianBlur(np.where(np.isfinite(answer), answer, 0).astype(np.float32), 3)
-    return np.where(np.isfinite(answer), answer, np.where(filled > 0, filled, np.nan))
-
-
-def _extrapolate(values: NDArray, weight: NDArray, guide: ImageArray) -> tuple[NDArray, NDArray]:
-    """Continue sparse values over an image by planes that are fitted within regions of like colour.
-
-    The moments of a weighted linear regression are spread by an edge-aware filter (fast global smoother, Min et al.
-    2014), so that each pixel has a regression over the samples that belong to its surface.
-
-    Args:
-        values: (h, w), read where ``weight`` is above 0.
-        weight: (h, w).
-        guide: (h, w, 3) uint8, whose edges bound the surfaces.
-
-    Returns:
-        The values, (h, w), and how much weight reached each pixel.
-    """
-    height, width = values.shape
-    x, y = (axis.astype(np.float32) for axis in np.meshgrid(np.arange(width), np.arange(height)))
-    scale = np.float32(max(height, width))
-    x, y = x / scale, y / scale
-    low, high = values[weight > 0].min(), values[weight > 0].max()
-    z = np.where(weight > 0, (values - low) / max(high - low, 1e-12), 0).astype(np.float32)
-
-    def spread(moment: NDArray) -> NDArray:
-        return cv2.ximgproc.fastGlobalSmootherFilter(guide, weight * moment, _SPREAD, _COLOUR_SIGMA)
-
-    share = spread(np.ones_like(x))
-    total = np.maximum(share, 1e-12)
-    mx, my, mz = (spread(m) / total for m in (x, y, z))
-    xx, xy, yy = spread(x * x) / total - mx * mx, spread(x * y) / total - mx * my, spread(y * y) / total - my * my
-    xz, yz = spread(x * z) / total - mx * mz, spread(y * z) / total - my * mz
-    xx, yy = xx + _SLOPE_RIDGE, yy + _SLOPE_RIDGE
-    determinant = xx * yy - xy * xy
-    slope_x, slope_y = (xz * yy - yz * xy) / determinant, (yz * xx - xz * xy) / determinant
-    plane = (mz + slope_x * (x - mx) + slope_y * (y - my)).clip(0, 1)
-    result = np.where(weight > 0, values, low + plane * (high - low))
-    return result.astype(np.float32), share
-
-
-def semi_global(cost: NDArray) -> NDArray:
-    """Aggregate costs (H, W, L) along eight directions (Hirschmüller 2008)."""
+def semi_global(cost: NDArray, check: Callable[[], None] = lambda: None) -> NDArray:
+    """Aggregate costs (H, W, L) along eight directions (Hirschmüller 2008); ``check`` is called between them."""
     total = np.zeros_like(cost)
     for transposed in (False, True):
         volume, result = (cost.transpose(1, 0, 2), total.transpose(1, 0, 2)) if transposed else (cost, total)
         for order in (range(len(volume)), range(len(volume) - 1, -1, -1)):
             for shift in (0,) if transposed else (0, 1, -1):
+                check()
                 path = None
                 for row in order:
                     if path is None:
@@ -355,15 +351,15 @@ def _statistics(image: NDArray) -> tuple[NDArray, NDArray]:
     return mean, np.maximum(cv2.blur(image * image, (_WINDOW, _WINDOW)) - mean * mean, 0)
 
 
-def _correlation(
+def _mismatch(
     one: NDArray,
     one_stats: tuple[NDArray, NDArray],
     two: NDArray,
     two_stats: tuple[NDArray, NDArray],
 ) -> NDArray:
-    """Correlate two images in a window around each pixel; windows that hold only noise correlate with nothing."""
+    """Return how little two images correlate in a window around each pixel, from 0 to 1; of mere noise 0.5."""
     covariance = cv2.blur(one * two, (_WINDOW, _WINDOW)) - one_stats[0] * two_stats[0]
-    return covariance / np.sqrt((one_stats[1] + _NOISE) * (two_stats[1] + _NOISE))
+    return (1 - covariance / np.sqrt((one_stats[1] + _NOISE) * (two_stats[1] + _NOISE))) / 2
 
 
 def _best_half(costs: Sequence[NDArray]) -> NDArray:

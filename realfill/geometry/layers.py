@@ -24,6 +24,7 @@ _WORST = 500.0
 _NEAR, _CONTINUED, _VOTE = 1.0, 1.0, 1.0  # weights of the three sources
 _HIDDEN_COST = 40.0  # where the point is hidden in the reference
 _PLANE_DISTANCE_COST = 60.0  # of a plane, for each longer side of the target between a pixel and the known pixels
+_CARRIED_DISTANCE_COST = 60.0  # the same of a depth that no other reference confirms
 _UNCONFIRMED = 1.3  # factor on the misfit around the hole where no other reference can agree
 _UNCONFIRMED_LEAST = 20.0
 _PLANES_PER_REFERENCE = 2
@@ -230,10 +231,13 @@ def _with_costs(candidates: Sequence[_Candidate], half: HalfSize) -> list[Layer]
         vote = np.min(votes[n], axis=0) if votes[n] else np.full(half.hole.shape, np.inf)
         alone = np.maximum(candidate.continued, _UNCONFIRMED_LEAST) * _UNCONFIRMED
         error = expected_error(candidate.image, (candidate.misfit + candidate.continued) / 2, vote, half.depth_in_hole)
-        vote = np.where(np.isfinite(vote), vote, alone)
+        confirmed = np.isfinite(vote)
+        vote = np.where(confirmed, vote, alone)
         cost = _NEAR * candidate.misfit + _CONTINUED * candidate.continued + _VOTE * vote + _HIDDEN_COST * hidden[n]
         if candidate.warp.kind == "plane":
             cost = cost + _PLANE_DISTANCE_COST * half.depth_in_hole
+        else:
+            cost = cost + _CARRIED_DISTANCE_COST * half.depth_in_hole * ~confirmed
         cost = np.where(valid[n], cost, _WORST).astype(np.float32).clip(0, _WORST)
         layers.append(
             Layer(

@@ -7,6 +7,8 @@ beside seams and the border. It is therefore solved at a small size first, and a
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +29,9 @@ def screen_weight(side: int) -> float:
     return 1 / (_REACH * side) ** 2
 
 
-def correct(images: NDArray, labels: NDArray, known: NDArray, hole: MaskArray) -> NDArray:
+def correct(
+    images: NDArray, labels: NDArray, known: NDArray, hole: MaskArray, *, check: Callable[[], None] = lambda: None
+) -> NDArray:
     """Solve for the correction of the whole hole, from coarse to fine.
 
     Args:
@@ -35,6 +39,7 @@ def correct(images: NDArray, labels: NDArray, known: NDArray, hole: MaskArray) -
         labels: (H, W): the layer of each pixel of the hole.
         known: (H, W, 3) in [0, 255].
         hole: (H, W) bool.
+        check: called between iterations; it may raise an exception.
 
     Returns:
         (H, W, 3) float32; continued smoothly outside the hole, for enlarging.
@@ -49,9 +54,10 @@ def correct(images: NDArray, labels: NDArray, known: NDArray, hole: MaskArray) -
             cv2.resize(labels.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST),
             cv2.resize(known.astype(np.float32), size, interpolation=cv2.INTER_AREA),
             small_hole,
+            check=check,
         )
         start = np.asarray(cv2.resize(coarse, (width, height), interpolation=cv2.INTER_LINEAR), np.float32)
-    found = solve(images, labels, known, hole, screen=screen_weight(max(hole.shape)), start=start)
+    found = solve(images, labels, known, hole, screen=screen_weight(max(hole.shape)), start=start, check=check)
     return continue_into(found, ~hole)
 
 
@@ -64,6 +70,7 @@ def solve(
     screen: float,
     start: NDArray | None = None,
     free: MaskArray | None = None,
+    check: Callable[[], None] = lambda: None,
 ) -> NDArray:
     """Solve the screened Poisson equation for the correction, by conjugate gradients.
 
@@ -78,6 +85,7 @@ def solve(
         screen: weight of the layers' own values.
         start: (H, W, 3) float32, an estimate of the correction.
         free: (H, W) bool: the pixels of the hole that are solved for; the others keep ``start``. ``None``: all.
+        check: called between iterations; it may raise an exception.
 
     Returns:
         (H, W, 3) float32, 0 outside the hole.
@@ -109,17 +117,20 @@ def solve(
         columns.append(linked[linked >= 0])
     row, column = np.concatenate(rows), np.concatenate(columns)
     links = coo_array((-np.ones(len(row), np.float32), (row, column)), shape=(len(y), len(y))).tocsr()
-    result[y, x] = _conjugate_gradients(links, diagonal, right, result[y, x])
+    result[y, x] = _conjugate_gradients(links, diagonal, right, result[y, x], check)
     return result
 
 
-def _conjugate_gradients(links: csr_array, diagonal: NDArray, right: NDArray, start: NDArray) -> NDArray:
+def _conjugate_gradients(
+    links: csr_array, diagonal: NDArray, right: NDArray, start: NDArray, check: Callable[[], None]
+) -> NDArray:
     """Solve ``(links + diagonal) x = right`` for several columns at once, (N, C)."""
     x = start.astype(np.float32)
     residual = right - (links @ x + diagonal[:, None] * x)
     direction, length = residual.copy(), (residual.astype(np.float64) ** 2).sum(axis=0)
     limit = _TOLERANCE**2 * np.maximum((right.astype(np.float64) ** 2).sum(axis=0), 1e-12)
     for _ in range(_ITERATIONS):
+        check()
         if (length <= limit).all():
             break
         product = links @ direction + diagonal[:, None] * direction

@@ -6,10 +6,12 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from realfill.geometry.sampling import enlarge
 from realfill.io.images import ImageArray, MaskArray, fit_within, resize
 from realfill.scene.masks import resize_mask
 
 _HIDDEN_PX = 1024  # longer side at which what hides a part of a photo is computed
+_BAND_PX = 256  # rows that are enlarged at a time, which bounds memory
 
 
 def continue_into(values: NDArray, hole: MaskArray) -> NDArray:
@@ -47,11 +49,15 @@ def hide(image: ImageArray, mask: MaskArray | None) -> ImageArray:
     """
     if mask is None:
         return image
-    image = np.where(mask[..., None], image.dtype.type(0), image)
+    result = np.where(mask[..., None], image.dtype.type(0), image)
     size = fit_within(mask.shape, _HIDDEN_PX)
-    smooth = continue_into(resize(image, size), resize_mask(mask, size))
-    return np.where(
-        mask[..., None],
-        resize(smooth, mask.shape).round().clip(0, np.iinfo(image.dtype).max).astype(image.dtype),
-        image,
-    )
+    smooth = continue_into(resize(result, size), resize_mask(mask, size))
+    rows = np.flatnonzero(mask.any(axis=1))
+    for top in range(rows[0], rows[-1] + 1, _BAND_PX) if len(rows) else ():
+        band = slice(top, min(top + _BAND_PX, len(mask)))
+        shown = enlarge(smooth, mask.shape, band, slice(0, mask.shape[1]))
+        np.copyto(
+            result[band], shown.round().clip(0, np.iinfo(image.dtype).max).astype(image.dtype),
+            where=mask[band][..., None],
+        )  # fmt: skip
+    return result

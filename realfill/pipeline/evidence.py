@@ -9,8 +9,9 @@ from weakref import WeakKeyDictionary
 import cv2
 import numpy as np
 
+from realfill.compute.memory import is_out_of_memory
 from realfill.compute.progress import OnStep, Progress, ProgressBar, say
-from realfill.config import GeometryConfig, GeometrySettings
+from realfill.config import CamerasBy, GeometryConfig, GeometrySettings
 from realfill.errors import StoppedError, warn
 from realfill.filling.keeping import Kept
 from realfill.geometry.agreement import contradiction
@@ -64,11 +65,13 @@ def compose(scene: Scene, settings: GeometrySettings, *, on_step: OnStep | None,
     """Compute the composite of a scene, once; ``None`` if it is off, or if nothing can be aligned with the target."""
     if not _has_composite(scene, settings):
         return None
-    if scene not in _composites:
+    if scene not in _composites or _composites[scene].cameras_by != settings.cameras_by:
         started = time.monotonic()
         try:
-            found = _align(scene, on_step, progress=progress)
-        except (MemoryError, cv2.error, np.linalg.LinAlgError) as error:
+            found = _align(scene, settings.cameras_by, on_step, progress=progress)
+        except (MemoryError, RuntimeError, cv2.error, np.linalg.LinAlgError) as error:
+            if isinstance(error, RuntimeError) and not is_out_of_memory(error):
+                raise
             warn(
                 f"the references could not be aligned with the target ({type(error).__name__}: {error}), so the model "
                 "fills the whole hole. GeometryConfig.enabled=False skips this step"
@@ -112,7 +115,7 @@ def _has_composite(scene: Scene, settings: GeometrySettings) -> bool:
     return settings.enabled and bool(scene.references) and not scene.mask.all()
 
 
-def _align(scene: Scene, on_step: OnStep | None, *, progress: bool) -> Composite:
+def _align(scene: Scene, cameras_by: CamerasBy, on_step: OnStep | None, *, progress: bool) -> Composite:
     """Compute the composite of a scene.
 
     Raises:
@@ -129,7 +132,7 @@ def _align(scene: Scene, on_step: OnStep | None, *, progress: bool) -> Composite
 
         found = composite(
             scene.known, scene.mask, scene.references, reference_masks=scene.reference_masks,
-            focals=scene.focal_lengths, frame=scene.frame, on_step=report,
+            focals=scene.focal_lengths, frame=scene.frame, cameras_by=cameras_by, on_step=report,
         )  # fmt: skip
     if stopped:  # what is found by then has only the detail of the working size
         raise StoppedError("the job was ended before the references were aligned with the target")

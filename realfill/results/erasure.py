@@ -17,7 +17,8 @@ class Erasure:
         completion: the photo without what the mask covered, with its metadata.
         engine: what filled the hole, for example ``composite, 12 % by telea``.
         mask_source: description of what was removed.
-        num_passes: 2 if the first result showed a rest, so that the mask was grown to its box.
+        num_passes: 2 if the first result showed a rest, and a second one, with its box in the mask or with other seeds,
+            shows less.
         rest_px: pixels of the removed classes that the detector still finds in the hole; ``None``: it did not look.
         num_strangers: for each reference the number of instances that were hidden in it.
     """

@@ -48,7 +48,7 @@ class Verdict:
             do not show the hole, or the completion is not what they show.
         reason: why, in a sentence.
         expected_error: estimated mean absolute error of the hole, of 255 levels.
-        coverage: share of the hole that references show, in [0, 1].
+        coverage: share of the hole that references show with a confidence of at least 0.1, in [0, 1].
         contradicted: share of what they show that another reference contradicts, in [0, 1].
         invented: share of the hole that differs from what the references show, in [0, 1].
     """
@@ -162,7 +162,7 @@ def _kind(coverage: float, error: float) -> VerdictKind:
 
 def _reason(kind: VerdictKind, coverage: float, error: float, contradicted: float, invented: float) -> str:
     """Explain a verdict in a sentence."""
-    shows = f"the references show {100 * coverage:.0f} % of the hole"
+    shows = f"the references clearly show {100 * coverage:.0f} % of the hole"
     expected = f"its pixels are expected to be off by {error:.0f} of 255 levels"
     if kind == "authentic":
         return f"{shows}, and {expected}"

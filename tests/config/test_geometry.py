@@ -32,5 +32,5 @@ def test_illegal_values_are_refused(values, message):
 
 
 def test_thresholds_in_the_wrong_order_are_refused_when_defaults_fill_them():
-    with pytest.raises(ValueError, match=r"legal: at most photographed_confidence, which is 0\.02"):
-        GeometryConfig(photographed_confidence=0.02).resolve({})
+    with pytest.raises(ValueError, match=r"legal: at most photographed_confidence, which is 0\.005"):
+        GeometryConfig(photographed_confidence=0.005).resolve({})

@@ -28,7 +28,8 @@ def test_photographed_pixels_are_known_in_the_scene_that_is_left(scene):
 
 
 def test_a_join_keeps_photographed_pixels_and_averages_corrected_ones(scene):
-    found = make_composite(scene, doubtful=0.0628)  # where the composite has half its weight
+    low, high = SETTINGS.corrected_confidence, SETTINGS.photographed_confidence
+    found = make_composite(scene, doubtful=low + 0.1 * (high - low))  # where the composite has half its weight
     kept = keep(scene, found)
     kind = kept.evidence.kind
     filled = np.full((int((kind != PHOTOGRAPHED).sum()), 3), 100, np.uint8)
@@ -59,7 +60,7 @@ def test_sixteen_bits_are_kept(scene):
 
 
 def test_nothing_is_kept_where_no_reference_speaks(scene):
-    found = make_composite(scene, confident=0.02, doubtful=0.02)
+    found = make_composite(scene, confident=0.005, doubtful=0.005)
     kept = keep(scene, found)
     assert kept.scene is scene
     assert kept.identity is None

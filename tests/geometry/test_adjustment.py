@@ -86,6 +86,15 @@ def test_a_sure_prior_keeps_the_focal_length(seen):
     assert all(camera.focal == pytest.approx(1000, rel=1e-3) for camera in moved.values())
 
 
+@pytest.mark.parametrize(("focal", "bound"), [(1400.0, 1400 / 1.2), (600.0, 600 * 1.2)])
+def test_no_focal_length_leaves_its_prior_by_more_than_the_largest_factor(seen, focal, bound):
+    cameras, points, tracks = seen
+    priors = [FocalPrior(focal=focal, sigma=0.5, max_factor=1.2)] * 3
+    start = {n: replace(camera, focal=focal) for n, camera in disturbed(cameras).items()}
+    moved, _ = bundle_adjust(start, points, tracks, priors)
+    assert all(camera.focal == pytest.approx(bound, rel=0.02) for camera in moved.values())
+
+
 def test_points_without_a_place_stay_unknown(seen):
     cameras, points, tracks = seen
     gaps = points.copy()

@@ -4,8 +4,9 @@ import cv2
 import numpy as np
 import pytest
 
+from realfill.geometry import reconstruction
 from realfill.geometry.cameras import Camera
-from realfill.geometry.reconstruction import reconstruct
+from realfill.geometry.reconstruction import Reconstruction, _link, reconstruct
 
 SIZES = [(300, 400), (330, 440), (300, 400)]
 FOCALS = [480.0, 560.0, 450.0]
@@ -88,3 +89,48 @@ def test_photos_without_exif_beside_others_are_estimated(without):
     found = reconstruct(SIZES, PAIRS, [FOCALS[0], None, None])
     assert set(found.cameras) == {0, 1, 2}
     assert errors(found)[0] < 1.1
+
+
+def test_wrong_matches_are_no_points():
+    rng = np.random.default_rng(0)
+    wrong = {pair: rng.uniform(0, 300, (40, 4)) for pair in PAIRS}
+    pairs = {pair: np.concatenate([matches, wrong[pair]]) for pair, matches in PAIRS.items()}
+    found = reconstruct(SIZES, pairs, FOCALS)
+    assert set(found.cameras) == {0, 1, 2}
+    assert found.error_px < 1.5 and len(found.points) < 1.3 * len(PAIRS[0, 1])
+    assert errors(found)[1] < 2
+
+
+def test_photos_from_one_place_have_no_depth_and_no_cameras():
+    rng = np.random.default_rng(1)
+    points = rng.uniform((-3, -2, 5), (3, 2, 9), (300, 3))
+    cameras = [
+        Camera(
+            size=(300, 400), focal=480.0, distortion=0.0, rotation=cv2.Rodrigues(np.array(turn))[0],
+            translation=np.zeros(3),
+        )
+        for turn in ((0.0, 0, 0), (0.02, -0.1, 0.03))
+    ]  # fmt: skip
+    seen = [camera.project(points)[0] + rng.normal(scale=0.3, size=(300, 2)) for camera in cameras]
+    assert reconstruct([(300, 400)] * 2, {(0, 1): np.concatenate(seen, axis=1)}, [480.0, 480.0]) is None
+
+
+def test_a_point_with_two_places_in_one_photo_is_no_point():
+    matches = {(0, 1): np.array([[10.0, 10, 20, 20], [10, 10, 40, 40], [60, 60, 70, 70]]), (1, 2): np.zeros((1, 4))}
+    matches[1, 2][0] = 70, 70, 90, 90
+    tracks = _link(matches)
+    assert tracks.count == 1  # of two points, one has two places in photo 1
+    assert tracks.image.tolist() == [0, 1, 2] and tracks.xy.tolist() == [[60, 60], [70, 70], [90, 90]]
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_more_cameras_are_better_and_then_more_points_for_their_error(turned, monkeypatch):
+    def result(num_cameras, num_points, error_px):
+        return Reconstruction(
+            cameras=dict.fromkeys(range(num_cameras)), points=np.zeros((num_points, 3)), error_px=error_px
+        )
+
+    results = [result(2, 90, 1.1), result(3, 40, 3.0), result(3, 60, 2.0), result(2, 99, 1.1)]
+    queue = results[::-1] if turned else list(results)
+    monkeypatch.setattr(reconstruction, "_grow", lambda *_: queue.pop(0) if queue else None)
+    assert reconstruct(SIZES, PAIRS) is results[2]

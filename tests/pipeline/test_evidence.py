@@ -1,15 +1,19 @@
 """The composite in fit and complete: what is taken from the references, what is left to the model, and what is said."""
 
 import dataclasses
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
+import torch
 from composites import make_composite
+from helpers import make_profile
 from worlds import SHIFTED, TARGET, blob, view
 
 from realfill import (
     Adapter,
     Completions,
+    FitConfig,
     GeometryConfig,
     RankConfig,
     SampleConfig,
@@ -20,9 +24,11 @@ from realfill import (
 )  # fmt: skip
 from realfill.app.commands.common import MachineOptions, say_result
 from realfill.compute.progress import Progress
-from realfill.errors import RealFillWarning, StoppedError
+from realfill.errors import AdapterError, RealFillWarning, StoppedError
 from realfill.filling import fill as hole
+from realfill.io.images import read_photo
 from realfill.io.metadata import read_provenance
+from realfill.io.photos import Photo
 from realfill.models.classical import inpaint_telea
 from realfill.pipeline.completing import rank_again
 from realfill.results.evidence import CORRECTED, INVENTED, PHOTOGRAPHED
@@ -195,13 +201,19 @@ def test_completions_of_other_photographed_pixels_cannot_be_merged(scene, tiny_s
     del found
 
 
-def test_a_composite_that_fails_leaves_the_hole_to_the_model(scene, tiny_sd, run, monkeypatch):
-    def fail(*_, **__):
-        raise np.linalg.LinAlgError("singular")
-
-    monkeypatch.setattr("realfill.pipeline.evidence.composite", fail)
+@pytest.mark.parametrize(
+    "error", [np.linalg.LinAlgError("singular"), MemoryError(), torch.OutOfMemoryError("CUDA out of memory")]
+)
+def test_a_composite_that_fails_leaves_the_hole_to_the_model(error, scene, tiny_sd, run, monkeypatch):
+    monkeypatch.setattr("realfill.pipeline.evidence.composite", Mock(side_effect=error))
     with pytest.warns(RealFillWarning, match="could not be aligned"):
         assert run(scene, tiny_sd, FAST).evidence.coverage == 0
+
+
+def test_another_error_of_the_composite_is_not_hidden(scene, with_composites, monkeypatch):
+    monkeypatch.setattr("realfill.pipeline.evidence.composite", Mock(side_effect=RuntimeError("a mistake")))
+    with pytest.raises(RuntimeError, match="a mistake"):
+        examine(Scene(scene.references, scene.target, scene.mask), progress=False)
 
 
 def test_aligning_reports_its_steps_and_can_be_stopped(scene, tiny_fit, found, with_composites, monkeypatch):
@@ -225,6 +237,50 @@ def test_fit_says_how_much_the_references_show(scene, found, with_composites, ti
     fit(scene, tiny_fit)
     assert "references show" in capsys.readouterr().err
     del found, with_composites
+
+
+def test_depth_and_profile_of_the_file_are_kept_with_a_composite(scene, found, run, tmp_path):
+    deep = Photo(pixels=scene.target.astype(np.uint16) * 257 + 3, icc_profile=make_profile())
+    deep_scene = scene.retargeted(deep, scene.mask, {}, whole_hole=scene.whole_hole)
+    best = run(deep_scene, "telea").best
+    best.save(tmp_path / "best.tif")
+    read = read_photo(tmp_path / "best.tif", "it")
+    assert read.pixels.dtype == np.uint16 and read.icc_profile == deep.icc_profile
+    assert np.array_equal(read.pixels[~scene.mask], deep.pixels[~scene.mask])
+    photographed = best.evidence.photographed
+    shown = found[0].image[photographed].astype(int)
+    assert np.abs(read.srgb()[photographed].astype(int) - shown).mean() < 0.5  # some colours leave the gamut
+
+
+@pytest.mark.parametrize(
+    "changes", [{"settled_share": 0.9, "target_share": 0.9}, {"warped_by": "layers", "warped_share": 0.5}]
+)
+def test_a_fit_can_learn_from_the_composite_and_its_checkpoints_know_it(
+    scene, found, with_composites, tiny_fit, changes, tmp_path
+):
+    del with_composites
+    config = dataclasses.replace(tiny_fit, **changes)
+    plain = fit(scene, tiny_fit, progress=False)
+    adapter = fit(scene, config, progress=False, checkpoint_dir=tmp_path)
+    assert "composite" in adapter.manifest["inputs"] and "composite" not in plain.manifest["inputs"]
+    assert Adapter.load(adapter.save(tmp_path / "a") or tmp_path / "a").config == adapter.config
+    with pytest.warns(RealFillWarning, match="learns nothing from a composite, because there is none"):
+        without = fit(scene, config, geometry=OFF, progress=False)
+    assert "composite" not in without.manifest["inputs"]
+    if "settled_share" in changes:
+        assert any(not torch.equal(t, adapter.tensors[name]) for name, t in without.tensors.items())
+    else:  # this composite has no layers
+        assert all(torch.equal(t, adapter.tensors[name]) for name, t in without.tensors.items())
+    found[0].image[scene.mask] ^= 1
+    with pytest.raises(AdapterError, match="belongs to a fit with another config"):
+        fit(scene, config, progress=False, checkpoint_dir=tmp_path)
+
+
+def test_the_papers_preset_learns_nothing_from_the_composite():
+    card = {"settled_share": 0.7, "warped_by": "layers", "warped_share": 0.8}
+    assert FitConfig().resolve(card).settled_share == 0.7
+    paper = FitConfig(preset="paper").resolve(card)
+    assert (paper.settled_share, paper.warped_by, paper.warped_share) == (0, "homographies", 0)
 
 
 def test_a_planted_scene_is_taken_from_its_reference(with_composites):

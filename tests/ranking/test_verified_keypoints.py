@@ -164,3 +164,12 @@ def test_a_hole_that_covers_the_target_is_refused():
     completions = Completions(items=(Completion.from_image(make_world()[:64, :64], scene, 0),), scene=scene)
     with pytest.raises(SceneError, match="no composite for score_by='verified_keypoints'"):
         rank(completions, config=CONFIG, progress=False)
+
+
+def test_matches_in_one_cell_count_by_the_chance_that_any_of_them_is_right():
+    mask = np.zeros((100, 100), bool)
+    mask[20:70, 20:70] = True  # in cells of ten pixels
+    places = np.array([[31, 31], [33, 34], [55, 55]], np.float32)
+    matches = Matches(keypoints0=places, keypoints1=places, confidence=np.array([0.9, 0.6, 0.2], np.float32))
+    assert expected_cells([matches], mask) == pytest.approx(1 - 0.1 * 0.4 + 0.2)
+    assert expected_cells([matches, matches], mask) == pytest.approx(1 - 0.04**2 + 1 - 0.8**2)

@@ -32,7 +32,7 @@ def test_a_trusted_composite_is_authentic():
     assert verdict.kind == "authentic" and verdict.expected_error == pytest.approx(2)
     assert (verdict.coverage, verdict.invented, verdict.contradicted) == (1, 0, 0)
     assert verdict.reason == (
-        "the references show 100 % of the hole, and its pixels are expected to be off by 2 of 255 levels"
+        "the references clearly show 100 % of the hole, and its pixels are expected to be off by 2 of 255 levels"
     )
 
 
@@ -52,7 +52,7 @@ def test_a_hole_that_references_hardly_show_is_unsupported_and_one_they_mostly_s
     assert verdict.kind == kind and verdict.coverage == rows / 20
     assert verdict.invented == pytest.approx(1 - rows / 20)
     if kind == "unsupported":
-        assert verdict.reason == "the references show 15 % of the hole, and the rest is invented"
+        assert verdict.reason == "the references clearly show 15 % of the hole, and the rest is invented"
 
 
 def test_pixels_of_hardly_any_confidence_are_not_shown():
