@@ -90,7 +90,7 @@ class AdaptationReport:
             _plot(self.epochs).savefig(file, format="png")
 
     def __str__(self) -> str:
-        lines = [f"{'':8}{'base':>9}{'adapted':>9}   difference (95 % interval over {self.num_photos} photos)"]
+        lines = [f"{'':8}{'base':>9}{'adapted':>9}   difference (95 % interval over the photos)"]
         for row in self.rows:
             interval = "" if row.interval is None else f" ({row.interval[0]:+.3f} to {row.interval[1]:+.3f})"
             lines.append(f"{row.metric:8}{row.base:9.3f}{row.adapted:9.3f}   {row.difference:+.3f}{interval}")
@@ -211,5 +211,6 @@ def _plot(epochs: Sequence[Mapping[str, float | None]]) -> matplotlib.figure.Fig
         points = [(epoch["number"] or 0, loss) for epoch in epochs if (loss := epoch[name]) is not None]
         axes.plot([x for x, _ in points], [y for _, y in points], marker="o", label=label)
     axes.set(xlabel="epoch", ylabel="loss")
+    axes.xaxis.get_major_locator().set_params(integer=True)  # type: ignore[attr-defined]
     axes.legend()
     return figure

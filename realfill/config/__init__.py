@@ -20,15 +20,15 @@ from realfill.config.fit import (
     Quantization,
     TrainableName,
 )
-from realfill.config.geometry import GeometryConfig, GeometrySettings
+from realfill.config.geometry import CamerasBy, GeometryConfig, GeometrySettings
 from realfill.config.rank import MatcherName, RankConfig, RankSettings, ScoreBy
 from realfill.config.sample import Blend, GuidanceFrom, SampleConfig, SampleSettings, Scheduler
 from realfill.config.window import ReferenceViews, WindowConfig, WindowSettings
 
 __all__ = [
     "CLASSICAL_ENGINES", "MAX_FIT_REFERENCES", "MAX_REFERENCES", "PLAIN_ENGINES", "AdaptConfig", "AdaptPreset",
-    "AdaptSettings", "Blend", "EngineName", "FitConfig", "FitSettings", "GeometryConfig", "GeometrySettings",
-    "GuidanceFrom", "LrScheduler", "MaskShape", "MatcherName", "Precision", "Preset", "Quantization", "RankConfig",
-    "RankSettings", "ReferenceViews", "SampleConfig", "SampleSettings", "Scheduler", "ScoreBy", "TrainableName",
-    "WindowConfig", "WindowSettings",
+    "AdaptSettings", "Blend", "CamerasBy", "EngineName", "FitConfig", "FitSettings", "GeometryConfig",
+    "GeometrySettings", "GuidanceFrom", "LrScheduler", "MaskShape", "MatcherName", "Precision", "Preset",
+    "Quantization", "RankConfig", "RankSettings", "ReferenceViews", "SampleConfig", "SampleSettings", "Scheduler",
+    "ScoreBy", "TrainableName", "WindowConfig", "WindowSettings",
 ]  # fmt: skip

@@ -15,7 +15,7 @@ from realfill.config.base import MAX_SEED, Config, Presets, auto
 from realfill.config.fit import FitConfig, Preset, Quantization, divided
 
 Scheduler = Literal["ddpm", "ddim", "dpm++", "unipc", "euler"]
-GuidanceFrom = Literal["negative_prompt", "base"]
+GuidanceFrom = Literal["negative_prompt", "base", "foreground"]
 Blend = Literal["poisson", "cut"]
 
 _NUM_TRAIN_TIMESTEPS = 1000  # length of Stable Diffusion's noise schedule; no sampler can take more steps
@@ -23,6 +23,10 @@ _NUM_TRAIN_TIMESTEPS = 1000  # length of Stable Diffusion's noise schedule; no s
 
 def _at_most(limit: int) -> Callable[[int], int]:
     return lambda number: min(number, limit)
+
+
+def _each_at_most(limit: int) -> Callable[[tuple[int, ...]], tuple[int, ...]]:
+    return lambda numbers: tuple(min(number, limit) for number in numbers)
 
 
 def _of_stage(values: tuple[float, ...], stage: int) -> float:
@@ -35,8 +39,18 @@ class SampleConfig(Config):
     """Settings of ``complete``, which samples and blends (paper, section 3.3)."""
 
     presets: ClassVar[Presets] = {
-        "fast": {"scheduler": "dpm++", "num_inference_steps": _at_most(25), "num_samples": divided(2, least=4)},
-        "draft": {"scheduler": "dpm++", "num_inference_steps": _at_most(12), "num_samples": divided(8, least=4)},
+        "fast": {
+            "scheduler": "dpm++",
+            "num_inference_steps": _at_most(25),
+            "stage_steps": _each_at_most(25),
+            "num_samples": divided(2, least=4),
+        },
+        "draft": {
+            "scheduler": "dpm++",
+            "num_inference_steps": _at_most(12),
+            "stage_steps": _each_at_most(12),
+            "num_samples": divided(8, least=4),
+        },
     }
 
     base: str | None = None
@@ -55,14 +69,16 @@ class SampleConfig(Config):
     preset: Preset | None = None
     """Named defaults for the fields that are not set. None: the preset of the adapter's fit; for a bare base model,
     its own defaults. ``paper``: the paper's values, even where the base model has others. ``fast``: half of the base
-    model's samples (at least 4), at most 25 steps, with ``dpm++`` unless the base model names a sampler. ``draft``: an
-    eighth of the samples (at least 4) and at most 12 steps."""
+    model's samples (at least 4) and at most 25 steps a stage, with ``dpm++`` unless the base model names a sampler.
+    ``draft``: an eighth of the samples (at least 4) and at most 12 steps a stage."""
     guidance_scale: float | None = auto(1.0)
     """Strength of the guidance away from the prediction that ``guidance_from`` names; 1: no guidance. Paper: 1."""
     guidance_from: GuidanceFrom | None = auto("negative_prompt")
     """``negative_prompt``: classifier-free guidance. ``base``: guidance away from the prediction of the base model
-    without its adapter (autoguidance, Karras et al. 2024); it has no effect on a bare base model. Both double the
-    sampling time, and ``base`` keeps the base model's weights in memory twice."""
+    without its adapter (autoguidance, Karras et al. 2024); it has no effect on a bare base model. ``foreground``:
+    guidance away from the learnt foreground, for removing objects; it needs an adapter of ``adapt`` with the preset
+    ``structure``, which names the learnt background as its prompt. Each doubles the sampling time, and ``base`` keeps
+    the base model's weights in memory twice."""
     prompt: str | None = None
     """Prompt for sampling. None: the prompt of the adapter's fit, or an empty one for a bare base model."""
     negative_prompt: str = ""

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from realfill.config.base import require_types
 from realfill.config.engine import EraseEngineName
+from realfill.config.sample import GuidanceFrom, SampleConfig
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +41,8 @@ class SelectionConfig:
     without: Path | None = None
     """Mask of what stays in any case, in the same forms."""
     grow_px: int | None = None
-    """Grow the mask by this many pixels. None: outlines by their size, masks and boxes not at all."""
+    """Grow the mask by this many pixels. None: outlines by 1 % of their size, or by 5 % with
+    references, which show what is behind; masks and boxes not at all."""
     carried: bool = False
     """Also remove what those who go hold or wear, if the detector knows its class."""
     shadows: bool = False
@@ -80,14 +82,20 @@ class EraseConfig:
     """What fills the hole; ``composite`` and ``fit`` need references. None: with references the composite, else lama or
     migan if their weights are on this machine, else telea."""
     weights: str | None = None
-    """Weights for ``completion``, ``lama`` and ``migan``, or the base model for ``base``. None: those that the engine
-    comes with."""
+    """Weights for ``completion``, ``lama`` and ``migan``, or the base model or adapter for ``base``. None: those that
+    the engine comes with."""
     trust_weights: bool = False
     """Load weights for ``lama`` and ``migan`` that are not the published ones. They are a program, so trust their
     source."""
     seeds: tuple[int, ...] = (0,)
     """One candidate for each seed; the one in which the detector finds least is the result. ``fit`` takes consecutive
     ones."""
+    guidance_from: GuidanceFrom | None = None
+    """For the engines ``base`` and ``fit``, what guidance leads away from; see ``SampleConfig``. ``foreground`` needs
+    an adapter of ``adapt`` with the preset ``structure``. None: the adapter's or the base model's default."""
+    guidance_scale: float | None = None
+    """For the engines ``base`` and ``fit``, the strength of guidance in the first stage; 1: none in any stage. None:
+    the adapter's or the base model's default."""
     hide_strangers: bool = True
     """Hide the classes to remove in the references too, so that nobody is taken from them."""
     second_pass: bool = True
@@ -97,3 +105,14 @@ class EraseConfig:
 
     def __post_init__(self) -> None:
         require_types(self, lists=True)
+        _ = self.sample  # its values are checked
+
+    @property
+    def sample(self) -> SampleConfig | None:
+        """The settings of the sampler that are not left to their defaults, if there are any."""
+        if self.guidance_from is None and self.guidance_scale is None:
+            return None
+        later = (1.0,) if self.guidance_scale == 1 else None  # an adapter may guide its later stages
+        return SampleConfig(
+            guidance_from=self.guidance_from, guidance_scale=self.guidance_scale, stage_guidance=later
+        )  # fmt: skip

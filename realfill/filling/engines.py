@@ -9,7 +9,7 @@ from typing import get_args
 import torch
 
 from realfill.compute.devices import resolve_device
-from realfill.config import Blend, EngineName
+from realfill.config import Blend, EngineName, SampleConfig
 from realfill.errors import BaseModelError
 from realfill.filling.one_pass import OnePass
 from realfill.filling.unfitted import UnfittedBase
@@ -27,6 +27,7 @@ def load_engine(
     trust_weights: bool = False,
     device: str | torch.device | None = None,
     local_files_only: bool = False,
+    sample: SampleConfig | None = None,
 ) -> Engine:
     """Load an engine, which fills any number of holes: ``load_engine("telea").fill(image, hole, seeds=[0])``.
 
@@ -42,6 +43,7 @@ def load_engine(
             its source.
         device: ``cpu``, ``cuda``, ``mps`` and so on. ``None``: the best available. Classical methods use the CPU.
         local_files_only: do not use the network for weights.
+        sample: for ``base``, settings of the sampler; the other engines ignore it.
 
     Raises:
         ValueError: there is no such engine, it takes no weights, or the device is not available.
@@ -57,7 +59,7 @@ def load_engine(
         return classical[name]()
     if name == "base":
         base = "mini" if weights is None else str(weights)
-        return UnfittedBase.load(base, device=device, local_files_only=local_files_only)
+        return UnfittedBase.load(base, device=device, local_files_only=local_files_only, sample=sample)
     chosen = resolve_device(device)
     if name in ("lama", "migan"):
         network = load_scripted(name, weights, device=chosen, trust=trust_weights, local_files_only=local_files_only)

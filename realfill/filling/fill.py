@@ -213,10 +213,16 @@ class _Filler:
         return image
 
     def _refine(self, part: Part, seed: int, patch: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Turn a sample of the first window into one of the last; each stage starts from the one before, blended."""
+        """Turn a sample of the first window into one of the last.
+
+        Each stage starts from the one before, blended, and corrected if the adapter has learnt to.
+        """
+        structure = self.inpainter.structure
         for stage, (coarse, window) in enumerate(pairwise(part.windows), 1):
             known, hole = window.crop(self.known), window.crop_mask(self.scene.mask)
             start = blend(known, hole, coarse.restore_within(window, patch), method=self.settings.blend)
+            if structure is not None:
+                start = structure.correct(start, known, hole)
             (patch,) = self._sample(window, [seed], stage=stage, start=start)
         return patch
 

@@ -16,7 +16,7 @@ import torch
 from realfill.compute.devices import resolve_device, resolve_dtype
 from realfill.compute.progress import OnStep, Progress
 from realfill.config import SampleConfig, SampleSettings, WindowConfig, WindowSettings
-from realfill.errors import RealFillWarning
+from realfill.errors import BaseModelError, RealFillWarning
 from realfill.filling.fill import fill_hole
 from realfill.io.images import ImageArray, MaskArray
 from realfill.models.diffusion.adapter import MANIFEST_NAME, Adapter
@@ -43,9 +43,9 @@ class UnfittedBase:
     @classmethod
     def load(
         cls, base: str, *, device: str | torch.device | None = None, dtype: torch.dtype | None = None,
-        local_files_only: bool = False,
+        local_files_only: bool = False, sample: SampleConfig | None = None,
     ) -> Self:  # fmt: skip
-        """Load a base model, with its own settings.
+        """Load a base model.
 
         Args:
             base: ``sd2``, ``sd15``, ``klein``, ``mini``, a hub id, a directory, or the directory of an adapter, such as
@@ -53,25 +53,31 @@ class UnfittedBase:
             device: where to compute. ``None``: the best available.
             dtype: precision of the weights. ``None``: half precision on CUDA, single precision elsewhere.
             local_files_only: do not use the network.
+            sample: settings of the sampler. ``None``: those of the adapter and of the base model.
 
         Raises:
             BaseModelError: the base model cannot be loaded.
             AdapterError: the adapter is damaged, or its base model has changed.
         """
+        if Path(base).is_dir() and not any(Path(base).iterdir()):
+            raise BaseModelError(
+                f"{base!r} is an empty folder; legal: a folder in diffusers' layout, or the folder of an adapter"
+            )
         adapter = Adapter.load(base) if (Path(base) / MANIFEST_NAME).is_file() else None
         options: dict[str, Any] = {"local_files_only": local_files_only}
         inpainter = load_family(base, **options) if adapter is None else load_family_of(adapter, None, **options)
         window = WindowConfig().resolve(inpainter.card.window) if adapter is None else adapter.window
-        config = SampleConfig()
+        config = sample or SampleConfig()
         if adapter is not None:
-            config = dataclasses.replace(config.following(adapter.config), prompt=adapter.config.prompt)
-        sample = config.resolve(inpainter.card.sample)
+            prompt = adapter.config.prompt if config.prompt is None else config.prompt
+            config = dataclasses.replace(config.following(adapter.config), prompt=prompt)
+        settings = config.resolve({**inpainter.card.sample, **(adapter.sample if adapter is not None else {})})
         if adapter is not None:
-            if sample.is_guided_from_base(window.num_stages):
+            if settings.is_guided_from_base(window.num_stages):
                 inpainter.keep_unfitted()
             attach(inpainter, adapter)
         chosen = resolve_device(device)
-        return cls(inpainter=inpainter.to(chosen, resolve_dtype(chosen, dtype)), sample=sample, window=window)
+        return cls(inpainter=inpainter.to(chosen, resolve_dtype(chosen, dtype)), sample=settings, window=window)
 
     def fill(
         self, image: ImageArray, hole: MaskArray, seeds: Sequence[int], *, on_step: OnStep | None = None

@@ -18,6 +18,7 @@ from realfill.scene.masks import union
 from realfill.scene.scene import Scene
 from realfill.scene.windows import Part
 
+_selections: WeakKeyDictionary[Scene, Selection] = WeakKeyDictionary()
 _matches: WeakKeyDictionary[Scene, list[Matches]] = WeakKeyDictionary()  # references are matched once per scene
 
 
@@ -46,8 +47,10 @@ def select_references(scene: Scene) -> Selection:
 
     All references serve the geometry, whatever their number.
     """
-    views, hole = survey(scene.known, scene.mask, scene.references, match(scene), scene.reference_masks)
-    return choose_references(views, hole, MAX_FIT_REFERENCES)
+    if scene not in _selections:
+        views, hole = survey(scene.known, scene.mask, scene.references, match(scene), scene.reference_masks)
+        _selections[scene] = choose_references(views, hole, MAX_FIT_REFERENCES)
+    return _selections[scene]
 
 
 def with_best_references(scene: Scene, use: str, *, progress: bool) -> Scene:

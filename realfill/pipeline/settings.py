@@ -61,7 +61,7 @@ def resolve_completion(
     if adapter is not None:
         prompt = adapter.config.prompt if config.prompt is None else config.prompt
         config = dataclasses.replace(config.following(adapter.config), prompt=prompt)
-    sample = config.resolve(inpainter.card.sample)
+    sample = config.resolve({**inpainter.card.sample, **(adapter.sample if adapter is not None else {})})
     return CompletionJob(
         scene=scene, inpainter=inpainter, adapter=adapter, sample=sample,
         window=resolve_windows(window, adapter, inpainter.card),

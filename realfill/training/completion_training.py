@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from realfill.compute.progress import OnStep, Progress, ProgressBar
+from realfill.compute.progress import OnStep, Progress, ProgressBar, indivisible
 from realfill.errors import AdapterError, OutputError, TrainingError
 from realfill.io.images import ImageArray
 from realfill.training.checkpoint import CHECKPOINT_NAME, damaged_state, load_checkpoint, save_checkpoint
@@ -63,7 +63,9 @@ def train_completion(config: CompletionTrainingConfig, *, on_step: OnStep | None
     )
     with bar, _saved_on_exit(trainer, checkpoint, identity):
         while trainer.step < config.num_steps:
-            trainer.update(trainer.draw(photos))
+            samples = trainer.draw(photos)
+            with indivisible():  # half a step cannot be saved
+                trainer.update(samples)
             if trainer.step % config.checkpoint_every == 0:
                 save_checkpoint(checkpoint, trainer.state_dict(), identity)
             if trainer.step % config.preview_every == 0 and trainer.step < config.num_steps:

@@ -53,10 +53,14 @@ class Hole:
     Attributes:
         mask: (H, W) bool of the photo, True = fill.
         boxes: boxes around the parts of the hole: (top, left, bottom, right), the last two exclusive.
+        rest: (H, W) bool, the part of the hole that the composite does not settle; ``None``: all of it.
+        rest_share: share of the crops that hide the rest only.
     """
 
     mask: MaskArray
     boxes: tuple[tuple[float, float, float, float], ...]
+    rest: MaskArray | None = None
+    rest_share: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -69,6 +73,8 @@ class Crops:
         learnt: (B, H, W) bool: the pixels that count in the loss.
         hidden: (B, H, W) bool: the pixels that the model must fill, including all unknown ones.
         references: (B,) int: index of the reference that each crop shows; -1: none.
+        categories: (B,) int: what each crop hides, as an index into ``CATEGORIES``; ``None``: crops have no category.
+        stages: (B,) int: the stage of filling at whose scale each crop is; ``None``: crops have no stage.
     """
 
     images: NDArray[np.uint8]
@@ -76,12 +82,15 @@ class Crops:
     learnt: NDArray[np.bool_]
     hidden: NDArray[np.bool_]
     references: NDArray[np.int64]
+    categories: NDArray[np.int64] | None = None
+    stages: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         return len(self.images)
 
     def __getitem__(self, rows: slice) -> Crops:
-        return Crops(**{name: getattr(self, name)[rows] for name in Crops.__slots__})
+        values = {name: getattr(self, name) for name in Crops.__slots__}
+        return Crops(**{name: value[rows] for name, value in values.items() if value is not None})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -209,10 +218,17 @@ def random_crop(
     hole = None
     if photo.hole is not None:
         hole = np.zeros_like(known)
-        hole[destination] = resize_mask(photo.hole.mask[source], size)
+        hole[destination] = resize_mask(_draw_hidden(photo.hole, rng)[source], size)
     if photo.mirror and rng.random() < 0.5:
         return image[:, ::-1], known[:, ::-1], hole[:, ::-1] if hole is not None else None
     return image, known, hole
+
+
+def _draw_hidden(hole: Hole, rng: np.random.Generator) -> MaskArray:
+    """Draw what a crop hides: the hole, or what the composite does not settle of it."""
+    if hole.rest is None or not hole.rest_share:  # draws nothing, so that crops are those of a fit without a composite
+        return hole.mask
+    return hole.rest if rng.random() < hole.rest_share else hole.mask
 
 
 def _overlap(

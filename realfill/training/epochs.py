@@ -16,6 +16,7 @@ from realfill.training.trainer import Trainer
 
 _VALIDATION_SEED = 1
 _MASKS_TO_VALIDATE = 4  # per photo
+_NOTICEABLE_RISE = 0.01  # share of the loss; smaller rises are as likely chance
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +52,7 @@ def train_in_epochs(
     on_step: OnStep | None = None,
     progress: bool = True,
 ) -> list[Epoch]:
-    """Train, validate after each epoch, and leave the parameters of the best epoch in the model.
+    """Train, validate after each epoch, and leave the parameters of the best epoch, or of the last, in the model.
 
     Training ends after all epochs, after ``patience`` epochs without a lower validation loss, or when ``on_step``
     returns ``False``. An epoch counts as the best only if it is better than the base model itself.
@@ -104,7 +105,8 @@ def train_in_epochs(
     )  # fmt: skip
     proceed()  # validates the last epoch
     epochs = _epochs(trainer)
-    _restore_best(trainer)
+    if settings.keep == "best":
+        _restore_best(trainer)
     _report(epochs, settings)
     return epochs
 
@@ -133,15 +135,19 @@ def _restore_best(trainer: Trainer) -> None:
 def _report(epochs: list[Epoch], settings: AdaptSettings) -> None:
     """Warn of over-training, and of a training that has not helped."""
     best, last = best_epoch(epochs), epochs[-1]
+    keeps_best = settings.keep == "best"
     if best.number == 0 and last.number > 0:
+        result = "so the adapter changes nothing" if keeps_best else "and keep='last' keeps the last one"
         warn(
             f"no epoch has a lower validation loss than the base model ({best.validation_loss:.4f}; the last one has "
-            f"{last.validation_loss:.4f}), so the adapter changes nothing; try another learning_rate than "
+            f"{last.validation_loss:.4f}), {result}; try another AdaptConfig.learning_rate than "
             f"{settings.learning_rate}, or more photos"
         )
     elif last.number > best.number:
+        is_noticeable = last.validation_loss > (1 + _NOTICEABLE_RISE) * best.validation_loss
+        reason = "the photos were learnt by heart" if is_noticeable else "more epochs do not help"
         warn(
             f"the validation loss was lowest after epoch {best.number} ({best.validation_loss:.4f}) and rose to "
-            f"{last.validation_loss:.4f} after epoch {last.number}: the photos were learnt by heart. The state of "
-            f"epoch {best.number} is kept"
+            f"{last.validation_loss:.4f} after epoch {last.number}: {reason}. The state of epoch "
+            f"{(best if keeps_best else last).number} is kept"
         )

@@ -98,6 +98,6 @@ class LatentCache:
         if self._content is None:
             num_crops = self._num_groups * batch_size
             self._content = latents.map(lambda tensor: tensor.new_empty((num_crops, *tensor.shape[1:])))
-        for name in Latents.__slots__:
-            getattr(self._content, name)[group * batch_size : (group + 1) * batch_size] = getattr(latents, name)
+        for name, tensor in latents.tensors().items():
+            getattr(self._content, name)[group * batch_size : (group + 1) * batch_size] = tensor
         self._encoded_groups.add(group)

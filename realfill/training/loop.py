@@ -116,15 +116,20 @@ def compute_gradients(trainer: Trainer, photos: Sequence[TrainingImage]) -> torc
         latents, draws = batch[piece], noising[piece]
         is_last = piece.stop >= len(weights)  # only then do processes exchange gradients
         with nullcontext() if is_last else accelerator.no_sync(trainer.denoiser):
-            loss = _summed_loss(trainer, latents, draws, weights[piece])
+            loss = _summed_loss(trainer, latents, draws, weights[piece], structured=True)
             accelerator.backward(loss * accelerator.num_processes)  # it averages gradients over processes
         total_loss += loss.detach()
+    if trainer.structure is not None and trainer.structure.combiner is not None and accelerator.num_processes > 1:
+        for parameter in trainer.structure.combiner.parameters():  # it lies outside of the wrapped module
+            parameter.grad = accelerator.reduce(parameter.grad, "mean")  # type: ignore[assignment, arg-type]
     return total_loss
 
 
 @torch.no_grad()
 def validation_loss(trainer: Trainer, crops: Crops, seed: int) -> float:
     """Compute the mean loss of crops with noise that depends on the seed alone; the model is not changed.
+
+    Losses between images do not count, so that the result is comparable with that of other recipes.
 
     Args:
         trainer: the state of the fit. Its LoRA layers have no dropout.
@@ -146,16 +151,31 @@ def validation_loss(trainer: Trainer, crops: Crops, seed: int) -> float:
     return float(total / (latents.weights.sum().clamp(min=1) * num_channels))
 
 
-def _summed_loss(trainer: Trainer, latents: Latents, draws: Noising, weights: torch.Tensor) -> torch.Tensor:
-    """Sum the weighted squared error of the model's prediction over latents (paper, equation 3)."""
+def _summed_loss(
+    trainer: Trainer, latents: Latents, draws: Noising, weights: torch.Tensor, *, structured: bool = False
+) -> torch.Tensor:
+    """Sum the weighted squared error of the model's prediction over latents (paper, equation 3).
+
+    Args:
+        trainer: the state of the fit.
+        latents: the encoded crops.
+        draws: their noise.
+        weights: (B, 1, h, w), the weight of each latent.
+        structured: add the mean losses between images, and weight the error by stage, if the recipe says so.
+    """
     noisy_latents, timesteps, target, loss_scale = trainer.inpainter.diffuse(
         latents.sample(draws.noise[0]), draws.noise[1], draws.quantiles
     )
     with trainer.accelerator.autocast():
         model_pred = trainer.denoiser(
-            noisy_latents, timesteps, latents.mask_latents, draws.prompted, latents.references
+            noisy_latents, timesteps, latents.mask_latents, draws.prompted, latents.references, latents.categories
         )
-    return ((model_pred - target) ** 2 * loss_scale * weights).sum()
+    errors = (model_pred - target) ** 2 * loss_scale * weights
+    if trainer.structure is None or not structured:
+        return errors.sum()
+    structure, batch_size = trainer.structure, trainer.settings.batch_size
+    extra = structure.image_losses(trainer.inpainter, latents, noisy_latents, timesteps, model_pred)
+    return (errors * structure.noise_weights(latents)).sum() + extra / batch_size
 
 
 def _resume(trainer: Trainer, checkpoint: Path, identity: str, *, overwrite: bool) -> None:

@@ -14,6 +14,7 @@ from torch import nn
 
 from realfill.compute.devices import send
 from realfill.models.diffusion.family import DiffusionFamily
+from realfill.models.diffusion.structure import CategoryTable
 from realfill.scene.masks import fill_smooth
 from realfill.training.crops import Crops
 
@@ -28,6 +29,10 @@ class Latents:
         mask_latents: (B, M, h, w): mask and masked-image latents.
         weights: (B, 1, h, w): how much each latent counts in the loss.
         references: (B,) int: index of the reference that each crop shows; -1: none.
+        images: (B, 3, H, W) float32 in [0, 1], the crops; like the next three, ``None`` unless crops have a stage.
+        hidden: (B, 1, H, W) bool, the pixels that the model must fill.
+        categories: (B,) int: what each crop hides, as an index into ``CATEGORIES``.
+        stages: (B,) int: the stage at whose scale each crop is.
     """
 
     mean: torch.Tensor
@@ -35,10 +40,19 @@ class Latents:
     mask_latents: torch.Tensor
     weights: torch.Tensor
     references: torch.Tensor
+    images: torch.Tensor | None = None
+    hidden: torch.Tensor | None = None
+    categories: torch.Tensor | None = None
+    stages: torch.Tensor | None = None
 
     def map(self, function: Callable[[torch.Tensor], torch.Tensor]) -> Latents:
         """Apply a function to each tensor."""
-        return Latents(**{name: function(getattr(self, name)) for name in Latents.__slots__})
+        return Latents(**{name: function(value) for name, value in self.tensors().items()})
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """Return the tensors that are there, by name."""
+        values = {name: getattr(self, name) for name in Latents.__slots__}
+        return {name: value for name, value in values.items() if value is not None}
 
     def __getitem__(self, rows: slice | torch.Tensor) -> Latents:
         return self.map(lambda tensor: tensor[rows])
@@ -80,7 +94,7 @@ def encode_crops(inpainter: DiffusionFamily, crops: Crops, visible_weight: float
     parts = [
         _encode(inpainter, crops[i : i + num_at_a_time], visible_weight) for i in range(0, len(crops), num_at_a_time)
     ]
-    return Latents(**{name: torch.cat([getattr(part, name) for part in parts]) for name in Latents.__slots__})
+    return Latents(**{name: torch.cat([getattr(part, name) for part in parts]) for name in parts[0].tensors()})
 
 
 def _encode(inpainter: DiffusionFamily, crops: Crops, visible_weight: float) -> Latents:
@@ -94,21 +108,33 @@ def _encode(inpainter: DiffusionFamily, crops: Crops, visible_weight: float) -> 
         rows = send(torch.from_numpy(incomplete), inpainter.device)
         images[rows] = fill_smooth(images[rows], ~known[rows])
     mean, std = inpainter.encode(images)
+    structured = {}
+    if crops.stages is not None and crops.categories is not None:
+        numbers = (send(torch.from_numpy(n), inpainter.device) for n in (crops.categories, crops.stages))
+        structured = dict(zip(("images", "hidden", "categories", "stages"), (images, hidden, *numbers), strict=True))
     return Latents(
         mean=mean,
         std=std,
         mask_latents=inpainter.prepare_mask_latents(images, hidden),
         weights=loss_weights(inpainter, learnt, hidden, visible_weight),
         references=send(torch.from_numpy(crops.references), inpainter.device),
+        **structured,
     )
 
 
 class Denoiser(nn.Module):
     """The networks that a fit can train as one module, which accelerate can wrap."""
 
-    def __init__(self, inpainter: DiffusionFamily, prompt: str) -> None:
-        """Wrap the parts of a base model that predict the target, with or without the prompt."""
+    def __init__(self, inpainter: DiffusionFamily, prompt: str, categories: CategoryTable | None = None) -> None:
+        """Wrap the parts of a base model that predict the target.
+
+        Args:
+            inpainter: the base model.
+            prompt: the prompt, which rows get or do not get.
+            categories: learnt embeddings that take the place of the prompt.
+        """
         super().__init__()
+        self.categories = categories
         parts = dict(inpainter.parts)
         self.parts = nn.ModuleDict(parts)
         self._inpainter, self._prompts = inpainter, (prompt, "")
@@ -122,6 +148,7 @@ class Denoiser(nn.Module):
         mask_latents: torch.Tensor,
         prompted: torch.Tensor,
         references: torch.Tensor | None = None,
+        categories: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Predict the target; see ``DiffusionFamily.predict``.
 
@@ -131,7 +158,12 @@ class Denoiser(nn.Module):
             mask_latents: (B, M, h, w): mask and masked-image latents.
             prompted: (B,) bool: whether a row gets the prompt or an empty one.
             references: (B,) int: index of the reference that a row shows, which is hidden from it; -1: none.
+            categories: (B,) int: the category of each row, whose learnt embeddings take the place of the prompt.
         """
+        if self.categories is not None:
+            return self._inpainter.predict(
+                noisy_latents, timesteps, mask_latents, self.categories()[categories], references
+            )
         embeddings = self._embed_prompts()[(~prompted).long()]
         return self._inpainter.predict(noisy_latents, timesteps, mask_latents, embeddings, references)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import hashlib
 import math
@@ -15,9 +16,11 @@ from PIL import Image
 
 from realfill.config import AdaptSettings, FitSettings
 from realfill.errors import SceneError, warn
-from realfill.io.images import ImageArray, read_image
+from realfill.io.images import ImageArray, MaskArray, read_image
 from realfill.io.recognition import find_fault
 from realfill.scene.masks import random_mask
+from realfill.segmentation.instances import Instance
+from realfill.training.category_masks import KINDS, CategoryMasks
 from realfill.training.crops import Crops, TrainingImage, random_crop, shrink_photo
 
 _CACHE_BYTES = 1 << 30
@@ -92,7 +95,14 @@ def split_photos(paths: Sequence[Path], shares: tuple[float, float, float]) -> P
 class PhotoFolder:
     """Photos with a fixed number of masks each, drawn in epochs. Only a bounded number of photos is held in memory."""
 
-    def __init__(self, paths: Sequence[Path], settings: AdaptSettings, fit: FitSettings, resolution: int) -> None:
+    def __init__(
+        self,
+        paths: Sequence[Path],
+        settings: AdaptSettings,
+        fit: FitSettings,
+        resolution: int,
+        masks: CategoryMasks | None = None,
+    ) -> None:
         """Set up without reading a photo.
 
         Args:
@@ -100,9 +110,12 @@ class PhotoFolder:
             settings: masks and crops.
             fit: settings of the training loop.
             resolution: side in pixels of the crops at the model's input.
+            masks: what draws masks by category. ``None``: all masks are random.
         """
         self._paths, self._settings, self._fit, self._resolution = tuple(paths), settings, fit, resolution
-        longest_px = 2 * resolution / settings.crop_share[0]
+        self._masks = masks
+        self._instances: dict[int, tuple[Instance, ...]] = {}  # found once, because that takes longer than reading
+        longest_px = 2 * resolution * 2 ** (settings.num_stages - 1) / settings.crop_share[0]
         num_cached = max(8, int(_CACHE_BYTES / (3 * 1.5 * longest_px**2)))
         self._read = functools.lru_cache(maxsize=num_cached)(self._read_photo)
 
@@ -110,6 +123,19 @@ class PhotoFolder:
     def num_items(self) -> int:
         """Number of pairs of a photo and a mask."""
         return len(self._paths) * self._settings.masks_per_photo
+
+    def count_with_objects(self, num_steps: int) -> int:
+        """Count the photos with a foreground object.
+
+        Args:
+            num_steps: the number of steps whose photos count. Those that were drawn before a training was resumed are
+                looked at again.
+        """
+        if self._masks is None:
+            return 0
+        numbers = range(min(num_steps * self._fit.batch_size, self.num_items))
+        drawn = {self._training_image(index)[0] for index in {self._item(number)[0] for number in numbers}}
+        return sum(any(map(self._masks.is_foreground, self._find(index))) for index in drawn)
 
     def draw_batch(self, step: int, rng: np.random.Generator) -> Crops:
         """Draw the crops of a step. Each epoch shows each photo with each of its masks once, in a new order.
@@ -136,28 +162,52 @@ class PhotoFolder:
         return divmod(int(order[place]), self._settings.masks_per_photo)
 
     def _crops(self, items: Sequence[tuple[int, int]], rng: np.random.Generator) -> Crops:
-        side, fit = self._resolution, self._fit
-        images, hidden = [], []
-        for index, number in items:
-            images.append(random_crop(self._training_image(index), side, rng)[0])
-            mask_rng = np.random.default_rng([fit.seed, index, number, _MASKS])
-            hidden.append(
-                random_mask(
-                    (side, side), mask_rng, num_rectangles=fit.num_rectangles, rectangle_size=fit.rectangle_size,
-                    shapes=fit.mask_shapes, complement_share=fit.complement_share,
-                )
-            )  # fmt: skip
-        known = np.ones((len(items), side, side), bool)
-        return Crops(
+        drawn = [self._crop(index, number, rng) for index, number in items]
+        images, hidden, categories, stages = zip(*drawn, strict=True)
+        known = np.ones((len(items), self._resolution, self._resolution), bool)
+        crops = Crops(
             images=np.stack(images), known=known, learnt=known, hidden=np.stack(hidden),
             references=np.full(len(items), -1, np.int64),
         )  # fmt: skip
+        if not self._settings.is_structured:
+            return crops
+        return dataclasses.replace(crops, categories=np.array(categories), stages=np.array(stages))
 
-    def _training_image(self, index: int) -> TrainingImage:
-        """Read a photo; a damaged one is named once, and the next one takes its place."""
+    def _crop(self, index: int, number: int, rng: np.random.Generator) -> tuple[ImageArray, MaskArray, int, int]:
+        """Draw a crop of a photo with one of its masks: the crop, what it hides, its category and its stage."""
+        side, fit = self._resolution, self._fit
+        index, photo = self._training_image(index)
+        stage = _stage_of(number, self._settings.num_stages)
+        photo = dataclasses.replace(photo, crop_sides_px=self._crop_sides_px(photo, stage))
+        mask_rng = np.random.default_rng([fit.seed, index, number, _MASKS])
+        if self._masks is not None:
+            kind = KINDS[number % len(KINDS)]
+            image, hidden, category = self._masks.draw(photo, self._find(index), kind, side, (rng, mask_rng))
+            return image, hidden, category, stage
+        hidden = random_mask(
+            (side, side), mask_rng, num_rectangles=fit.num_rectangles, rectangle_size=fit.rectangle_size,
+            shapes=fit.mask_shapes, complement_share=fit.complement_share,
+        )  # fmt: skip
+        return random_crop(photo, side, rng)[0], hidden, 0, stage
+
+    def _find(self, index: int) -> tuple[Instance, ...]:
+        """Find the objects in an intact photo, once."""
+        if index not in self._instances and self._masks is not None:
+            self._instances[index] = self._masks.find(self._training_image(index)[1].image)
+        return self._instances[index]
+
+    def _crop_sides_px(self, photo: TrainingImage, stage: int) -> tuple[float, float]:
+        """Halve the sides of crops at each stage, but not below the photo's own resolution."""
+        least = min(self._resolution, *photo.crop_sides_px)
+        low, high = (max(side / 2**stage, least) for side in photo.crop_sides_px)
+        return low, high
+
+    def _training_image(self, index: int) -> tuple[int, TrainingImage]:
+        """Read a photo, and return its index; a damaged one is named once, and the next one takes its place."""
         for later in range(len(self._paths)):
-            if (photo := self._read((index + later) % len(self._paths))) is not None:
-                return photo
+            place = (index + later) % len(self._paths)
+            if (photo := self._read(place)) is not None:
+                return place, photo
         raise SceneError(f"none of {len(self._paths)} photos can be read; legal: intact photos")
 
     def _read_photo(self, index: int) -> TrainingImage | None:
@@ -167,7 +217,13 @@ class PhotoFolder:
         except SceneError as error:
             warn(f"{path.name} is left out: {error}")
             return None
-        return shrink_photo(_to_crop(image, self._settings), self._resolution)
+        finest = self._resolution * 2 ** (self._settings.num_stages - 1)
+        return shrink_photo(_to_crop(image, self._settings), finest)
+
+
+def _stage_of(number: int, num_stages: int) -> int:
+    """Return the stage of a photo's mask: all stages take turns, and in time each meets every kind of mask."""
+    return (number + number // math.lcm(num_stages, len(KINDS))) % num_stages
 
 
 def _to_crop(image: ImageArray, settings: AdaptSettings) -> TrainingImage:

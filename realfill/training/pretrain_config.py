@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from realfill.config import FitConfig, FitSettings, Precision
 
@@ -44,6 +45,10 @@ class PretrainConfig:
     widths: tuple[int, int, int] = (96, 128, 192)
     """Channels of the U-Net's three levels. With ``init``, the first level is widened to this, and the others must be
     that base model's."""
+    attention: Literal["softmax", "linear"] = "softmax"
+    """Self-attention: ``softmax``, or ``linear`` with a swish gate, whose cost grows with the number of latents instead
+    of its square; it does not matter at the packaged base's 16 x 16 latents. With ``init``, it must be that base
+    model's."""
     min_crop_share: float = 0.4
     """Side of the smallest crop as a share of the photo's shorter side, in (0, 1]; at least ``resolution`` pixels if
     the photo has them."""

@@ -12,7 +12,8 @@ import json
 import math
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -32,12 +33,13 @@ from realfill.io.recognition import find_fault
 from realfill.io.writing import write_png
 from realfill.models.diffusion.family import DiffusionFamily
 from realfill.models.diffusion.hub import Card
+from realfill.models.diffusion.linear_attention import LinearAttentionUNet
 from realfill.models.diffusion.lora import Trainable
 from realfill.models.diffusion.sampling import sample
 from realfill.models.diffusion.stable_diffusion import StableDiffusionInpainter
 from realfill.models.mini.building import build_pipeline, principal_components, regress_decoder, widen
 from realfill.scene.masks import random_mask
-from realfill.training.checkpoint import CHECKPOINT_NAME
+from realfill.training.checkpoint import CHECKPOINT_NAME, load_checkpoint
 from realfill.training.crops import TrainingImage, draw_crops, shrink_photo
 from realfill.training.loop import train
 from realfill.training.pretrain_config import PretrainConfig
@@ -66,13 +68,17 @@ def pretrain(config: PretrainConfig, *, on_step: OnStep | None = None, progress:
         ValueError: the first level of ``init`` cannot be widened to ``widths``.
         TrainingError: the run diverged.
     """
-    start_folder = config.output / _START
-    if any(config.output.glob("[!.]*")) and not start_folder.exists():  # a lock is hidden
+    start_folder, checkpoint = config.output / _START, config.output / CHECKPOINT_NAME
+    is_begun = start_folder.exists() or checkpoint.exists()
+    if any(config.output.glob("[!.]*")) and not is_begun:  # a lock is hidden
         raise OutputError(f"{str(config.output)!r} is not empty and holds no unfinished run; choose another folder")
     photos, held_out = load_photos(
         config.photos, config.num_holdout, config.holdout, shrink=partial(_shrink, config=config)
     )
-    device = resolve_device(config.device)
+    device, identity = resolve_device(config.device), _identity(config, photos, len(held_out))
+    if checkpoint.exists() and not start_folder.exists():  # the output folder vanished, and training went on
+        with _resuming(config.output):
+            load_checkpoint(checkpoint, identity, torch.device("cpu"))
     accelerator = make_accelerator(device, config.mixed_precision)
     accelerator.wait_for_everyone()  # each process has checked the folder
     if not start_folder.exists() and accelerator.is_main_process:
@@ -97,19 +103,25 @@ def pretrain(config: PretrainConfig, *, on_step: OnStep | None = None, progress:
         stopped = on_step is not None and on_step(report) is False
         return not stopped and (config.minutes is None or time.monotonic() - start < 60 * config.minutes)
 
-    try:
+    with _resuming(config.output):
         train(
             trainer, [_training_image(photo, config) for photo in photos],
-            checkpoint=config.output / CHECKPOINT_NAME, identity=_identity(config, photos, len(held_out)),
-            on_step=preview_and_check_time, progress=progress,
+            checkpoint=checkpoint, identity=identity, on_step=preview_and_check_time, progress=progress,
         )  # fmt: skip
-    except AdapterError as error:
-        raise OutputError(
-            f"the run in {str(config.output)!r} cannot be resumed, because its checkpoint is damaged or belongs to "
-            "other photos or another recipe; choose another folder"
-        ) from error
     _write_outputs(trainer, config, held_out)
     return config.output
+
+
+@contextmanager
+def _resuming(output: Path) -> Iterator[None]:
+    """Turn the error of a checkpoint that cannot be used into one that names the run."""
+    try:
+        yield
+    except AdapterError as error:
+        raise OutputError(
+            f"the run in {str(output)!r} cannot be resumed, because its checkpoint is damaged or belongs to other "
+            "photos or another recipe; choose another folder"
+        ) from error
 
 
 def load_photos(
@@ -198,7 +210,10 @@ def _build_start(config: PretrainConfig, photos: Sequence[ImageArray]) -> Stable
         batches.append(to_tensor(crops.images))
     autoencoder = regress_decoder(autoencoder, torch.cat(batches), seed=config.seed)
     if init is None:
-        pipeline = build_pipeline(autoencoder, resolution=config.resolution, widths=config.widths, seed=config.seed)
+        pipeline = build_pipeline(
+            autoencoder, resolution=config.resolution, widths=config.widths, linear=config.attention == "linear",
+            seed=config.seed,
+        )  # fmt: skip
         card = Card(resolution=config.resolution, masked_image="smooth", masked_latent="any")
     else:
         pipeline = widen(init.pipeline, autoencoder, config.widths[0], seed=config.seed)
@@ -214,6 +229,11 @@ def _load_init(config: PretrainConfig, init: Path) -> StableDiffusionInpainter:
         raise BaseModelError(
             f"widths is {config.widths}, but only the first level of {str(init)!r} can change; legal: "
             f"{(config.widths[0], *deeper_widths)}"
+        )
+    attention = "linear" if isinstance(inpainter.unet, LinearAttentionUNet) else "softmax"
+    if attention != config.attention:
+        raise BaseModelError(
+            f"attention is {config.attention!r}, but that of {str(init)!r} cannot change; legal: {attention!r}"
         )
     if inpainter.vae_scale_factor != config.patch_size:
         raise BaseModelError(

@@ -21,6 +21,7 @@ from realfill.training.latent_cache import LatentCache
 from realfill.training.objective import Denoiser, Latents, encode_crops
 from realfill.training.plan import MemoryPlan, compiling_pays, legal_pieces, plan_fit
 from realfill.training.prefetch import Prefetcher, threads_for
+from realfill.training.structure import StructureTraining
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -51,6 +52,7 @@ class Trainer:
         settings: FitSettings,
         accelerator: Accelerator,
         draw_batch: DrawBatch | None = None,
+        structure: StructureTraining | None = None,
     ) -> None:
         """Set up a fit, and the inpainter for training, in place.
 
@@ -61,11 +63,12 @@ class Trainer:
             accelerator: accelerate's driver for precision and processes.
             draw_batch: draws the crops of a step from its number and its generator, and depends on nothing else.
                 ``None``: random crops of the photos that the training loop is given.
+            structure: what is trained beside the LoRA; ``None``: nothing.
 
         Raises:
             ValueError: the processes cannot share the batch.
         """
-        self.inpainter, self.trainable, self.accelerator = inpainter, trainable, accelerator
+        self.inpainter, self.trainable, self.accelerator, self.structure = inpainter, trainable, accelerator, structure
         plan = plan_fit(inpainter, trainable, settings, accelerator)
         compiled = compiling_pays(settings, inpainter.device) if settings.compile is None else settings.compile
         self.settings = dataclasses.replace(settings, compile=compiled)
@@ -76,7 +79,7 @@ class Trainer:
         self.optimizer: Any = accelerator.prepare_optimizer(
             _make_optimizer(trainable, settings, inpainter.device), device_placement=False
         )
-        self.denoiser: nn.Module = Denoiser(inpainter, settings.prompt)
+        self.denoiser: nn.Module = Denoiser(inpainter, settings.prompt, structure and structure.categories)
         if accelerator.num_processes > 1:
             self.denoiser = accelerator.prepare_model(self.denoiser, device_placement=False)
         self.average = {n: p.detach().clone() for n, p in trainable.parameters()} if settings.ema_decay else {}
@@ -286,12 +289,9 @@ def learning_rate_factor(settings: FitSettings, step: int, time_s: float = 0.0) 
 
 
 def _make_optimizer(trainable: Trainable, settings: FitSettings, device: torch.device) -> torch.optim.AdamW:
-    rates = {
-        part: settings.text_encoder_learning_rate if part == "text_encoder" else settings.learning_rate
-        for part in trainable.groups
-    }
+    rates = {"text_encoder": settings.text_encoder_learning_rate, **trainable.learning_rates}
     groups = [
-        {"params": list(named.values()), "lr": rates[part], "base_lr": rates[part]}
+        {"params": list(named.values()), "lr": (rate := rates.get(part, settings.learning_rate)), "base_lr": rate}
         for part, named in trainable.groups.items()
     ]
     return torch.optim.AdamW(

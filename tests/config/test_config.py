@@ -171,6 +171,7 @@ def test_presets_scale_the_defaults_of_the_base_model_and_paper_ignores_them():
 def test_a_given_value_wins_over_a_preset():
     assert FitConfig(preset="fast", num_steps=2000, latent_cache_size=0).resolve({"num_steps": 700}).num_steps == 2000
     assert SampleConfig(preset="draft", scheduler="ddpm").resolve({}).scheduler == "ddpm"
+    assert SampleConfig(preset="draft").resolve({"stage_steps": (40, 8)}).stage_steps == (12, 8)
 
 
 def test_sampling_presets_use_a_solver_for_few_steps_and_fewer_samples():

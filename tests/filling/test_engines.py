@@ -73,5 +73,7 @@ def test_the_base_does_not_see_the_hole_and_keeps_finished_images_when_it_is_sto
 
 
 def test_a_base_that_is_missing_is_reported(tmp_path):
+    with pytest.raises(BaseModelError, match="is an empty folder; legal: a folder in diffusers' layout, or the"):
+        load_engine("base", weights=tmp_path)
     with pytest.raises(BaseModelError, match="there is no base model"):
         UnfittedBase.load(str(tmp_path / "missing"))

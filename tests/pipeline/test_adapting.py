@@ -8,11 +8,13 @@ import torch
 from helpers import TINY_FIT, make_photo
 from PIL import Image
 
-from realfill import AdaptConfig, Adapter, FitConfig, SampleConfig, Scene, adapt, complete, fit
-from realfill.errors import AdapterError
+from realfill import AdaptConfig, Adapter, FitConfig, SampleConfig, Scene, adapt, complete, erase, fit
+from realfill.errors import AdapterError, RealFillWarning
 from realfill.filling.unfitted import UnfittedBase
 from realfill.models.diffusion.lora import attach
 from realfill.models.diffusion.stable_diffusion import StableDiffusionInpainter
+from realfill.models.diffusion.structure import Structure
+from realfill.segmentation.instances import Instance
 
 TINY = {"num_epochs": 1, "batch_size": 4, "masks_per_photo": 2, "learning_rate": 1e-2}
 
@@ -110,3 +112,88 @@ def test_the_whole_unet_is_stored_at_a_rank_that_keeps_its_change(tiny_sd, photo
 def test_a_base_without_a_unet_is_refused(tiny_klein, photos):
     with pytest.raises(ValueError, match="has no U-Net"):
         adapt(photos, AdaptConfig(base=tiny_klein, **TINY), device="cpu", progress=False)
+
+
+class Middle:
+    """Finds a thing in the middle of each photo."""
+
+    name, side_px, segments, classes = "middle", 0, False, ("thing",)
+
+    def find(self, image, *, lowest):
+        mask = np.zeros(image.shape[:2], bool)
+        mask[20:40, 30:50] = True
+        return [Instance.of_mask(mask, name="thing", score=1.0, detector=self.name)]
+
+
+STRUCTURE = {**TINY, "preset": "structure", "num_category_tokens": 3, "category_width": 8, "masks_per_photo": 12}
+
+
+@pytest.fixture(scope="module")
+def structured(tiny_sd, photos):
+    config = AdaptConfig(base=tiny_sd, foreground_classes=("thing",), **STRUCTURE)
+    return adapt(photos, config, device="cpu", detector=Middle(), progress=False)
+
+
+def test_the_structure_recipe_learns_categories_and_a_combiner_and_says_how_to_sample(structured):
+    assert structured.structure is not None and structured.structure.combiner is not None
+    assert {tuple(e.shape) for e in structured.structure.embeddings.values()} == {(3, 32)}
+    assert structured.config.prompt == "<background>"
+    assert structured.window.num_stages == 3
+    assert structured.sample["guidance_from"] == "foreground"
+    assert structured.sample["num_inference_steps"] == 60
+    assert structured.sample["stage_steps"] == [40, 30]
+    assert structured.sample["guidance_scale"] > structured.sample["stage_guidance"][0] > 1
+    assert structured.manifest["adaptation"]["photos_with_objects"] == 4
+
+
+def test_erase_is_guided_from_the_foreground_in_stages(structured, tmp_path, scene, monkeypatch):
+    structured.save(tmp_path / "adapter")
+    guided, corrected = [], []
+    real_prompt, real_correct = StableDiffusionInpainter.encode_prompt, Structure.correct
+    monkeypatch.setattr(
+        StableDiffusionInpainter, "encode_prompt",
+        lambda self, prompts: guided.extend(prompts) or real_prompt(self, prompts),
+    )  # fmt: skip
+    monkeypatch.setattr(Structure, "correct", lambda *args: corrected.append(1) or real_correct(*args))
+    photo, mask = np.kron(scene.target, np.ones((2, 2, 1), np.uint8)), np.kron(scene.mask, np.ones((2, 2), bool))
+    sampling = SampleConfig(num_inference_steps=2, stage_steps=(1,), guidance_from="foreground")
+    result = erase(
+        photo, mask, engine="base", weights=tmp_path / "adapter", sample=sampling, device="cpu", progress=False
+    )  # fmt: skip
+    np.testing.assert_array_equal(result.image[~mask], photo[~mask])
+    assert set(guided) == {"<background>", "<foreground>", ""}  # the last one measures the memory
+    assert len(corrected) >= 1
+
+
+def test_settings_of_a_sampler_need_a_diffusion_model(scene):
+    sampling = SampleConfig(guidance_from="foreground")
+    with pytest.raises(ValueError, match="legal: the engine 'base' or 'fit'"):
+        erase(scene.target, scene.mask, engine="telea", sample=sampling, progress=False)
+
+
+def test_a_detector_that_finds_nothing_leaves_guidance_out_and_is_named(tiny_sd, photos):
+    config = AdaptConfig(base=tiny_sd, detector="offline", **{**STRUCTURE, "masks_per_photo": 2})
+    with pytest.warns(RealFillWarning, match="no object of person was found"):
+        adapter = adapt(photos, config, device="cpu", progress=False)
+    assert adapter.sample["guidance_scale"] == 1.0
+    assert adapter.manifest["adaptation"]["photos_with_objects"] == 0
+
+
+def test_a_class_that_the_detector_does_not_know_ends_the_job_before_the_first_step(tiny_sd, photos):
+    config = AdaptConfig(base=tiny_sd, foreground_classes=("unicorn",), **STRUCTURE)
+    with pytest.raises(ValueError, match="'unicorn', which the detector 'middle' does not know"):
+        adapt(photos, config, device="cpu", detector=Middle(), on_step=lambda _: pytest.fail("it runs"), progress=False)
+
+
+def test_the_structure_recipe_resumes_to_the_same_result(structured, tiny_sd, photos, tmp_path):
+    config = AdaptConfig(base=tiny_sd, foreground_classes=("thing",), **STRUCTURE)
+    options = {"device": "cpu", "detector": Middle(), "checkpoint_dir": tmp_path, "progress": False}
+    adapt(photos, config, on_step=lambda report: report.step < 3, **options)
+    resumed = adapt(photos, config, **options)
+    assert resumed.losses == structured.losses
+    for name, tensor in structured.tensors.items():
+        assert torch.equal(tensor, resumed.tensors[name]), name
+    finished = adapt(photos, config, **options)  # no step is left, so no photo is drawn
+    assert (finished.sample, finished.losses) == (structured.sample, structured.losses)
+    about = structured.manifest["adaptation"]["photos_with_objects"]
+    assert finished.manifest["adaptation"]["photos_with_objects"] == about

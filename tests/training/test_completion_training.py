@@ -2,6 +2,8 @@
 
 import dataclasses
 import math
+import signal
+import time
 from pathlib import Path
 
 import numpy as np
@@ -281,6 +283,34 @@ def test_a_killed_run_resumes_from_its_last_checkpoint(config, tmp_path, monkeyp
     train_completion(killed, progress=False)
     one, other = (load_file(c.output / WEIGHTS_NAME) for c in (config, killed))
     assert all(torch.equal(one[k], other[k]) for k in one)
+
+
+@pytest.mark.parametrize("stage", ["update", "finished"])
+def test_ctrl_c_within_a_step_waits_for_it_and_while_weights_are_written_does_not(stage, config, monkeypatch, capsys):
+    words = ["train-completion", str(config.photos), "-o", str(config.output), "--num-steps", "4", "--batch-size", "2"]
+    words += ["--width", "2", "--discriminator-width", "2", "--resolution", "64", "--preview-every", "2", "--quiet"]
+    words += ["--num-holdout", "0", "--mixed-precision", "no", "--device", "cpu"]
+    original = getattr(CompletionTrainer, stage)
+
+    def interrupted(trainer, *arguments):
+        result = original(trainer, *arguments)
+        if trainer.step == 2:
+            signal.raise_signal(signal.SIGINT)
+            time.sleep(1.3 if stage == "update" else 9)
+        return result
+
+    with monkeypatch.context() as patch:
+        patch.setattr(CompletionTrainer, stage, interrupted)
+        start = time.monotonic()
+        assert main(words) == 130
+        assert time.monotonic() - start < 9
+    assert "stopped" in capsys.readouterr().err
+    assert not (config.output / WEIGHTS_NAME).exists()
+    steps, draw = [], CompletionTrainer.draw
+    monkeypatch.setattr(CompletionTrainer, "draw", lambda self, photos: steps.append(self.step) or draw(self, photos))
+    assert main(words) == 0
+    assert steps == [2, 3], "no step is lost"
+    assert CompletionNetwork.load(config.output).width == 2
 
 
 def test_a_run_writes_weights_pictures_and_curves_and_reports_each_step(config):

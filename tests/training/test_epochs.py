@@ -65,13 +65,26 @@ def equal(parameters, others):
 
 
 def test_the_best_epoch_is_kept(start):
-    with pytest.warns(RealFillWarning, match=r"lowest after epoch 1 \(0.5000\) and rose to 0.7000"):
+    with pytest.warns(RealFillWarning, match=r"lowest after epoch 1 \(0.5000\) and rose to 0.7000 .* learnt by heart"):
         trainer, done, seen = start([1.0, 0.5, 0.7], num_epochs=2)
     assert [e.validation_loss for e in done] == [1.0, 0.5, 0.7]
     assert done[0].training_loss is None
     assert done[2].training_loss == pytest.approx(np.mean(trainer.losses[3:6]))
     assert equal(trainer.parameters, seen[1])
     assert not equal(trainer.parameters, seen[2])
+
+
+def test_the_last_epoch_is_kept_on_request(start):
+    with pytest.warns(RealFillWarning, match=r"0.5010 after epoch 2: more epochs do not help. The state of epoch 2"):
+        trainer, _, seen = start([1.0, 0.5, 0.501], num_epochs=2, keep="last")
+    assert equal(trainer.parameters, seen[2])
+    assert not equal(trainer.parameters, seen[1])
+
+
+def test_a_training_that_never_helps_can_be_kept_on_request(start):
+    with pytest.warns(RealFillWarning, match="keep='last' keeps the last one"):
+        trainer, _, seen = start([0.5, 0.6], num_epochs=1, keep="last")
+    assert equal(trainer.parameters, seen[1])
 
 
 def test_training_stops_when_the_validation_loss_no_longer_falls(start):

@@ -69,7 +69,7 @@ def test_unknown_pixels_have_no_influence(tiny_sd):
     crops = draw_crops([half_known()], PAPER, 32, 2, np.random.default_rng(1))
     other = dataclasses.replace(crops, images=np.where(crops.known[..., None], crops.images, 77).astype(np.uint8))
     one, two = (encode_crops(StableDiffusionInpainter.load(tiny_sd), c, 1.0, 2) for c in (crops, other))
-    assert all(torch.equal(getattr(one, name), getattr(two, name)) for name in Latents.__slots__)
+    assert all(torch.equal(tensor, two.tensors()[name]) for name, tensor in one.tensors().items())
 
 
 def test_rows_with_the_prompt_get_its_embedding_and_the_others_an_empty_ones(tiny_sd, monkeypatch):
@@ -133,7 +133,7 @@ def test_the_model_sees_what_the_step_drew(base, request, make_trainer, monkeypa
     forward = trainer.denoiser.forward
     trainer.denoiser.forward = lambda *args: inputs.append(args) or forward(*args)
     loop.compute_gradients(trainer, [PHOTO])
-    (noisy_latents, timesteps, mask_latents, prompted, references), (noising,) = inputs[0], drawn
+    (noisy_latents, timesteps, mask_latents, prompted, references, categories), (noising,) = inputs[0], drawn
     latents = trainer.next_batch([PHOTO])[0]
     expected = trainer.inpainter.diffuse(
         latents.mean + latents.std * noising.noise[0], noising.noise[1], noising.quantiles
@@ -143,6 +143,7 @@ def test_the_model_sees_what_the_step_drew(base, request, make_trainer, monkeypa
     assert torch.equal(mask_latents, latents.mask_latents)
     assert torch.equal(prompted, noising.prompted)
     assert references.tolist() == [-1] * 4
+    assert categories is None
     assert {True, False} == set(prompted.tolist())
 
 
@@ -160,13 +161,15 @@ def test_crops_are_encoded_in_the_precision_of_the_fit(make_trainer, monkeypatch
         for precision, changes in (("no", {}), ("bf16", {}), ("bf16", {"latent_cache_size": 2}))
     )
     assert dtypes == [torch.float32] * 2 + [torch.bfloat16] * 4
-    names = set(Latents.__slots__) - {"references"}
+    names = set(single.tensors()) - {"references"}
     assert all(getattr(x, name).dtype == torch.float32 for x in (single, half, cached) for name in names)
     assert 0 < (half.mean - single.mean).norm() < 0.03 * single.mean.norm()
 
 
 def test_crops_are_indexed_by_row():
     crops = draw_crops([PHOTO], PAPER, 16, 4, np.random.default_rng(0))
+    assert crops[1::2].categories is None
+    crops = dataclasses.replace(crops, categories=np.arange(4), stages=np.arange(4, 8))
     half = crops[1::2]
     assert isinstance(half, Crops) and len(half) == 2
     assert all(np.array_equal(getattr(half, name), getattr(crops, name)[1::2]) for name in Crops.__slots__)

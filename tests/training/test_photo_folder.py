@@ -1,6 +1,7 @@
 """A folder of photos is split by name, shown in epochs with masks of its own, and read when a step needs it."""
 
 import dataclasses
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from PIL import Image
 
 from realfill import AdaptConfig
 from realfill.errors import RealFillWarning, SceneError
+from realfill.training.category_masks import KINDS
 from realfill.training.photo_folder import PhotoFolder, list_photos, split_photos, steps_per_epoch
 
 SETTINGS = AdaptConfig(batch_size=4, masks_per_photo=2, mirror=False, crop_share=(1.0, 1.0)).resolve({})
@@ -92,6 +94,17 @@ def test_a_batch_depends_on_its_step_alone(folder):
     first, second = (make_folder(list_photos(folder)) for _ in range(2))
     draw(first, 0)
     np.testing.assert_array_equal(draw(first, 3).hidden, draw(second, 3).hidden)
+
+
+@pytest.mark.parametrize("num_stages", [1, 2, 3, 4])
+def test_a_few_masks_show_all_stages_and_more_of_them_each_kind_in_each_stage(folder, num_stages):
+    def count(masks_per_photo):
+        photos = make_folder(list_photos(folder), num_stages=num_stages, combiner=True, masks_per_photo=masks_per_photo)
+        stages = photos.draw_all(1, masks_per_photo=masks_per_photo).stages.reshape(10, -1)[0]
+        return Counter(zip(stages.tolist(), (n % len(KINDS) for n in range(len(stages))), strict=True))
+
+    assert {stage for stage, _ in count(num_stages)} == set(range(num_stages))
+    assert set(count(4 * num_stages).values()) == {1}
 
 
 def test_at_most_a_bounded_number_of_photos_is_in_memory(folder, monkeypatch):

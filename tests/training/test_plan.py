@@ -1,6 +1,7 @@
 """Plans: the memory of a training step, and how a batch is made to fit."""
 
 import dataclasses
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -9,6 +10,8 @@ from untrained import write_sd
 
 from realfill.compute.devices import DTYPES
 from realfill.compute.memory import peak_bytes
+from realfill.config import FitConfig
+from realfill.training import plan as plans
 from realfill.training.crops import TrainingImage
 from realfill.training.plan import MemoryPlan, StepFootprint, legal_pieces, plan_memory
 
@@ -32,6 +35,33 @@ def test_stable_diffusion_2_fits_on_small_and_large_gpus():
     assert pieces[1:] == sorted(pieces[1:], reverse=True)
     assert pieces[1] > pieces[3] > 1
     assert not any(p.checkpointing for total, p in plans.items() if total >= 8)
+
+
+@pytest.mark.parametrize(("device", "share"), [("cuda", 1), ("cpu", 2)])
+def test_processes_share_the_memory_of_a_cpu_but_not_of_gpus(device, share, monkeypatch):
+    asked, device = [], torch.device(device)
+    monkeypatch.setattr(plans, "free_bytes", lambda at: asked.append(at) or 100 * 10**9)
+    monkeypatch.setattr(plans, "plan_memory", lambda free, footprint, *_, **__: (free, footprint.value_bytes))
+    inpainter = SimpleNamespace(
+        device=device, resolution=64, dtype=torch.float32, width=8, kept_values=(1, 1), num_latents=lambda _: 4,
+        latent_shape=lambda _: (4, 8, 8),
+    )  # fmt: skip
+    trainable, accelerator = SimpleNamespace(parameters=list), SimpleNamespace(num_processes=2)
+    settings = FitConfig(mixed_precision="bf16", batch_size=2).resolve({})
+    assert plans.plan_fit(inpainter, trainable, settings, accelerator) == (100 * 10**9 // share, 2)
+    assert asked == [device]
+
+
+@pytest.mark.parametrize(
+    ("device", "options", "pays"),
+    [
+        ("cuda", {"num_steps": 10**6}, True), ("cuda", {"num_steps": 1}, False), ("cpu", {"num_steps": 10**6}, False),
+        ("cuda", {"num_steps": 10**6, "time_budget_s": 1.0}, False),
+    ],
+)  # fmt: skip
+def test_only_long_fits_on_a_gpu_are_compiled(device, options, pays, monkeypatch):
+    monkeypatch.setattr(plans.importlib.util, "find_spec", lambda name: name == "triton")
+    assert plans.compiling_pays(FitConfig(**options).resolve({}), torch.device(device)) is pays
 
 
 def test_checkpointing_is_used_where_single_crops_do_not_fit():

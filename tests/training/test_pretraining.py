@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from diffusers import UNet2DConditionModel
 from helpers import make_photo
 from PIL import Image
 from safetensors.torch import load_file
@@ -17,6 +18,7 @@ import realfill.training.pretraining
 from realfill import SampleConfig, Scene, complete
 from realfill.errors import BaseModelError, OutputError, RealFillWarning, SceneError
 from realfill.io.images import read_image
+from realfill.models.diffusion.linear_attention import LinearAttentionUNet
 from realfill.models.diffusion.stable_diffusion import StableDiffusionInpainter
 from realfill.training.pretraining import PretrainConfig, _shrink, load_photos, pretrain
 
@@ -61,6 +63,42 @@ def test_an_interrupted_run_gives_the_same_base_model(config, tmp_path):
     assert all(torch.equal(one[k], other[k]) for k in one)
     texts = [{p.relative_to(c.output): p.read_text() for p in c.output.rglob("*.json")} for c in (config, interrupted)]
     assert texts[0] == texts[1]
+
+
+@pytest.mark.parametrize("vanishing", ["start", "trained base"])
+def test_a_folder_that_vanishes_while_a_base_model_is_written_is_named_and_not_in_the_way(
+    vanishing, config, monkeypatch
+):
+    config = dataclasses.replace(config, num_steps=1, num_holdout=0, num_decoder_crops=20)
+    calls, save = [], UNet2DConditionModel.save_pretrained
+
+    def save_and_vanish(*arguments, **options):
+        save(*arguments, **options)
+        calls.append(1)
+        if len(calls) == ("start", "trained base").index(vanishing) + 1:
+            shutil.rmtree(config.output)
+
+    monkeypatch.setattr(UNet2DConditionModel, "save_pretrained", save_and_vanish)
+    with pytest.raises(OutputError, match=r" vanished while .*give the command again"):
+        pretrain(config, progress=False)
+    assert list(config.output.iterdir()) == []
+    assert StableDiffusionInpainter.load(str(pretrain(config, progress=False))).resolution == 32
+
+
+def test_a_folder_that_vanishes_during_training_is_made_again_and_the_run_resumes_to_the_same_base_model(
+    config, tmp_path
+):
+    config = dataclasses.replace(config, num_holdout=0, num_decoder_crops=20)
+    whole = pretrain(config, progress=False)
+    other = dataclasses.replace(config, output=tmp_path / "other")
+    pretrain(other, on_step=lambda report: shutil.rmtree(other.output) or report.step < 2, progress=False)
+    assert not (other.output / "start").exists()
+    with pytest.raises(OutputError, match="another recipe"):
+        pretrain(dataclasses.replace(other, learning_rate=1e-3), progress=False)
+    assert not (other.output / "start").exists()
+    pretrain(other, progress=False)
+    for name in (UNET, VAE):
+        assert (whole / name).read_bytes() == (other.output / name).read_bytes()
 
 
 def test_on_step_gets_reports_and_can_stop_the_run(config):
@@ -125,6 +163,15 @@ def test_a_run_can_change_the_resolution_of_its_first_base_model_but_not_the_pat
     assert StableDiffusionInpainter.load(str(pretrain(second, progress=False))).resolution == 64
     with pytest.raises(BaseModelError, match=r"patch_size is 4, but .* cannot change; legal: 8"):
         pretrain(dataclasses.replace(second, output=tmp_path / "third", patch_size=4), progress=False)
+
+
+def test_a_base_with_linear_attention_starts_only_others_with_it(config, tmp_path):
+    linear = dataclasses.replace(config, attention="linear", num_steps=1)
+    first = pretrain(linear, progress=False)
+    assert isinstance(StableDiffusionInpainter.load(str(first)).unet, LinearAttentionUNet)
+    second = dataclasses.replace(linear, init=first, output=tmp_path / "second", attention="softmax")
+    with pytest.raises(BaseModelError, match=r"attention is 'softmax'.*legal: 'linear'"):
+        pretrain(second, progress=False)
 
 
 def test_large_photos_are_shrunk_when_they_are_read(photos):

@@ -10,6 +10,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from realfill import Adapter, FitConfig, Scene, fit
+from realfill.app.cli import main
 
 LAUNCH = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
 UNET = "unet/diffusion_pytorch_model.safetensors"
@@ -71,6 +72,20 @@ def test_two_processes_pretrain_like_one(tmp_path):
     one, other = (load_file(tmp_path / name / UNET) for name in ("alone", "together"))
     for name, tensor in one.items():
         torch.testing.assert_close(other[name].float(), tensor.float(), atol=2e-3, rtol=1e-2)
+
+
+def test_two_processes_adapt_and_one_of_them_writes(tiny_sd, tmp_path, monkeypatch):
+    (tmp_path / "photos").mkdir()
+    for i in range(4):
+        Image.fromarray(make_photo(64, 64, i)).save(tmp_path / "photos" / f"photo{i}.png")
+    words = ("adapt", str(tmp_path / "photos"), "-o", str(tmp_path / "out"), "--base", tiny_sd, "--device", "cpu")
+    words += ("--num-epochs", "1", "--masks-per-photo", "1", "--batch-size", "2", "--mixed-precision", "no")
+    launch("-m", "realfill.app.cli", *words, "--num-compared", "0")
+    assert len(Adapter.load(tmp_path / "out").losses) == 1
+    monkeypatch.setenv("RANK", "1")  # a helper of a run that is only to be compared yet, or is done
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").iterdir()}
+    assert main(list(words)) == 0
+    assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / "out").iterdir()}
 
 
 STOPPED_BY_ONE = """

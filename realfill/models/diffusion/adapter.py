@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -14,12 +14,13 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, load_file, save
 
-from realfill.config import FitSettings, GeometryConfig, GeometrySettings, WindowSettings
+from realfill.config import FitSettings, GeometryConfig, GeometrySettings, SampleConfig, WindowSettings
 from realfill.errors import AdapterError, OutputError
 from realfill.io.files import partial_folder
 from realfill.io.json_files import read_json
 from realfill.io.lock import locked
 from realfill.models.diffusion.hub import ADAPTER_NAME, INDEX_NAME
+from realfill.models.diffusion.structure import PREFIX, Structure
 
 WEIGHTS_NAME = "pytorch_lora_weights.safetensors"  # the name that diffusers looks for
 MANIFEST_NAME = ADAPTER_NAME
@@ -32,10 +33,12 @@ class Adapter:
     """The result of ``fit``: a LoRA for one scene and one base model (paper, section 3.2).
 
     Attributes:
-        tensors: LoRA matrices, float16, by diffusers' names, such as ``unet.<layer>.lora_A.weight``.
+        tensors: LoRA matrices, float16, by diffusers' names, such as ``unet.<layer>.lora_A.weight``; and those of a
+            ``Structure``.
         config: settings of the fit.
         window: windows that the adapter was fitted for.
         geometry: which pixels are taken from the references.
+        sample: the adapter's defaults for ``SampleConfig``, which go before those of the base model.
         fingerprint: fingerprint of the base model's weights.
         losses: the loss of each step.
         manifest: versions, duration, and hashes of the known pixels that were used; plain JSON values.
@@ -45,6 +48,7 @@ class Adapter:
     config: FitSettings
     window: WindowSettings
     geometry: GeometrySettings = _GEOMETRY
+    sample: Mapping[str, Any] = field(default_factory=dict)
     fingerprint: str
     losses: tuple[float, ...] = ()
     manifest: Mapping[str, Any]
@@ -69,6 +73,7 @@ class Adapter:
             "config": self.config.to_dict(),
             "window": self.window.to_dict(),
             "geometry": self.geometry.to_dict(),
+            **({"sample": dict(self.sample)} if self.sample else {}),
             "fingerprint": self.fingerprint,
             "losses": [round(x, 6) for x in self.losses],
             "manifest": dict(self.manifest),
@@ -114,6 +119,7 @@ class Adapter:
                 config=FitSettings.from_dict(values["config"]),
                 window=WindowSettings.from_dict(values["window"]),
                 geometry=GeometrySettings.from_dict(values["geometry"]) if "geometry" in values else _GEOMETRY,
+                sample=dict(values.get("sample", {})),
                 fingerprint=values["fingerprint"],
                 losses=tuple(map(float, values["losses"])),
                 manifest=dict(values["manifest"]),
@@ -125,6 +131,11 @@ class Adapter:
                 f"the adapter in {str(folder)!r} is damaged or from another version ({error}); fit again"
             ) from error
         return adapter
+
+    @property
+    def structure(self) -> Structure | None:
+        """What the adapter has learnt beside the LoRA; ``None``: nothing."""
+        return Structure.of_tensors(self.tensors)
 
     def lora_metadata(self, part: str) -> dict[str, Any] | None:
         """Describe the LoRA of one of ``PARTS`` as peft's config does; ``None`` if it has none."""
@@ -139,20 +150,24 @@ class Adapter:
     def _check_values(self) -> None:
         if not isinstance(self.fingerprint, str):
             raise TypeError(f"the fingerprint is {self.fingerprint!r}; legal: a text")
+        SampleConfig().resolve(self.sample)
         if self.base.startswith(("//", "\\\\")) or "://" in self.base or not self.base.isprintable():
             raise ValueError(f"its base model is {self.base!r}; legal: a name, a hub id, or a folder of this machine")
 
     def _check_tensors(self) -> None:
         rank, names = self.config.lora_rank, set(self.tensors)
         for name, tensor in self.tensors.items():
+            if not tensor.is_floating_point() or not tensor.isfinite().all():
+                raise ValueError(f"{name} has values that are no finite numbers")
+            if name.startswith(PREFIX):
+                continue
             layer, _, matrix = name.rpartition(".lora_")
             other = f"{layer}.lora_{'B' if matrix.startswith('A') else 'A'}.weight"
             if name.partition(".")[0] not in PARTS or matrix not in ("A.weight", "B.weight"):
                 raise ValueError(f"{name} is no matrix of a LoRA")
             if other not in names or tensor.ndim < 2 or tensor.shape[0 if matrix.startswith("A") else 1] != rank:
                 raise ValueError(f"{name} has no counterpart, or its rank is not {rank}")
-            if not tensor.is_floating_point() or not tensor.isfinite().all():
-                raise ValueError(f"{name} has values that are no finite numbers")
+        Structure.of_tensors(self.tensors)
         if not names:
             raise ValueError("it holds no tensors")
 

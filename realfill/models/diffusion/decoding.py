@@ -14,7 +14,6 @@ from realfill.errors import warn
 _DECODER_TENSORS = 3  # full-size tensors that AutoencoderKL's decoder holds at a time, as wide as its second block
 
 
-@torch.no_grad()
 def decode_in_pieces(vae: Any, latents: torch.Tensor, vae_scale_factor: int) -> torch.Tensor:
     """Decode latents with a VAE of diffusers.
 
@@ -24,13 +23,16 @@ def decode_in_pieces(vae: Any, latents: torch.Tensor, vae_scale_factor: int) -> 
 
     Args:
         vae: the VAE.
-        latents: (B, C, h, w), unscaled, on the device and in the precision of the VAE.
+        latents: (B, C, h, w), unscaled, on the device and in the precision of the VAE. If they require a gradient, the
+            batch is decoded at once.
         vae_scale_factor: side of a latent in pixels.
 
     Returns:
         (B, 3, H, W), about in [-1, 1].
     """
-    with _pieces(vae, tiled=_is_too_large(vae, latents, vae_scale_factor)):
+    if latents.requires_grad:
+        return vae.decode(latents).sample
+    with torch.no_grad(), _pieces(vae, tiled=_is_too_large(vae, latents, vae_scale_factor)):
         return vae.decode(latents).sample
 
 

@@ -15,6 +15,7 @@ from torch import nn
 from realfill.config import Scheduler
 from realfill.io.images import ImageArray
 from realfill.models.diffusion.hub import Card
+from realfill.models.diffusion.structure import Structure
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -35,7 +36,12 @@ class DiffusionFamily(Protocol):
 
     Images are (B, 3, H, W), uint8 or float in [0, 1], and latents (B, C, h, w) float32, scaled for the denoiser.
     Each latent covers ``vae_scale_factor`` pixels on each side.
+
+    Attributes:
+        structure: what an attached adapter has learnt beside its LoRA; ``None``: nothing.
     """
+
+    structure: Structure | None
 
     @property
     def card(self) -> Card:
@@ -116,6 +122,11 @@ class DiffusionFamily(Protocol):
         ...
 
     @property
+    def embedding_width(self) -> int:
+        """Width D of the prompt's embeddings; 0 if learnt ones cannot take the place of a prompt."""
+        ...
+
+    @property
     def kept_values(self) -> tuple[int, int]:
         """Values that a training step keeps for each latent and channel: without and with gradient checkpointing."""
         ...
@@ -172,11 +183,26 @@ class DiffusionFamily(Protocol):
         ...
 
     def decode(self, latents: torch.Tensor) -> torch.Tensor:
-        """Decode latents to images, float32 in [0, 1]."""
+        """Decode latents to images, float32 in [0, 1]; differentiable if the latents require a gradient."""
+        ...
+
+    def estimate_clean(
+        self, noisy: torch.Tensor, timesteps: torch.Tensor, model_pred: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Estimate the clean latents from a prediction.
+
+        Args:
+            noisy: (B, C, h, w), the noisy latents.
+            timesteps: (B,).
+            model_pred: (B, C, h, w), the result of ``predict``.
+
+        Returns:
+            The estimate (B, C, h, w), and how much of the noisy latents is signal, (B,) in [0, 1].
+        """
         ...
 
     def encode_prompt(self, prompts: Sequence[str]) -> torch.Tensor:
-        """Encode B prompts to embeddings (B, L, D)."""
+        """Encode B prompts to embeddings (B, L, D). Category prompts of ``structure`` have learnt embeddings."""
         ...
 
     def prepare_mask_latents(self, images: torch.Tensor, hole: torch.Tensor) -> torch.Tensor:

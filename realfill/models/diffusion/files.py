@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import UNet2DConditionModel
 
+from realfill.errors import OutputError
 from realfill.io.files import partial_folder
+from realfill.io.json_files import read_json
+from realfill.models.diffusion.linear_attention import LinearAttentionUNet
 from realfill.models.mini.autoencoder import PatchAutoencoder
 from realfill.models.quiet import quiet
 
@@ -32,11 +34,15 @@ _SCHEDULE_KEYS = ("prediction_type", "beta_schedule", "beta_start", "beta_end", 
 def load_pipeline(directory: Path) -> StableDiffusionInpaintPipeline:
     """Load a pipeline without using the network; the errors are those of the libraries."""
     parts: dict[str, Any] = {"safety_checker": None, "feature_extractor": None, "image_encoder": None}
-    config = PatchAutoencoder.load_config(directory / "vae")
-    if isinstance(config, dict) and config.get("_class_name") == "PatchAutoencoder":
+    if _class_of(directory / "vae") == PatchAutoencoder.__name__:
         with quiet():
             parts["vae"] = PatchAutoencoder.from_pretrained(directory / "vae", use_safetensors=True)
     variant = "fp16" if any((directory / "unet").glob("*.fp16.safetensors")) else None
+    if _class_of(directory / "unet") == LinearAttentionUNet.__name__:
+        with quiet():
+            parts["unet"] = LinearAttentionUNet.from_pretrained(
+                directory / "unet", variant=variant, use_safetensors=True
+            )
     with quiet():
         pipeline = StableDiffusionInpaintPipeline.from_pretrained(
             directory, variant=variant, requires_safety_checker=False, local_files_only=True, use_safetensors=True,
@@ -44,6 +50,11 @@ def load_pipeline(directory: Path) -> StableDiffusionInpaintPipeline:
         )  # fmt: skip
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
+
+
+def _class_of(folder: Path) -> str | None:
+    """Return the class that the config of a network names."""
+    return read_json(folder / "config.json").get("_class_name")
 
 
 def compute_fingerprint(pipeline: StableDiffusionInpaintPipeline) -> str:
@@ -68,16 +79,23 @@ def save_pipeline(pipeline: StableDiffusionInpaintPipeline, directory: Path) -> 
     """Write a pipeline with its U-Net in half precision; the pipeline itself does not change.
 
     Raises:
-        OutputError: the disk is full. An earlier pipeline in the directory stays.
+        OutputError: the disk is full, and an earlier pipeline in the directory stays; or the directory vanished.
     """
-    unet = UNet2DConditionModel.from_config(pipeline.unet.config)
+    unet = type(pipeline.unet).from_config(pipeline.unet.config)
     unet.load_state_dict(pipeline.unet.state_dict())  # type: ignore[attr-defined]
     parts = {**pipeline.components, "requires_safety_checker": False}
     directory.mkdir(parents=True, exist_ok=True)
     with partial_folder(directory) as partial:
+        mark = partial / ".mark"
+        mark.touch()
         with quiet():
             parts["unet"] = unet.half()  # type: ignore[attr-defined]
             StableDiffusionInpaintPipeline(**parts).save_pretrained(partial)  # type: ignore[arg-type]
+        if not mark.exists():  # diffusers has made the folder again, without what it wrote before
+            raise OutputError(
+                f"{str(directory)!r} vanished while a base model was being written to it; give the command again"
+            )
+        mark.unlink()
         _tidy(pipeline, partial)
         index = partial / "model_index.json"  # last: without it, a folder is no base model
         for path in sorted((p for p in partial.rglob("*") if p.is_file()), key=lambda path: path == index):

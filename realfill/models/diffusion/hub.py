@@ -147,7 +147,9 @@ BASES: Mapping[str, Source] = {
         download_gb=16.0,
     ),
     "mini": Source(
-        about="packaged demonstration base, 128 px, runs on a CPU", licence="Apache-2.0", directory=MINI_DIRECTORY
+        about="packaged demonstration base, 128 px, runs on a CPU",
+        licence="research and demonstration only",
+        directory=MINI_DIRECTORY,
     ),
 }
 

@@ -28,6 +28,7 @@ from realfill.models.diffusion.flow import diffuse_flow, make_flow_sampler
 from realfill.models.diffusion.hub import Card
 from realfill.models.diffusion.layers import all_known, blanked, find_layers
 from realfill.models.diffusion.quantization import check_quantization, quantize
+from realfill.models.diffusion.structure import Structure
 from realfill.models.quiet import quiet
 
 _PATCH = 2  # autoencoder latents on each side of a token
@@ -64,11 +65,13 @@ class KleinInpainter:
         dtype: precision of the weights.
         quantization: format in which ``to`` stores the transformer's blocks; ``None``: ``dtype``.
         unfitted: the base model without an adapter, if ``keep_unfitted`` was called.
+        structure: always ``None``.
     """
 
     denoiser_name = "transformer"
     generates_whole = True  # it takes no mask
     sees_references = True
+    embedding_width = 0
 
     base: str
     card: Card
@@ -78,6 +81,7 @@ class KleinInpainter:
     dtype: torch.dtype
     quantization: Quantization | None = None
     unfitted: KleinInpainter | None = None
+    structure: Structure | None = None
     _references: _References | None = None
     _embeddings: dict[str, torch.Tensor] = field(default_factory=dict)
 
@@ -277,6 +281,13 @@ class KleinInpainter:
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
         """Add noise for a training step; return noisy latents, timesteps, targets and the weights of their errors."""
         return diffuse_flow(latents, noise, quantiles, self.pipeline.scheduler.config.num_train_timesteps)
+
+    def estimate_clean(
+        self, noisy: torch.Tensor, timesteps: torch.Tensor, model_pred: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Estimate the clean latents from a predicted velocity; the signal is 1 - sigma."""
+        sigmas = timesteps.to(noisy) / self.pipeline.scheduler.config.num_train_timesteps
+        return noisy - sigmas.view(-1, 1, 1, 1) * model_pred, 1 - sigmas
 
     def predict(
         self,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -16,6 +16,7 @@ from realfill.config import FitSettings
 from realfill.errors import AdapterError
 from realfill.models.diffusion.adapter import PARTS, Adapter
 from realfill.models.diffusion.family import DiffusionFamily
+from realfill.models.diffusion.structure import PREFIX
 from realfill.models.quiet import quiet
 
 _TEXT_TARGETS = ("q_proj", "k_proj", "v_proj", "out_proj")
@@ -30,12 +31,14 @@ class Trainable:
         lora_layers: LoRA layers, which layer dropout acts on; empty if the base model's own weights are trained.
         export: builds the tensors of an adapter, float16, from the current values of the parameters.
         change: computes the change of each layer's weight, by its full name, in float32; ``None`` for LoRA layers.
+        learning_rates: part to its learning rate, where that differs from the one of the settings.
     """
 
     groups: Mapping[str, Mapping[str, nn.Parameter]]
     lora_layers: Sequence[LoraLayer]
     export: Callable[[], dict[str, torch.Tensor]]
     change: Callable[[], dict[str, torch.Tensor]] | None = None
+    learning_rates: Mapping[str, float] = field(default_factory=dict)
 
     def parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         """Iterate over all parameters and their full names."""
@@ -161,10 +164,13 @@ def stack(first: Adapter, second: Adapter) -> Adapter:
         second: the other one, which gives the result its settings and its manifest.
 
     Returns:
-        An adapter whose rank and alpha are the sum of both ranks, and whose effect is the sum of both effects.
+        An adapter whose rank and alpha are the sum of both ranks, and whose effect is the sum of both effects. The
+        categories and the combiner of the first stay, but its defaults of sampling do not: name
+        ``guidance_from="foreground"`` or ``num_stages`` to use them.
     """
-    tensors: dict[str, torch.Tensor] = {}
-    for layer in dict.fromkeys(name.rsplit(".lora_", 1)[0] for adapter in (first, second) for name in adapter.tensors):
+    tensors = {name: tensor for name, tensor in first.tensors.items() if name.startswith(PREFIX)}
+    names = [name for adapter in (first, second) for name in adapter.tensors if not name.startswith(PREFIX)]
+    for layer in dict.fromkeys(name.rsplit(".lora_", 1)[0] for name in names):
         down, up = zip(
             *(_scaled(adapter, layer, other) for adapter, other in ((first, second), (second, first))),
             strict=True,
@@ -235,7 +241,7 @@ def attach(inpainter: DiffusionFamily, adapter: Adapter, *, elsewhere: bool = Fa
             + "; load the base model of the fit, or fit again"
         )
     pipeline = inpainter.pipeline
-    state = {name: tensor.float() for name, tensor in adapter.tensors.items()}
+    state = {name: tensor.float() for name, tensor in adapter.tensors.items() if not name.startswith(PREFIX)}
     metadata = {f"{p}.{k}": v for p in used for k, v in (adapter.lora_metadata(p) or {}).items()}
     with quiet():
         for part in used:
@@ -244,14 +250,20 @@ def attach(inpainter: DiffusionFamily, adapter: Adapter, *, elsewhere: bool = Fa
             load(state, **options, **{part: inpainter.parts[part]}, metadata=metadata)
         pipeline.fuse_lora(components=used)
         pipeline.unload_lora_weights()
+    inpainter.structure = adapter.structure or inpainter.structure
 
 
 def _has_layers(inpainter: DiffusionFamily, adapter: Adapter) -> bool:
-    """Tell whether a base model has every layer of an adapter, in the same size."""
+    """Tell whether a base model has every layer of an adapter, in the same size, and takes its embeddings."""
+    embeddings = adapter.structure.embeddings if adapter.structure is not None else {}
+    if any(tensor.shape[1] != inpainter.embedding_width for tensor in embeddings.values()):
+        return False
     layers = {
         f"{part}.{name}": layer for part, network in inpainter.parts.items() for name, layer in network.named_modules()
     }
     for name, tensor in adapter.tensors.items():
+        if name.startswith(PREFIX):
+            continue
         path, _, matrix = name.rpartition(".lora_")
         weight = getattr(layers.get(path), "weight", None)
         if weight is None or weight.ndim < 2 or weight.ndim != tensor.ndim:

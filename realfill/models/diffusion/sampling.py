@@ -21,6 +21,7 @@ from realfill.io.bands import bands
 from realfill.io.images import to_shares
 from realfill.models.diffusion.family import DiffusionFamily
 from realfill.models.diffusion.schedules import add_noise
+from realfill.models.diffusion.structure import FOREGROUND
 from realfill.models.diffusion.tiles import Tiles
 from realfill.scene.masks import fill_smooth
 
@@ -182,6 +183,13 @@ def _choose_negative(inpainter: DiffusionFamily, settings: SampleSettings, guida
         return None
     if settings.guidance_from == "negative_prompt":
         return _Prompted(inpainter, inpainter.encode_prompt([settings.negative_prompt]))
+    if settings.guidance_from == "foreground":
+        if inpainter.structure is None or not inpainter.structure.embeddings:
+            raise ValueError(
+                "SampleConfig.guidance_from is 'foreground', but no adapter with learnt categories is attached; legal: "
+                "an adapter of `realfill adapt --preset structure`, or guidance_from 'negative_prompt' or 'base'"
+            )
+        return _Prompted(inpainter, inpainter.encode_prompt([FOREGROUND]))
     unfitted = inpainter.unfitted
     return None if unfitted is None else _Prompted(unfitted, unfitted.encode_prompt([settings.prompt or ""]))
 

@@ -18,6 +18,7 @@ _SCHEDULERS: dict[Scheduler, tuple[Any, dict[str, Any]]] = {
     "unipc": (UniPCMultistepScheduler, {"final_sigmas_type": "zero"}),
     "euler": (EulerDiscreteScheduler, {"final_sigmas_type": "zero"}),
 }
+_LEAST_SIGNAL = 1e-3  # below which an estimate from predicted noise is not enlarged further
 _LEAST_NOISE = 0.02  # variance of the noise below which the weight of a latent's error stays constant
 
 
@@ -43,6 +44,20 @@ def diffuse(
         variance = 1 - schedule.alphas_cumprod.to(latents.device)[timesteps]
         return noisy, timesteps, latents, weights / variance.clamp(min=_LEAST_NOISE).view_as(weights)
     return noisy, timesteps, noise, weights
+
+
+def estimate_clean(
+    schedule: Any, noisy: torch.Tensor, timesteps: torch.Tensor, model_pred: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Estimate clean latents, see ``DiffusionFamily.estimate_clean``; the signal is the root of alpha bar."""
+    squares = schedule.alphas_cumprod.to(noisy.device)[timesteps]
+    signal, noise = squares.sqrt().view(-1, 1, 1, 1), (1 - squares).sqrt().view(-1, 1, 1, 1)
+    prediction_type = schedule.config.prediction_type
+    if prediction_type == "sample":
+        return model_pred, squares.sqrt()
+    if prediction_type == "v_prediction":
+        return signal * noisy - noise * model_pred, squares.sqrt()
+    return (noisy - noise * model_pred) / signal.clamp(min=_LEAST_SIGNAL), squares.sqrt()
 
 
 def make_scheduler(schedule: Any, name: Scheduler, num_inference_steps: int, *, strength: float) -> Any:

@@ -31,7 +31,8 @@ from realfill.models.diffusion.files import (
 )
 from realfill.models.diffusion.hub import BASES, Card, locate, read_index
 from realfill.models.diffusion.layers import all_known, blanked, find_layers
-from realfill.models.diffusion.schedules import diffuse, make_scheduler, training_schedule
+from realfill.models.diffusion.schedules import diffuse, estimate_clean, make_scheduler, training_schedule
+from realfill.models.diffusion.structure import Structure
 from realfill.models.diffusion.trusted import check_base
 from realfill.models.quiet import quiet
 
@@ -50,6 +51,7 @@ class StableDiffusionInpainter:
         device: device of the weights.
         dtype: precision of the weights.
         unfitted: the base model without an adapter, if ``keep_unfitted`` was called.
+        structure: what an attached adapter has learnt beside its LoRA.
     """
 
     denoiser_name = "unet"
@@ -63,6 +65,7 @@ class StableDiffusionInpainter:
     device: torch.device
     dtype: torch.dtype
     unfitted: StableDiffusionInpainter | None = None
+    structure: Structure | None = None
 
     @classmethod
     def load(cls, base: str, *, local_files_only: bool = False) -> Self:
@@ -136,6 +139,7 @@ class StableDiffusionInpainter:
             for part in channels_last.get(device.type, ()):
                 part.to(memory_format=torch.channels_last)
         self.device, self.dtype = device, dtype
+        self.structure = self.structure and self.structure.to(device)
         if self.unfitted is not None:
             self.unfitted.to(device, dtype)
         return self
@@ -185,6 +189,11 @@ class StableDiffusionInpainter:
     def width(self) -> int:
         """Channels of the U-Net's first level."""
         return self.unet.config.block_out_channels[0]
+
+    @property
+    def embedding_width(self) -> int:
+        """Width of cross-attention, for which learnt embeddings can take the place of a prompt."""
+        return self.unet.config.cross_attention_dim
 
     @property
     def kept_values(self) -> tuple[int, int]:
@@ -254,7 +263,10 @@ class StableDiffusionInpainter:
         return all_known(known, self.vae_scale_factor)
 
     def encode_prompt(self, prompts: Sequence[str]) -> torch.Tensor:
-        """Encode prompts to embeddings (B, L, D); long prompts are truncated."""
+        """Encode prompts to embeddings (B, L, D); long prompts are truncated, and category prompts are looked up."""
+        learnt = self.structure.embeddings if self.structure is not None else {}
+        if all(prompt in learnt for prompt in prompts):
+            return torch.stack([learnt[prompt] for prompt in prompts])
         tokenizer = self.pipeline.tokenizer
         tokens = tokenizer(
             list(prompts),
@@ -271,6 +283,12 @@ class StableDiffusionInpainter:
         """Add noise for a training step; return noisy latents, timesteps, targets and the weights of their errors."""
         self.pipeline.scheduler = training_schedule(self.pipeline.scheduler)
         return diffuse(self.pipeline.scheduler, latents, noise, quantiles)
+
+    def estimate_clean(
+        self, noisy: torch.Tensor, timesteps: torch.Tensor, model_pred: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Estimate the clean latents from a prediction, and the share of signal in the noisy latents."""
+        return estimate_clean(training_schedule(self.pipeline.scheduler), noisy, timesteps, model_pred)
 
     def predict(
         self,

@@ -10,13 +10,14 @@ from realfill.io.json_files import MAX_JSON_BYTES, read_json
 from realfill.io.model_configs import check_config, check_folder
 
 _CLASSES: Mapping[str, frozenset[str]] = {
-    "unet": frozenset({"UNet2DConditionModel"}),
+    "unet": frozenset({"UNet2DConditionModel", "LinearAttentionUNet"}),
     "transformer": frozenset({"Flux2Transformer2DModel"}),
     "vae": frozenset({"AutoencoderKL", "AutoencoderKLFlux2", "PatchAutoencoder"}),
     "text_encoder": frozenset({"CLIPTextModel", "Qwen3ForCausalLM"}),
     "tokenizer": frozenset({"CLIPTokenizer", "CLIPTokenizerFast", "Qwen2Tokenizer", "Qwen2TokenizerFast"}),
 }
-_LIBRARIES = frozenset({"diffusers", "transformers", "stable_diffusion", "realfill.models.mini.autoencoder"})
+_OWN = ("realfill.models.mini.autoencoder", "realfill.models.diffusion.linear_attention")
+_LIBRARIES = frozenset({"diffusers", "transformers", "stable_diffusion", *_OWN})
 _PIPELINES = ("StableDiffusion", "Flux2Klein")
 _NOT_LOADED = ("safety_checker", "feature_extractor", "image_encoder")
 

@@ -154,6 +154,11 @@ def load_scripted(
     return network
 
 
+def is_present(name: ScriptedName) -> bool:
+    """Tell whether the published file is on this machine; does not use the network."""
+    return _cached(RELEASES[name]).is_file()
+
+
 def load_torchscript(path: Path, *, md5: str, trust: bool, device: torch.device) -> Module:
     """Load a TorchScript file if its hash is known or the caller trusts it.
 
@@ -219,7 +224,7 @@ def _wrong_signature(name: str, found: str) -> BaseModelError:
 
 def _find_or_download(name: str, release: Release, *, local_files_only: bool) -> Path:
     """Return the published file in torch's cache, where other programs keep it too; download it if it is missing."""
-    path = Path(torch.hub.get_dir()) / "checkpoints" / release.file_name
+    path = _cached(release)
     if path.is_file():
         return path
     failures = []
@@ -237,6 +242,10 @@ def _find_or_download(name: str, release: Release, *, local_files_only: bool) ->
         f"the weights of {name!r} are not available. Tried {tried}. Download {release.urls[0]} "
         f"({release.megabytes} MB) and give its path as the weights"
     )
+
+
+def _cached(release: Release) -> Path:
+    return Path(torch.hub.get_dir()) / "checkpoints" / release.file_name
 
 
 def _download(url: str, path: Path, release: Release) -> None:

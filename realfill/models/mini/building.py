@@ -14,6 +14,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from realfill.io.images import ImageArray, resize
 from realfill.models.diffusion.files import StableDiffusionInpaintPipeline
+from realfill.models.diffusion.linear_attention import LinearAttentionUNet
 from realfill.models.mini.autoencoder import PatchAutoencoder
 
 _PROMPT_TOKENS = 16
@@ -137,7 +138,7 @@ def widen(
     weights["conv_in.weight"] = torch.cat([inputs[:, :old], zeros, inputs[:, old:], zeros], dim=1)
     for name in ("conv_out.weight", "conv_out.bias"):
         weights[name] = torch.cat([weights[name], weights[name].new_zeros(new - old, *weights[name].shape[1:])])
-    unet: Any = UNet2DConditionModel.from_config(
+    unet: Any = type(pipeline.unet).from_config(
         {
             **{k: v for k, v in pipeline.unet.config.items() if not k.startswith("_")},
             "in_channels": 2 * new + 1,
@@ -184,7 +185,7 @@ def _split(weight: torch.Tensor, shape: torch.Size, old: int, new: int, generato
 
 
 def build_pipeline(
-    autoencoder: PatchAutoencoder, *, resolution: int, widths: tuple[int, int, int], seed: int = 0
+    autoencoder: PatchAutoencoder, *, resolution: int, widths: tuple[int, int, int], linear: bool = False, seed: int = 0
 ) -> StableDiffusionInpaintPipeline:
     """Build an untrained base model around an autoencoder: U-Net, tokenizer, text encoder and noise schedule.
 
@@ -192,12 +193,13 @@ def build_pipeline(
         autoencoder: autoencoder, which defines the latents.
         resolution: side in pixels of the training images.
         widths: channels of the U-Net's levels, multiples of 32.
+        linear: whether self-attention is linear.
         seed: seed of the random weights.
     """
     channels, width = autoencoder.config["latent_channels"], 64
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        unet = UNet2DConditionModel(
+        unet = (LinearAttentionUNet if linear else UNet2DConditionModel)(
             sample_size=resolution // autoencoder.config["patch_size"],
             in_channels=2 * channels + 1,
             out_channels=channels,
