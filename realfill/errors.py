@@ -4,6 +4,7 @@
 
     RealFillError
     ├── SceneError (ValueError)                 a photo, mask or folder cannot be used
+    ├── NothingToRemoveError (SceneError)       a photo shows nothing that is to be removed
     ├── AdapterError (ValueError)               an adapter or checkpoint does not fit
     ├── BaseModelError                          a base model, matcher or metric cannot be loaded
     ├── MissingDependencyError (ImportError)    a package of an extra cannot be imported
@@ -37,6 +38,10 @@ class RealFillError(Exception):
 
 class SceneError(RealFillError, ValueError):
     """A photo, mask or folder cannot be used."""
+
+
+class NothingToRemoveError(SceneError):
+    """A detector finds none of the classes to remove, or everything that it finds stays."""
 
 
 class AdapterError(RealFillError, ValueError):

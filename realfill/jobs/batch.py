@@ -15,7 +15,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, get_args
 
 from realfill.compute.progress import OnStep, ProgressBar
 from realfill.errors import OutputError, StoppedError, one_line
@@ -47,15 +47,15 @@ class BatchReport:
         return tuple(outcome for outcome in self.outcomes if outcome.state == state)
 
     def table(self) -> str:
-        """Format the outcomes as a table, with a line of totals."""
-        width = max((len(o.name) for o in self.outcomes), default=4)
-        rows = [f"{'name':{width}}  state   {'s':>6}  result"]
+        """Format the outcomes as a table of the sources, with a line of totals."""
+        width = max(6, *(len(o.source) for o in self.outcomes))
+        rows = [f"{'source':{width}}  state      {'s':>6}  result"]
         for o in self.outcomes:
             seconds = f"{o.time_s:6.1f}" if o.time_s else " " * 6
             rows.append(
-                f"{o.name:{width}}  {o.state:6}  {seconds}  {o.line}{' (earlier)' if o.earlier else ''}".rstrip()
+                f"{o.source:{width}}  {o.state:9}  {seconds}  {o.line}{' (earlier)' if o.earlier else ''}".rstrip()
             )
-        totals = ", ".join(f"{len(self.of(state))} {state}" for state in ("done", "failed", "left"))
+        totals = ", ".join(f"{len(self.of(state))} {state}" for state in get_args(State))
         return "\n".join([*rows, totals])
 
 
@@ -73,6 +73,9 @@ def run_batch(
     progress: bool = True,
 ) -> BatchReport:
     """Erase in many photos, and complete many scenes.
+
+    A photo in which the detector finds nothing to remove is copied to the output folder as it is, under its own suffix.
+    Where ``EraseConfig.strip_location`` is set it is written anew, without GPS data.
 
     Args:
         sources: photos, scene folders (with ``target/``), and folders of them.
@@ -115,7 +118,7 @@ def run_batch(
     with locked(folder):
         record = {} if overwrite else _read_record(folder, request)
         outcomes = {item.name: _earlier(item, record) for item in items}
-        waiting = [item for item in items if outcomes[item.name].state != "done"]
+        waiting = [item for item in items if outcomes[item.name].state == "left"]
         if cluster is not None:
             results = run_on_ray(waiting, work, folder, cluster, on_step)
         else:
@@ -171,7 +174,7 @@ def _one_by_one_apart(items: Sequence[Item], work: _Work) -> Iterator[tuple[Item
                     outcome = pool.submit(attempt, item, work[item.kind], on_step_of_worker).result()
                 except BrokenProcessPool:
                     is_alive = False
-                    outcome = Outcome(name=item.name, state="failed", line=_KILLED)
+                    outcome = Outcome(name=item.name, source=item.label, state="failed", line=_KILLED)
                 yield item, outcome
 
 
@@ -204,17 +207,18 @@ def _read_record(folder: Path, request: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _earlier(item: Item, record: Mapping[str, Any]) -> Outcome:
-    """Return what an earlier run made of an item: done, if its source is unchanged and its result still exists."""
+    """Return what an earlier run made of an item, if its source has not changed and its result still exists."""
     values = record.get(item.name)
     is_done = (
-        isinstance(values, dict) and values.get("state") == "done" and item.target.exists()
+        isinstance(values, dict) and values.get("state") in ("done", "unchanged") and item.result.exists()
         and values.get("signature") == _signature(item)
     )  # fmt: skip
     if values is None or not is_done:
-        return Outcome(name=item.name, state="left")
+        return Outcome(name=item.name, source=item.label, state="left")
     time_s = values.get("time_s")
     return Outcome(
-        name=item.name, state="done", time_s=float(time_s) if isinstance(time_s, int | float) else 0.0,
+        name=item.result.name, source=item.label, state=values["state"],
+        time_s=float(time_s) if isinstance(time_s, int | float) else 0.0,
         line=one_line(str(values.get("line", ""))), earlier=True,
     )  # fmt: skip
 

@@ -9,12 +9,15 @@ import logging
 import os
 import signal
 import socket
+import sys
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 from realfill.errors import ClusterError, MissingDependencyError, warn
 from realfill.jobs.sharing import SharedFolder
@@ -75,14 +78,36 @@ def connected(address: str) -> Iterator[Any]:
         yield ray
         return
     is_main = threading.current_thread() is threading.main_thread()
-    on_terminate = signal.getsignal(signal.SIGTERM)
+    on_terminate, before = signal.getsignal(signal.SIGTERM), set(psutil.Process().children())
+    started: set[psutil.Process] = set()
     try:
-        _connect(ray, address)
+        try:
+            _connect(ray, address)
+        finally:
+            started = set(psutil.Process().children()) - before  # none, if the cluster was there
         yield ray
     finally:
-        ray.shutdown()
+        _shut_down(ray, started)
         if is_main:
             signal.signal(signal.SIGTERM, on_terminate)  # Ray sets its own
+
+
+def _shut_down(ray: Any, started: Iterable[psutil.Process]) -> None:
+    """Disconnect, and end the processes that were started for this batch with all that they started.
+
+    Ray waits a second for each of its helpers, which are Python programs (its autoscaler does not react), before it
+    kills them. They have nothing to finish, and only its other processes end the workers in an orderly way.
+    """
+    everything = set(started)
+    for process in started:
+        with suppress(psutil.Error):
+            everything.update(process.children(recursive=True))
+            if process.cmdline()[:1] == [sys.executable]:
+                process.kill()
+    ray.shutdown()
+    for process in everything:
+        with suppress(psutil.Error):
+            process.kill()
 
 
 def _connect(ray: Any, address: str) -> None:

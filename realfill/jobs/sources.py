@@ -23,22 +23,35 @@ class Item:
         kind: ``photo`` or ``scene``.
         source: the file or the folder.
         target: the file or the folder that the result goes to.
+        label: name of the source; its path, if another source of the batch has the same name.
     """
 
     kind: Kind
     source: Path
     target: Path
+    label: str
 
     @property
     def name(self) -> str:
         """The name of the result, which is unique in its batch."""
         return self.target.name
 
+    @property
+    def result(self) -> Path:
+        """The target, or the copy of a photo that shows nothing to remove, if only that exists."""
+        copy = copy_path(self.source, self.target)
+        return copy if self.kind == "photo" and copy.is_file() and not self.target.exists() else self.target
+
     def signature(self) -> list[list[str | int]]:
         """Return name, size and time of each source file, to tell whether it has changed."""
         files = [self.source] if self.kind == "photo" else sorted(p for p in self.source.rglob("*") if p.is_file())
         root = self.source.parent if self.kind == "photo" else self.source
         return [[str(f.relative_to(root)), f.stat().st_size, f.stat().st_mtime_ns] for f in files]
+
+
+def copy_path(source: Path, target: Path) -> Path:
+    """Say where an unchanged photo is copied to: as its result, with the source's suffix."""
+    return target.with_suffix(source.suffix)
 
 
 def find_items(
@@ -53,7 +66,7 @@ def find_items(
         file_format: the format of erased photos.
 
     Raises:
-        SceneError: a source does not exist, or there is no photo and no scene.
+        SceneError: a source does not exist, there is no photo and no scene, or a source lies in the output folder.
     """
     found: list[tuple[Kind, Path]] = []
     for source in map(Path, sources):
@@ -61,6 +74,11 @@ def find_items(
     unique = list(dict.fromkeys(found))
     if not unique:
         raise SceneError("there is no photo and no scene; legal: photos, scene folders, or folders of them")
+    inside = [path for _, path in unique if path.parent.resolve() == output.resolve()]
+    if inside:
+        raise SceneError(
+            f"{str(inside[0])!r} lies in the output folder, where it would be replaced; use another folder"
+        )
     return tuple(_items(unique, output, SUFFIXES[file_format]))
 
 
@@ -84,6 +102,7 @@ def _is_scene(folder: Path) -> bool:
 def _items(found: Sequence[tuple[Kind, Path]], output: Path, suffix: str) -> Iterable[Item]:
     """Give each source a result of its own; where two would have the same name, it keeps the source's suffix."""
     names = [path.name if kind == "scene" else f"{path.stem}{suffix}" for kind, path in found]
+    sources = [path.name for _, path in found]
     taken: set[str] = set()
     for (kind, path), name in zip(found, names, strict=True):
         unique = name if names.count(name) == 1 or kind == "scene" else f"{path.name}{suffix}"
@@ -92,4 +111,5 @@ def _items(found: Sequence[tuple[Kind, Path]], output: Path, suffix: str) -> Ite
             count += 1
             unique = f"{path.stem}_{count}{suffix}" if kind == "photo" else f"{path.name}_{count}"
         taken.add(unique)
-        yield Item(kind=kind, source=path, target=output / unique)
+        label = path.name if sources.count(path.name) == 1 else str(path)
+        yield Item(kind=kind, source=path, target=output / unique, label=label)

@@ -126,13 +126,13 @@ class _Tasks:
         try:
             outcome, messages = self.ray.get(ref)
         except failures.TaskCancelledError:
-            return Outcome(name=item.name, state="left")
+            return Outcome(name=item.name, source=item.label, state="left")
         except failures.RayTaskError as error:  # not an error of the item: the worker cannot run realfill
-            return Outcome(name=item.name, state="failed", line=one_line(error.cause or error))
+            return Outcome(name=item.name, source=item.label, state="failed", line=one_line(error.cause or error))
         except failures.RayError as error:
             return self.after_death(item, _cause_of_death(failures, error))
         for message in messages:
-            warn(f"{item.name}: {message}")
+            warn(f"{item.label}: {message}")
         return outcome
 
     def after_death(self, item: Item, cause: str) -> Outcome | None:
@@ -142,8 +142,8 @@ class _Tasks:
         if count > self.retries:
             times = f" for the {count}th time" if count > 3 else ("", " twice", " three times")[count - 1]
             line = f"its worker died{times}, because {cause}; give each task more memory, or fewer tasks to a machine"
-            return Outcome(name=item.name, state="failed", line=line)
-        warn(f"{item.name}: its worker died, because {cause}; the item is tried again ({count} of {self.retries})")
+            return Outcome(name=item.name, source=item.label, state="failed", line=line)
+        warn(f"{item.label}: its worker died, because {cause}; the item is tried again ({count} of {self.retries})")
         self.submit(item)
         return None
 
@@ -174,12 +174,12 @@ def _work(item: Item, job: Callable[..., str], shared: SharedFolder) -> tuple[Ou
     """Do one item in a worker; return its outcome and its warnings."""
     problem = shared.problem([item.source])
     if problem is not None:
-        return Outcome(name=item.name, state="failed", line=problem), []
+        return Outcome(name=item.name, source=item.label, state="failed", line=problem), []
     with _collected_warnings() as messages, _ended_by_cancel() as on_step, shared.entered():
         try:
             return attempt(item, job, on_step), messages
         except StoppedError:
-            return Outcome(name=item.name, state="left"), messages
+            return Outcome(name=item.name, source=item.label, state="left"), messages
 
 
 @contextmanager

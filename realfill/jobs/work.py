@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import filecmp
+import shutil
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,9 @@ from typing import Any
 from realfill.compute.progress import OnStep, Progress
 from realfill.config import FitConfig, RankConfig, SampleConfig
 from realfill.config.selection import EraseConfig, SelectionConfig
-from realfill.errors import StoppedError
+from realfill.errors import NothingToRemoveError, StoppedError
+from realfill.io.files import whole_file
+from realfill.jobs.sources import copy_path
 
 # Modules that need torch are imported where they are used, so that a batch without work starts at once.
 # ruff: noqa: PLC0415
@@ -38,16 +42,43 @@ class PhotoJob:
     local_files_only: bool = False
 
     def __call__(self, source: Path, target: Path, on_step: OnStep | None = None) -> str:
-        """Write the erased photo; return a line that describes it."""
+        """Write the erased photo; return a line that describes it.
+
+        Raises:
+            NothingToRemoveError: the photo shows nothing to remove, and a copy of it is written.
+        """
         from realfill.pipeline import erase_selected
 
         detector = _detector(self.selection.detector, self.device, self.local_files_only)
-        result = erase_selected(
-            source, self.selection, self.erase, references=self.references, detector=detector, device=self.device,
-            local_files_only=self.local_files_only, on_step=on_step, progress=False,
-        )  # fmt: skip
+        try:
+            result = erase_selected(
+                source, self.selection, self.erase, references=self.references, detector=detector, device=self.device,
+                local_files_only=self.local_files_only, on_step=on_step, progress=False,
+            )  # fmt: skip
+        except NothingToRemoveError:
+            self._keep(source, target)
+            raise
         result.save(target, overwrite=True, quality=self.quality)
+        copy = copy_path(source, target)
+        if copy != target and copy.is_file() and filecmp.cmp(source, copy, shallow=False):
+            copy.unlink()  # of an earlier run, whose detector found nothing
         return f"{result.mask_source}; filled by {result.engine}"
+
+    def _keep(self, source: Path, target: Path) -> None:
+        """Copy a photo, or write it anew if its GPS data must go."""
+        from realfill.io.images import read_photo
+        from realfill.io.metadata import without_location
+        from realfill.io.writing import write_photo
+
+        if self.erase.strip_location:
+            photo = read_photo(source, "the photo")
+            write_photo(target, replace(photo, exif=without_location(photo.exif)), quality=self.quality)
+            return
+        copy = copy_path(source, target)
+        with whole_file(copy, num_bytes=source.stat().st_size) as partial:
+            shutil.copyfile(source, partial)
+        if copy != target:
+            target.unlink(missing_ok=True)  # of an earlier run, whose detector found somebody
 
     @property
     def request(self) -> Mapping[str, Any]:

@@ -1,6 +1,7 @@
 """The jobs, each as the order of its steps; only modules of this folder know it. The steps themselves are elsewhere."""
 
 from realfill.pipeline.adapting import adapt
+from realfill.pipeline.bound import BoundEngine
 from realfill.pipeline.completing import complete, variants
 from realfill.pipeline.erasing import erase, erase_selected
 from realfill.pipeline.evidence import examine
@@ -10,6 +11,6 @@ from realfill.pipeline.ranking import rank_again
 from realfill.pipeline.references import select_references
 
 __all__ = [
-    "adapt", "check_ready", "complete", "erase", "erase_selected", "examine", "fill", "fit", "rank_again",
-    "select_references", "variants",
+    "BoundEngine", "adapt", "check_ready", "complete", "erase", "erase_selected", "examine", "fill", "fit",
+    "rank_again", "select_references", "variants",
 ]  # fmt: skip

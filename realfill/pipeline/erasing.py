@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from contextlib import suppress
 from os import PathLike
 from pathlib import Path
 
 import torch
 
 from realfill.compute.progress import OnStep
-from realfill.config import FitConfig
+from realfill.config import FitConfig, SampleConfig
 from realfill.config.engine import EraseEngineName
 from realfill.config.selection import EraseConfig, SelectionConfig
 from realfill.errors import SceneError, StoppedError
@@ -25,6 +26,7 @@ from realfill.scene.reading import find_photos
 from realfill.scene.scene import Scene
 from realfill.segmentation.detection import PEOPLE, Detector, OfflineDetector, load_detector
 from realfill.segmentation.selecting import select
+from realfill.segmentation.selection import GROWTH, GROWTH_WITH_REFERENCES
 
 
 def erase(
@@ -36,6 +38,7 @@ def erase(
     weights: str | PathLike[str] | None = None,
     trust_weights: bool = False,
     config: FitConfig | None = None,
+    sample: SampleConfig | None = None,
     seeds: Sequence[int] = (0,),
     classes: Sequence[str] = PEOPLE,
     detector: str | Detector = "auto",
@@ -62,6 +65,9 @@ def erase(
         weights: see ``load_engine``; only for the engines ``completion``, ``lama``, ``migan`` and ``base``.
         trust_weights: see ``load_engine``.
         config: settings of the fit, only for the engine ``fit``. ``None``: the packaged base's defaults.
+        sample: settings of the sampler, only for the engines ``base`` and ``fit``, for example
+            ``SampleConfig(guidance_from="foreground")``; its seeds have no effect. ``None``: the defaults of the
+            adapter and of the base model.
         seeds: one for each candidate of an engine that draws; consecutive for the engine ``fit``, which ranks its
             candidates. With ``second_pass``, the candidate in which the detector finds least is the result, the better
             ranked of equal ones; else it is the first.
@@ -69,7 +75,8 @@ def erase(
         detector: what looks for strangers in the references and for a rest in the result; see ``load_detector``.
         hide_strangers: hide instances of ``classes`` in the references, so that nothing is taken or learnt from them.
         second_pass: run the detector on the result. If it still finds an instance of ``classes`` in the hole, fill once
-            more, with the box of what it finds added to the mask.
+            more, with the box of what it finds added to the mask. If it then still finds one, the engine may have
+            painted it: an engine that draws and needs no fit is asked for four more candidates.
         protected: (H, W) bool, pixels that the second pass must not add, such as the outlines of those who stay.
         strip_location: leave GPS data out of what is written.
         device: where to compute. ``None``: the best available.
@@ -89,8 +96,8 @@ def erase(
     """
     keywords = {"device": device, "local_files_only": local_files_only}
     request = Request(
-        engine=engine, weights=weights, trust_weights=trust_weights, config=config, seeds=tuple(seeds),
-        keywords=keywords, on_step=on_step, progress=progress,
+        engine=engine, weights=weights, trust_weights=trust_weights, config=config, sample=sample,
+        seeds=tuple(seeds), keywords=keywords, on_step=on_step, progress=progress,
     )  # fmt: skip
     request.check(has_references=bool(references))
     looks = second_pass or (hide_strangers and bool(references))
@@ -139,16 +146,19 @@ def erase_selected(
         progress: as for ``erase``.
 
     Raises:
-        SceneError: nothing is found, or a photo or the mask cannot be used.
+        NothingToRemoveError: the detector finds nothing to remove, or everything that it finds stays.
+        SceneError: a photo or the mask cannot be used.
     """
     selection, config = selection or SelectionConfig(), config or EraseConfig()
     keywords = {"device": device, "local_files_only": local_files_only}
     chosen = load_detector(selection.detector, **keywords) if detector is None else detector
-    selected = select(photo, selection, detector=chosen, **keywords)
+    others = _photos_in(references, photo)
+    growth = GROWTH_WITH_REFERENCES if others else GROWTH
+    selected = select(photo, selection, detector=chosen, growth=growth, **keywords)
     finds_nothing = chosen.segments and not isinstance(chosen, OfflineDetector)  # SAM 2 needs a box or a click
     return erase(
-        photo, selected.reading, _photos_in(references, photo), engine=config.engine, weights=config.weights,
-        trust_weights=config.trust_weights, seeds=config.seeds, classes=selection.drop,
+        photo, selected.reading, others, engine=config.engine, weights=config.weights,
+        trust_weights=config.trust_weights, sample=config.sample, seeds=config.seeds, classes=selection.drop,
         detector="auto" if selection.by_hand and finds_nothing else chosen, hide_strangers=config.hide_strangers,
         second_pass=config.second_pass and not selection.by_hand, protected=selected.protected,
         strip_location=config.strip_location, on_step=on_step, progress=progress, **keywords,
@@ -175,24 +185,36 @@ def _fill_again(
     classes: Sequence[str],
     detector: str | Detector,
 ) -> Erasure:
-    """Fill with the boxes of the rest added to the mask; keep the result only if it shows less of a rest.
+    """Fill with the boxes of the rest added to the mask, and then, if somebody is still found, with other seeds.
 
-    A second pass that ``on_step`` ends leaves the first result.
+    A result is kept only if it shows less of a rest. A pass that ``on_step`` ends leaves the result before it,
+    and no other pass begins.
     """
     grown = scene.mask | (rest if protected is None else rest & ~protected)
-    if grown.all() or (grown == scene.mask).all():
-        return first
-    source = f"{scene.mask_source}, with the box of a rest"
-    again = scene.remasked(MaskReading(mask=grown, source=source))
-    try:
-        items, used = fill_by(again, request)
-    except StoppedError:
-        return first
-    best, left = choose(items, classes, detector)
-    if left.sum() >= rest.sum():
-        return first
+    found, source = first, f"{scene.mask_source}, with the box of a rest"
+    with suppress(StoppedError):
+        if not grown.all() and (grown != scene.mask).any():
+            again = scene.remasked(MaskReading(mask=grown, source=source, is_outline=True))
+            found = _better(found, again, request, classes, detector)
+        if found.rest_px and request.can_draw_more:
+            found = _better(found, found.completion.scene, request.with_other_seeds(), classes, detector)
+    return found
+
+
+def _better(
+    found: Erasure, scene: Scene, request: Request, classes: Sequence[str], detector: str | Detector
+) -> Erasure:
+    """Fill once more; return the result if it shows less of a rest, else the one before.
+
+    Raises:
+        StoppedError: ``on_step`` ended the job.
+    """
+    items, used = fill_by(scene, request)
+    best, rest = choose(items, classes, detector)
+    if rest.sum() >= (found.rest_px or 0):
+        return found
     return dataclasses.replace(
-        first, completion=best, engine=used, mask_source=source, num_passes=2, rest_px=int(left.sum())
+        found, completion=best, engine=used, mask_source=scene.mask_source, num_passes=2, rest_px=int(rest.sum())
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from os import PathLike
@@ -21,6 +22,7 @@ from realfill.scene.scene import Scene
 
 _BEST_FIRST: tuple[EngineName, ...] = ("lama", "migan")  # without references, if their weights are on this machine
 _ALWAYS_THERE: EngineName = "telea"
+_NUM_MORE_SEEDS = 4  # candidates in place of one in which the engine has painted somebody
 _MIN_COVERED = 0.02  # share of the hole that references must show for the composite to count as one
 
 
@@ -32,6 +34,7 @@ class Request:
     weights: str | PathLike[str] | None
     trust_weights: bool
     config: FitConfig | None
+    sample: SampleConfig | None
     seeds: Sequence[int]
     keywords: dict[str, Any]
     on_step: OnStep | None
@@ -63,12 +66,27 @@ class Request:
                 f"config holds settings of a fit, but {self._described_engine} fits nothing; legal: the engine 'fit', "
                 "or no config"
             )
+        if self.sample is not None and engine not in ("base", "fit"):
+            raise ValueError(
+                f"sample holds settings of a diffusion model, but {self._described_engine} is none; legal: the engine "
+                "'base' or 'fit', or no guidance_from, guidance_scale or sample"
+            )
         consecutive = tuple(range(self.seeds[0], self.seeds[0] + len(self.seeds)))
         if engine == "fit" and tuple(self.seeds) != consecutive:
             raise ValueError(
                 f"seeds is {tuple(self.seeds)}, and the engine 'fit' draws consecutive seeds; legal: seeds that count "
                 f"up by 1, such as {', '.join(map(str, consecutive))}"
             )
+
+    @property
+    def can_draw_more(self) -> bool:
+        """Whether other seeds give other candidates without another fit."""
+        return self.engine == "base" or (self.engine is not None and not isinstance(self.engine, str))
+
+    def with_other_seeds(self) -> Request:
+        """Ask for four candidates of seeds that have not been drawn."""
+        first = max(self.seeds) + 1
+        return dataclasses.replace(self, seeds=tuple(range(first, first + _NUM_MORE_SEEDS)))
 
     @property
     def _described_engine(self) -> str:
@@ -91,7 +109,8 @@ def _fit_and_complete(scene: Scene, request: Request) -> tuple[list[Completion],
     """Fit a base model to the references, and complete the scene with it."""
     config = request.config or FitConfig(base="mini")
     adapter = fit(scene, config, on_step=request.on_step, progress=request.progress, **request.keywords)
-    sample = SampleConfig(seed=request.seeds[0], num_samples=len(request.seeds))
+    sample = request.sample or SampleConfig()
+    sample = dataclasses.replace(sample, seed=request.seeds[0], num_samples=len(request.seeds))
     completions = complete(
         scene, adapter, sample, on_step=request.on_step, progress=request.progress, **request.keywords
     )  # fmt: skip
@@ -116,7 +135,7 @@ def _load(request: Request) -> tuple[Engine, str]:
     if request.engine is not None:
         engine = load_engine(
             request.engine,  # type: ignore[arg-type]
-            weights=request.weights, trust_weights=request.trust_weights, **request.keywords,
+            weights=request.weights, trust_weights=request.trust_weights, sample=request.sample, **request.keywords,
         )  # fmt: skip
         return engine, request.engine
     name = _best_plain(request)

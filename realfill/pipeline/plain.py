@@ -104,6 +104,7 @@ def fill_the_rest(
     name: EngineName,
     geometry: GeometryConfig | None,
     *,
+    weights: str | PathLike[str] | None = None,
     device: str | torch.device | None,
     local_files_only: bool,
     on_step: OnStep | None,
@@ -115,6 +116,7 @@ def fill_the_rest(
         scene: the scene to complete.
         name: the name of an engine that always gives the same result.
         geometry: which pixels are taken from the references.
+        weights: see ``load_engine``.
         device: where the engine runs.
         local_files_only: do not use the network for the engine's weights.
         on_step: as for ``complete``.
@@ -123,7 +125,7 @@ def fill_the_rest(
     Raises:
         StoppedError: ``on_step`` ended the job.
     """
-    engine = load_engine(name, device=device, local_files_only=local_files_only)
+    engine = load_engine(name, weights=weights, device=device, local_files_only=local_files_only)
     settings = resolve_geometry(geometry, scene, None, None)
     kept = keep(scene, settings, on_step=on_step, progress=progress)
     if kept.scene is None:

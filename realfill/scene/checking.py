@@ -64,12 +64,13 @@ def check_arrays(
             raise SceneError(f"the mask of {what} has the shape {np.shape(mask)}; legal: {image.shape[:2]}, of bool")
 
 
-def check_mask(mask: MaskArray, target: ImageArray) -> None:
+def check_mask(mask: MaskArray, target: ImageArray, *, is_outline: bool = False) -> None:
     """Check a mask against the target.
 
     Args:
         mask: (H, W) bool, True = fill.
         target: (H, W, 3) uint8 sRGB.
+        is_outline: whether a detector has drawn the mask, so that it is not inverted.
 
     Raises:
         SceneError: the sizes differ, or the mask is empty or covers the whole target.
@@ -94,7 +95,7 @@ def check_mask(mask: MaskArray, target: ImageArray) -> None:
             "the known pixels next to the hole look mixed with the blank area in it, as after resizing; they would "
             "stay and discolour the completion. Grow the mask: scene.dilated(2) or --dilation-px 2"
         )
-    if not blank_inside and (blank_outside or mask.mean() > 0.5):
+    if not is_outline and not blank_inside and (blank_outside or mask.mean() > 0.5):
         warn(
             f"the mask hides {100 * mask.mean():.0f} % of the target, and the hidden part looks like a photo"
             f"{' while the rest is blank' if blank_outside else ''}; is the mask inverted? White (True) marks what to "

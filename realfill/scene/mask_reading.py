@@ -49,10 +49,12 @@ class MaskReading:
     Attributes:
         mask: (H, W) bool, True = fill.
         source: description of the pixels taken as the hole, for example "the white pixels of the mask".
+        is_outline: whether a detector has drawn the mask, so that nobody can have mixed up black and white.
     """
 
     mask: MaskArray
     source: str
+    is_outline: bool = False
 
 
 MaskLike: TypeAlias = ImageLike | MaskArray | MaskReading

@@ -112,7 +112,8 @@ def mask_of_colour(image: ImageArray, colour: str | Sequence[int], *, tolerance:
     mask = cv2.inRange(image, low.astype(np.float64), high.astype(np.float64)) > 0
     if not mask.any():
         raise SceneError(
-            f"no pixel of the photo has the colour {colour} within {tolerance} levels; use a larger tolerance"
+            f"no pixel of the photo has the colour {colour} within {tolerance} levels; legal: a colour that "
+            "occurs in it, or a larger tolerance in Python"
         )
     return MaskReading(mask=mask, source=f"the pixels of the colour {colour}")
 
@@ -173,12 +174,14 @@ def combine(added: Sequence[MaskReading], subtracted: Sequence[MaskReading] = ()
     mask = dilate(np.logical_or.reduce([reading.mask for reading in added]), grown_px)
     for reading in subtracted:
         mask = mask & ~reading.mask
+    if not any(reading.mask.any() for reading in added):
+        raise SceneError("the mask marks no pixel; legal: white (True) marks what to remove, and black what to keep")
     if not mask.any():
         raise SceneError("nothing is left of the mask; legal: masks that are not taken away as a whole")
     source = " and ".join(reading.source for reading in added)
     source += f", grown by {grown_px} pixels" if grown_px else ""
     source += f" without {' and '.join(reading.source for reading in subtracted)}" if subtracted else ""
-    return MaskReading(mask=mask, source=source)
+    return MaskReading(mask=mask, source=source, is_outline=all(reading.is_outline for reading in added))
 
 
 def read_outlines(path: str | PathLike[str], size: tuple[int, int], *, photo_name: str | None = None) -> MaskReading:

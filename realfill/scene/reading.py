@@ -163,7 +163,7 @@ def read_parts(
     if reading is None:
         raise SceneError("there is no mask, and the target has no transparent pixels; give a mask, white = fill")
     check_size(photo.pixels, "the target")
-    check_mask(reading.mask, image)
+    check_mask(reading.mask, image, is_outline=reading.is_outline)
     check_known(photo, reading.mask)
     return Parts.of(photos, photo, image, reading.mask, reading.source)
 

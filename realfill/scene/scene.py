@@ -133,7 +133,7 @@ class Scene:
         Raises:
             SceneError: the mask cannot be used.
         """
-        check_mask(reading.mask, self.target)
+        check_mask(reading.mask, self.target, is_outline=reading.is_outline)
         return self._with(mask=reading.mask, whole_hole=reading.mask, mask_source=reading.source)
 
     def without_location(self) -> Scene:
@@ -291,10 +291,8 @@ class Scene:
             write_png(folder / "ref_masks" / f"{i}.png", _white(mask))
 
     def __repr__(self) -> str:
-        return (
-            f"Scene({len(self.references)} references, target {describe_size(self.target)}, "
-            f"hole {100 * self.mask.mean():.1f} % of the pixels)"
-        )
+        count = f"{len(self.references)} reference{'s' if len(self.references) != 1 else ''}"
+        return f"Scene({count}, target {describe_size(self.target)}, hole {100 * self.mask.mean():.1f} % of the pixels)"
 
 
 def _white(mask: MaskArray) -> ImageArray:

@@ -30,6 +30,7 @@ class Detector(Protocol):
         name: for messages and results.
         side_px: the longer side of what it looks at; larger photos are also searched in tiles. 0: it needs no tiles.
         segments: whether it outlines what a box or a click marks, instead of finding instances by itself.
+        classes: names of the classes that it finds.
     """
 
     @property
@@ -38,6 +39,8 @@ class Detector(Protocol):
     def side_px(self) -> int: ...  # noqa: D102
     @property
     def segments(self) -> bool: ...  # noqa: D102
+    @property
+    def classes(self) -> tuple[str, ...]: ...  # noqa: D102
 
     def find(self, image: ImageArray, *, lowest: float) -> list[Instance]:
         """Find the instances with at least a score, without numbers, in a photo (H, W, 3) uint8 sRGB."""
@@ -56,6 +59,7 @@ class OfflineDetector:
     name = PEOPLE_DETECTOR
     side_px = 0
     segments = True
+    classes = PEOPLE
 
     def find(self, image: ImageArray, *, lowest: float) -> list[Instance]:
         """Find people; see ``realfill.segmentation.proposals``."""

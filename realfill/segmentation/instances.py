@@ -97,7 +97,7 @@ class Instances(Sequence[Instance]):
     Attributes:
         items: the instances; ``items[i].number == i``.
         size: (height, width) of the photo.
-        detector: what looked for them, for example ``mask2former`` or ``hog and faces``.
+        detector: what looked for them, for example ``mask2former`` or ``the offline detector``.
         threshold: the score from which instances count. It may have been lowered, see ``find_instances``.
     """
 

@@ -83,6 +83,11 @@ class NetworkDetector:
         return str(self.network.config.model_type).startswith("sam2")
 
     @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes that it finds; none if it only outlines what is marked."""
+        return () if self.segments else tuple(str(name) for name in self.network.config.id2label.values())
+
+    @property
     def side_px(self) -> int:
         """The longer side of its input; larger photos are also searched in tiles."""
         return self.preprocessing.longer_px

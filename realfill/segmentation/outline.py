@@ -6,6 +6,8 @@ follows the photo again by a guided filter (He, Sun and Tang, ECCV 2010).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +22,7 @@ _AROUND = 0.35  # surroundings of the box that show GrabCut the background, as a
 _EDGE_EPSILON = 1e-2  # of the guided filter, for images in [0, 1]
 _CLICK_TOLERANCES = (8.0, 12.0, 18.0, 27.0)  # differences in Lab that belong to the object clicked on
 _MAX_CLICK_SHARE = 0.35  # share of the photo that a click may select
+_GAP_SHARE = 0.05  # of the outline's pixels, such as a bright strap
 _LEAK, _LEAK_SHARE = 3, 0.002  # a region of this share of the photo that grows more than threefold has leaked
 
 
@@ -129,6 +132,28 @@ def refine_edges(image: ImageArray, small: MaskArray) -> MaskArray:
     return refined > 0.5
 
 
+def without_gaps(mask: MaskArray, *, share: float, closed: Sequence[bool] = (False,) * 4) -> MaskArray:
+    """Fill the small gaps that an outline encloses.
+
+    Args:
+        mask: (H, W) bool, the outline.
+        share: a gap has less than this share of the outline's pixels.
+        closed: whether the top, left, bottom and right side of the array is an edge of the photo, which closes a gap
+            together with the outline. A gap touches one such side at most.
+
+    Returns:
+        (H, W) bool.
+    """
+    labels, stats = cv2.connectedComponentsWithStats((~mask).astype(np.uint8), connectivity=4)[1:3]
+    is_gap = stats[:, cv2.CC_STAT_AREA] < share * mask.sum()
+    sides = (labels[0], labels[:, 0], labels[-1], labels[:, -1])
+    touched = [np.isin(np.arange(len(stats)), side) for side in sides]
+    is_open = np.any([t for t, is_closed in zip(touched, closed, strict=True) if not is_closed] or [False], axis=0)
+    is_gap &= ~is_open & (np.sum(touched, axis=0) <= 1)
+    is_gap[0] = False
+    return mask | is_gap[labels]
+
+
 def _cut(crop: ImageArray, prior: NDArray[np.uint8]) -> MaskArray:
     """Run GrabCut on a crop at no more than 512 pixels; prior: (H, W) with OpenCV's four labels."""
     size = fit_within(crop.shape[:2], _GRABCUT_SIZE_PX)
@@ -137,7 +162,7 @@ def _cut(crop: ImageArray, prior: NDArray[np.uint8]) -> MaskArray:
         small_prior[[0, -1], :] = small_prior[:, [0, -1]] = cv2.GC_BGD
     labels = _grabcut(resize(crop, size), small_prior)
     inside = cv2.resize(prior, crop.shape[1::-1], interpolation=cv2.INTER_NEAREST) != cv2.GC_BGD
-    return _without_gaps(refine_edges(crop, _large_parts(labels)) & inside)
+    return without_gaps(refine_edges(crop, _large_parts(labels)) & inside, share=_GAP_SHARE)
 
 
 def _grabcut(image: ImageArray, prior: NDArray[np.uint8]) -> MaskArray:
@@ -166,15 +191,6 @@ def _large_parts(mask: MaskArray) -> MaskArray:
         areas[0] = 0
         kept = (areas >= 0.05 * areas.max())[labels] & mask
     return cv2.morphologyEx(kept.astype(np.uint8), cv2.MORPH_CLOSE, np.ones((3, 3), np.uint8)) > 0
-
-
-def _without_gaps(mask: MaskArray) -> MaskArray:
-    """Fill gaps within the outline that have less than a twentieth of its pixels, such as a bright strap."""
-    labels, stats = cv2.connectedComponentsWithStats((~mask).astype(np.uint8), connectivity=4)[1:3]
-    is_gap = stats[:, cv2.CC_STAT_AREA] < 0.05 * mask.sum()
-    is_gap[np.unique(np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]]))] = False
-    is_gap[0] = False
-    return mask | is_gap[labels]
 
 
 def _part_at(mask: MaskArray, point: tuple[int, int]) -> MaskArray:

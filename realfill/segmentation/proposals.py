@@ -16,13 +16,13 @@ from realfill.scene.masks import Box
 from realfill.segmentation.instances import Instance
 from realfill.segmentation.outline import clip_box, outline_in_box
 
-PEOPLE_DETECTOR = "hog and faces"
+PEOPLE_DETECTOR = "the offline detector"
 _SIZE_PX = 800  # longer side of the image in which both detectors look
 _HOG_WINDOW = (128, 64)  # (height, width), of which a person fills the inner 96 x 48 pixels or so
 _HOG_INNER = (0.75, 0.55)  # shares of the window's height and width that the person fills
 _BODY_WIDTHS, _BODY_HEIGHTS = 3.0, 7.0  # a standing person, in widths and heights of the face's box
 _MIN_FACE_PX = 24  # smaller faces are mostly none
-_SLACK = 0.15  # the people detector's boxes are only roughly right, see outline_in_box
+_SLACK = 0.15  # the boxes are only roughly right, see outline_in_box
 _ABOVE_FACE = 0.45  # hair above the face's box, as a share of its height
 
 
@@ -33,7 +33,7 @@ class Proposal:
     Attributes:
         box: (top, left, bottom, right) in pixels of the photo.
         score: confidence in [0, 1].
-        source: ``hog`` or ``face``.
+        source: ``figure`` or ``face``.
         face: the box of the face, if that is what was found.
     """
 
@@ -60,9 +60,8 @@ def find_people(image: ImageArray, *, lowest: float) -> list[Instance]:
 
 
 def _outline(image: ImageArray, proposal: Proposal) -> MaskArray:
-    if proposal.face is None:
-        return outline_in_box(image, proposal.box, slack=_SLACK)
-    return outline_in_box(image, proposal.box, certain=_core(proposal.face, image.shape[:2]))
+    certain = None if proposal.face is None else _core(proposal.face, image.shape[:2])
+    return outline_in_box(image, proposal.box, certain=certain, slack=_SLACK)
 
 
 def propose_people(image: ImageArray) -> list[Proposal]:
@@ -70,7 +69,7 @@ def propose_people(image: ImageArray) -> list[Proposal]:
     size = fit_within(image.shape[:2], _SIZE_PX)
     small, scale = resize(image, size), image.shape[0] / size[0]
     kept: list[Proposal] = []
-    for found in (*_faces(small), *_figures(small)):
+    for found in (*propose_faces(small), *propose_figures(small)):
         box = clip_box(tuple(round(n * scale) for n in found.box), image.shape[:2])  # type: ignore[arg-type]
         face = None if found.face is None else tuple(round(n * scale) for n in found.face)
         new = Proposal(box=box, score=found.score, source=found.source, face=face)  # type: ignore[arg-type]
@@ -79,7 +78,7 @@ def propose_people(image: ImageArray) -> list[Proposal]:
     return kept
 
 
-def _figures(image: ImageArray) -> list[Proposal]:
+def propose_figures(image: ImageArray) -> list[Proposal]:
     """Find standing figures (Dalal and Triggs, CVPR 2005; OpenCV's default people detector)."""
     if image.shape[0] < _HOG_WINDOW[0] or image.shape[1] < _HOG_WINDOW[1]:
         return []
@@ -95,11 +94,11 @@ def _figures(image: ImageArray) -> list[Proposal]:
         dy, dx = (round(n * (1 - share) / 2) for n, share in zip((height, width), _HOG_INNER, strict=True))
         box = (int(y + dy), int(x + dx), int(y + height - dy), int(x + width - dx))
         if box[0] < image.shape[0] and box[1] < image.shape[1] and box[2] > 0 and box[3] > 0:
-            found.append(Proposal(box=box, score=float(1 - np.exp(-max(0.0, float(weight)))), source="hog"))
+            found.append(Proposal(box=box, score=float(1 - np.exp(-max(0.0, float(weight)))), source="figure"))
     return found
 
 
-def _faces(image: ImageArray) -> list[Proposal]:
+def propose_faces(image: ImageArray) -> list[Proposal]:
     """Find frontal faces (local binary patterns; scikit-image's own cascade), and the people below them."""
     from skimage.data import lbp_frontal_face_cascade_filename  # noqa: PLC0415 - takes a second to import
     from skimage.feature import Cascade  # noqa: PLC0415

@@ -19,7 +19,7 @@ from realfill.scene.mask_sources import combine, mask_of_boxes, mask_of_colour, 
 from realfill.scene.masks import Box
 from realfill.segmentation.detection import Detector, find_instances
 from realfill.segmentation.instances import Instances
-from realfill.segmentation.selection import mask_from
+from realfill.segmentation.selection import GROWTH, mask_from, of_numbers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -42,6 +42,7 @@ def select(
     config: SelectionConfig,
     *,
     detector: Detector | None = None,
+    growth: float = GROWTH,
     device: str | torch.device | None = None,
     local_files_only: bool = False,
 ) -> Selected:
@@ -51,11 +52,13 @@ def select(
         photo: a path, a PIL image or an array.
         config: the selection.
         detector: a loaded detector, for many photos. ``None``: it is loaded by its name in ``config``.
+        growth: how far outlines grow where ``config.grow_px`` is open; see ``mask_from``.
         device: where a network computes. ``None``: the best available.
         local_files_only: do not download weights.
 
     Raises:
-        SceneError: the photo or the mask cannot be used, or nothing is found or left.
+        NothingToRemoveError: the detector finds nothing to remove, or everything that it finds stays.
+        SceneError: the photo or the mask cannot be used, or nothing is left.
         ValueError: a number, a point or a box is illegal.
         BaseModelError: the detector cannot be loaded.
     """
@@ -64,15 +67,18 @@ def select(
     chosen = detector if detector is not None else config.detector
     without = [] if config.without is None else [read_mask_for(config.without, image, photo_name=_name(photo))]
     if config.by_hand:
-        return _by_hand(photo, opened, image, config, chosen, without, device, local_files_only=local_files_only)
+        return _by_hand(
+            photo, opened, image, config, chosen, without, device, growth, local_files_only=local_files_only
+        )
     instances = find_instances(
         image, detector=chosen, classes=config.drop, threshold=config.threshold, device=device,
         local_files_only=local_files_only,
     )  # fmt: skip
     keep = _kept(instances, config)
+    of_numbers(instances, config.only, "SelectionConfig.only")
     reading = mask_from(
         instances, classes=config.drop, numbers=config.only or None, keep=keep, dilation_px=config.grow_px,
-        carried=config.carried, ground_contact=config.shadows,
+        growth=growth, carried=config.carried, ground_contact=config.shadows,
     )  # fmt: skip
     stays = [instances[number].mask for number in keep] + [r.mask for r in without]
     return Selected(
@@ -113,6 +119,7 @@ def _by_hand(
     detector: str | Detector,
     without: Sequence[MaskReading],
     device: str | torch.device | None,
+    growth: float,
     *,
     local_files_only: bool,
 ) -> Selected:
@@ -125,10 +132,14 @@ def _by_hand(
             image, detector=detector, boxes=[_box(text, "box") for text in config.box],
             clicks=[_point(text, "click") for text in config.click], device=device, local_files_only=local_files_only,
         )  # fmt: skip
-        grown.append(mask_from(instances, dilation_px=config.grow_px, ground_contact=config.shadows))
+        grown.append(mask_from(instances, dilation_px=config.grow_px, growth=growth, ground_contact=config.shadows))
     reading = combine(grown, without)
     if reading.mask.shape != size:
         raise SceneError("the mask has another size than the photo; legal: the same size")
+    if reading.mask.all():
+        raise SceneError(
+            "the mask covers the whole photo, so no known pixel is left; legal: a mask that leaves some of the photo"
+        )
     protected = np.logical_or.reduce([r.mask for r in without]) if without else None
     return Selected(reading=reading, instances=instances, protected=protected)
 
@@ -155,7 +166,7 @@ def _drawn(photo: ImageLike, opened: Photo, image: ImageArray, config: Selection
 
 def _kept(instances: Instances, config: SelectionConfig) -> list[int]:
     """Collect the numbers of those who stay."""
-    keep = list(config.keep)
+    keep = [instance.number for instance in of_numbers(instances, config.keep, "SelectionConfig.keep")]
     candidates = instances.of(config.drop)
     if config.keep_largest and candidates:
         keep.append(candidates[0].number)

@@ -2,7 +2,12 @@
 
 **Dilation.** A mask that follows the outline tightly leaves a halo: the soft edge of whatever was removed. So each
 outline is grown by 1 % of the longer side of its box, at least 2 and at most 24 pixels, unless ``dilation_px`` says
-otherwise.
+otherwise. Where references show what is behind, a pixel too much costs next to nothing, and a forgotten edge spreads
+its colour into what is taken from them: there an outline grows by 5 %, at most 120 pixels (``GROWTH_WITH_REFERENCES``).
+
+**Gaps.** A grown outline loses the gaps that it encloses, alone or with one edge of the photo, and that have less than
+2 % of its pixels, such as a collar, a strap or a glove: what is left of somebody there would spread its colour into the
+hole. A larger gap, such as the view between an arm and the body, stays.
 
 **What a person carries.** Detectors find a backpack or a suitcase as an instance of its own. With ``carried=True`` it
 is removed with its owner, if all of this holds: its class is one that people carry; its outline touches the owner's,
@@ -15,17 +20,18 @@ of its width to either side of the lowest tenth of its outline, and a twelfth of
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from numbers import Integral
 
 import cv2
 import numpy as np
 
-from realfill.errors import SceneError
+from realfill.errors import NothingToRemoveError, SceneError
 from realfill.io.images import MaskArray
 from realfill.scene.mask_reading import MaskReading
 from realfill.scene.masks import dilate
 from realfill.segmentation.instances import Instance, Instances
+from realfill.segmentation.outline import without_gaps
 
 CARRIED = frozenset({
     "backpack", "umbrella", "handbag", "tie", "suitcase", "frisbee", "skis", "snowboard", "sports ball", "kite",
@@ -35,7 +41,11 @@ CARRIED = frozenset({
 })  # fmt: skip
 """COCO's classes that people hold or wear."""
 
-_DILATION_SHARE, _MIN_DILATION_PX, _MAX_DILATION_PX = 0.01, 2, 24
+GROWTH, GROWTH_WITH_REFERENCES = 0.01, 0.05
+"""Growth of an outline as a share of the longer side of its box, without and with references."""
+
+_MIN_DILATION_PX, _MAX_DILATION_PX = 2, 24  # the latter for GROWTH, and in proportion for more
+_GAP_SHARE = 0.02
 _IN_BOX_SHARE, _BOX_GROWTH = 0.5, 0.1
 _CONTACT_SHARE, _SHADOW_WIDTH, _SHADOW_HEIGHT = 0.1, 0.75, 1 / 12
 
@@ -47,6 +57,7 @@ def mask_from(
     numbers: Iterable[int] | None = None,
     keep: Iterable[int] = (),
     dilation_px: int | None = None,
+    growth: float = GROWTH,
     carried: bool = False,
     ground_contact: bool = False,
 ) -> MaskReading:
@@ -59,6 +70,7 @@ def mask_from(
         keep: the numbers of the instances that stay. Where the grown outlines of others reach into the outline of one
             that stays, its pixels stay.
         dilation_px: pixels by which every outline is grown. ``None``: by its size.
+        growth: how far an outline grows by its size, as a share of the longer side of its box.
         carried: also remove what those who go hold or wear.
         ground_contact: also cover the ground where they stand, for their shadows.
 
@@ -66,20 +78,22 @@ def mask_from(
         The mask, and the description of what it covers. ``erase`` and ``Scene`` take it as it is.
 
     Raises:
+        NothingToRemoveError: there is no instance of ``classes``, or all of them stay.
         SceneError: there is no instance to remove, or the mask covers the whole photo.
         ValueError: a number does not exist, or the dilation is negative.
     """
     if dilation_px is not None and dilation_px < 0:
         raise ValueError(f"dilation_px is {dilation_px}; legal: 0 or more")
-    stays = _of_numbers(instances, keep, "keep")
-    chosen = instances.of(classes) if numbers is None else _of_numbers(instances, numbers, "numbers")
+    stays = of_numbers(instances, keep, "keep")
+    chosen = instances.of(classes) if numbers is None else of_numbers(instances, numbers, "numbers")
     goes = [i for i in chosen if i not in stays]
-    _require_any(instances, chosen, goes, classes)
-    things = _carried(instances, goes, dilation_px) if carried else []
+    _require_any(instances, chosen, goes, classes if numbers is None else None)
+    radii = {i.number: default_dilation_px(i, growth) if dilation_px is None else dilation_px for i in instances}
+    things = _carried(instances, goes, radii) if carried else []
     goes += [thing for thing in things if thing not in goes and thing not in stays]
     mask = np.zeros(instances.size, bool)
     for instance in goes:
-        _add(mask, instance, dilation_px, ground_contact=ground_contact)
+        _add(mask, instance, radii[instance.number], ground_contact=ground_contact)
     for instance in stays:
         mask[instance.place] &= ~instance.cut
     if mask.all():
@@ -88,17 +102,27 @@ def mask_from(
         )
     if not mask.any():
         raise SceneError("nothing is left to remove, because those who stay cover it; legal: fewer numbers in keep")
-    return MaskReading(mask=mask, source=_describe(goes, dilation_px, ground_contact=ground_contact))
+    return MaskReading(mask=mask, source=_describe(goes, radii, ground_contact=ground_contact), is_outline=True)
 
 
-def default_dilation_px(instance: Instance) -> int:
-    """Return the pixels by which an outline is grown: 1 % of its longer side, from 2 to 24."""
+def default_dilation_px(instance: Instance, growth: float = GROWTH) -> int:
+    """Return the pixels by which an outline is grown: a share of its longer side, for 1 % from 2 to 24."""
     top, left, bottom, right = instance.box
-    grown = round(_DILATION_SHARE * max(bottom - top, right - left))
-    return min(_MAX_DILATION_PX, max(_MIN_DILATION_PX, grown))
+    grown = round(growth * max(bottom - top, right - left))
+    return min(round(_MAX_DILATION_PX * growth / GROWTH), max(_MIN_DILATION_PX, grown))
 
 
-def _of_numbers(instances: Instances, numbers: Iterable[int], what: str) -> list[Instance]:
+def of_numbers(instances: Instances, numbers: Iterable[int], what: str) -> list[Instance]:
+    """Select instances by their numbers.
+
+    Args:
+        instances: the instances of a photo.
+        numbers: from 0; a repeated one counts once.
+        what: the argument or option, for the error message.
+
+    Raises:
+        ValueError: there is no instance of that number.
+    """
     found = []
     for number in numbers:
         if not isinstance(number, Integral) or not 0 <= number < len(instances):
@@ -113,33 +137,30 @@ def _of_numbers(instances: Instances, numbers: Iterable[int], what: str) -> list
 def _require_any(
     instances: Instances, chosen: list[Instance], goes: list[Instance], classes: Sequence[str] | None
 ) -> None:
+    """Check that something goes. With ``classes``, a photo that shows nothing to remove is an error of its own."""
     if goes:
         return
+    error = NothingToRemoveError if classes else SceneError
     if chosen:
-        raise SceneError(
-            f"everything that was found is kept ({', '.join(repr(i) for i in chosen)}), so there is nothing to remove; "
-            "legal: fewer numbers in keep"
+        raise error(
+            f"everything that was found is kept ({', '.join(repr(i) for i in chosen)}); legal: fewer numbers in keep"
         )
     what = " or ".join(classes) if classes else "instance"
     others = f"; found instead: {', '.join(instances.names)}" if instances.names else ""
-    raise SceneError(
+    raise error(
         f"{instances.detector} finds no {what} at the threshold {instances.threshold:g}{others}. Mark it with a box or "
         "a click, lower the threshold, or use another detector"
     )
 
 
-def _dilation(instance: Instance, dilation_px: int | None) -> int:
-    return default_dilation_px(instance) if dilation_px is None else dilation_px
-
-
-def _carried(instances: Instances, goes: list[Instance], dilation_px: int | None) -> list[Instance]:
+def _carried(instances: Instances, goes: list[Instance], radii: Mapping[int, int]) -> list[Instance]:
     """Find what those who go carry, by the rule at the top of this module."""
     people = [i for i in instances if i.name not in CARRIED]
     found = []
     for thing in instances:
         if thing.name not in CARRIED:
             continue
-        touch = {i.number: _touch_px(i, thing, _dilation(i, dilation_px)) for i in people if _holds(i, thing)}
+        touch = {i.number: _touch_px(i, thing, radii[i.number]) for i in people if _holds(i, thing)}
         owner = max(touch, key=lambda number: touch[number], default=None)
         if owner is not None and touch[owner] > 0 and any(i.number == owner for i in goes):
             found.append(thing)
@@ -179,10 +200,13 @@ def _grown(instance: Instance, radius_px: int) -> tuple[tuple[slice, slice], Mas
     return (slice(outer[0], outer[2]), slice(outer[1], outer[3])), dilate(np.pad(instance.cut, padding), radius_px)
 
 
-def _add(mask: MaskArray, instance: Instance, dilation_px: int | None, *, ground_contact: bool) -> None:
-    """Add a grown outline to a mask, in place."""
-    place, grown = _grown(instance, _dilation(instance, dilation_px))
-    mask[place] |= grown
+def _add(mask: MaskArray, instance: Instance, radius_px: int, *, ground_contact: bool) -> None:
+    """Add a grown outline without its gaps to a mask, in place."""
+    place, grown = _grown(instance, radius_px)
+    rows, columns = place
+    height, width = instance.size
+    at_edge = (rows.start == 0, columns.start == 0, rows.stop == height, columns.stop == width)
+    mask[place] |= without_gaps(grown, share=_GAP_SHARE, closed=at_edge)
     if ground_contact:
         top, left, bottom, right = instance.box
         rows = max(1, round(_CONTACT_SHARE * (bottom - top)))
@@ -196,7 +220,7 @@ def _add(mask: MaskArray, instance: Instance, dilation_px: int | None, *, ground
         mask |= shadow > 0
 
 
-def _describe(goes: list[Instance], dilation_px: int | None, *, ground_contact: bool) -> str:
-    parts = [f"{i.name} {i.number} (grown by {_dilation(i, dilation_px)} px, found by {i.detector})" for i in goes[:8]]
+def _describe(goes: list[Instance], radii: Mapping[int, int], *, ground_contact: bool) -> str:
+    parts = [f"{i.name} {i.number} (grown by {radii[i.number]} px, found by {i.detector})" for i in goes[:8]]
     more = f" and {len(goes) - 8} more" if len(goes) > 8 else ""
     return f"{', '.join(parts)}{more}{', with the ground where they stand' if ground_contact else ''}"

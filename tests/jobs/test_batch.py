@@ -1,11 +1,12 @@
 """A batch: what fails does not stop the rest, what is done is not done again, and a table says what became of each."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
 from helpers import make_photo
-from PIL import Image
+from PIL import ExifTags, Image
 from recorder import Recorder
 
 from realfill import Scene, run_batch
@@ -14,6 +15,7 @@ from realfill.config.selection import EraseConfig, SelectionConfig
 from realfill.errors import OutputError, SceneError
 from realfill.jobs.sources import find_items
 from realfill.jobs.work import PhotoJob, SceneJob
+from realfill.segmentation.instances import Instance
 
 
 @pytest.fixture
@@ -41,7 +43,7 @@ def test_what_fails_does_not_stop_the_rest(folder, tmp_path):
     ]
     assert report.of("failed")[0].line == "this one is bad"
     table = report.table()
-    assert "2 done, 1 failed, 0 left" in table and "made of b2.png" in table
+    assert "2 done, 0 unchanged, 1 failed, 0 left" in table and "made of b2.png" in table
 
 
 def test_the_same_call_does_only_what_is_not_done(folder, tmp_path):
@@ -138,6 +140,107 @@ def test_doing_everything_again_replaces_the_checkpoint_of_another_fit(tmp_path,
         run_batch([tmp_path / "scenes"], tmp_path / "out", overwrite=overwrite, progress=False)
     assert asked == [False, True]
     assert SceneJob(overwrite=True).request == SceneJob().request
+
+
+@dataclass(frozen=True)
+class Finder:
+    """A detector that finds one person, or nobody."""
+
+    finds: bool
+    name: str = "test"
+    side_px: int = 0
+    segments: bool = False
+    classes: tuple[str, ...] = ("person",)
+
+    def find(self, image, *, lowest):
+        mask = np.zeros(image.shape[:2], bool)
+        mask[10:30, 10:30] = True
+        return [Instance.of_mask(mask, name="person", score=1, detector="test")] if self.finds else []
+
+
+def erased(folder, output, monkeypatch, *, finds=False, selection=None, erase=None, **options):
+    monkeypatch.setattr("realfill.jobs.work._detector", lambda *_: Finder(finds))
+    job = PhotoJob(
+        selection=selection or SelectionConfig(), erase=erase or EraseConfig(engine="smooth", second_pass=False)
+    )
+    return run_batch([folder], output, photos=job, progress=False, **options)
+
+
+@pytest.fixture
+def photo(tmp_path):
+    """A JPEG that states a place."""
+    path, exif = tmp_path / "in" / "sea.jpg", Image.Exif()
+    path.parent.mkdir()
+    exif[ExifTags.Base.Make] = "Maker"
+    exif[ExifTags.IFD.GPSInfo] = {1: "N", 2: (1.0, 2.0, 3.0)}
+    Image.fromarray(make_photo(40, 50, 0)).save(path, exif=exif)
+    return path
+
+
+def test_a_photo_that_shows_nothing_to_remove_is_copied_and_not_tried_again(photo, tmp_path, monkeypatch):
+    report = erased(photo.parent, tmp_path / "out", monkeypatch)
+    (outcome,) = report.of("unchanged")
+    assert (outcome.source, outcome.name) == ("sea.jpg", "sea.jpg")
+    assert "nothing to remove: test finds no person" in outcome.line
+    assert (tmp_path / "out" / "sea.jpg").read_bytes() == photo.read_bytes()
+    assert "0 done, 1 unchanged, 0 failed, 0 left" in report.table()
+    again = erased(photo.parent, tmp_path / "out", monkeypatch, finds=True).outcomes[0]
+    assert (again.state, again.earlier) == ("unchanged", True)
+    (tmp_path / "out" / "sea.jpg").unlink()
+    assert not erased(photo.parent, tmp_path / "out", monkeypatch).outcomes[0].earlier
+
+
+def test_a_photo_whose_only_person_stays_is_copied(photo, tmp_path, monkeypatch):
+    report = erased(
+        photo.parent, tmp_path / "out", monkeypatch, finds=True, selection=SelectionConfig(keep_largest=True)
+    )
+    assert "everything that was found is kept" in report.of("unchanged")[0].line
+
+
+def test_the_output_folder_holds_the_copy_or_the_erased_photo(photo, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    for finds, name in ((False, "sea.jpg"), (True, "sea.png"), (False, "sea.jpg")):
+        (outcome,) = erased(photo.parent, out, monkeypatch, finds=finds, overwrite=True).outcomes
+        assert outcome.name == name and outcome.source == "sea.jpg"
+        assert [path.name for path in out.glob("sea.*")] == [name]
+
+
+def test_an_unchanged_photo_loses_its_place_if_places_are_stripped(photo, tmp_path, monkeypatch):
+    stripped = EraseConfig(engine="smooth", strip_location=True)
+    (outcome,) = erased(photo.parent, tmp_path / "out", monkeypatch, erase=stripped).outcomes
+    assert (outcome.state, outcome.name) == ("unchanged", "sea.png")
+    with Image.open(tmp_path / "out" / "sea.png") as written, Image.open(photo) as source:
+        assert written.getexif()[ExifTags.Base.Make] == "Maker"
+        assert not written.getexif().get_ifd(ExifTags.IFD.GPSInfo)
+        assert (np.asarray(written) == np.asarray(source)).all()
+
+
+@pytest.mark.parametrize(
+    "selection", [SelectionConfig(only=(0,)), SelectionConfig(keep_at=("5,5",)), SelectionConfig(box=("60,60,70,70",))]
+)
+def test_a_number_a_point_or_a_box_that_marks_nothing_fails(photo, tmp_path, monkeypatch, selection):
+    (outcome,) = erased(photo.parent, tmp_path / "out", monkeypatch, selection=selection).outcomes
+    assert outcome.state == "failed", outcome
+    assert not list((tmp_path / "out").glob("sea.*"))
+
+
+def test_the_table_names_the_sources(folder, tmp_path):
+    (tmp_path / "more").mkdir()
+    for path in (tmp_path / "more" / "b2.png", folder / "c.jpg"):
+        Image.fromarray(make_photo(40, 50, 0)).save(path)
+    report = run_batch([folder, tmp_path / "more"], tmp_path / "out", photos=Recorder(), progress=False)
+    assert [(o.source, o.name) for o in report.of("done")] == [
+        (str(folder / "b2.png"), "b2.png.png"),
+        ("b10.png", "b10.png"),
+        ("c.jpg", "c.png"),
+        (str(tmp_path / "more" / "b2.png"), "b2_2.png"),
+    ]
+    assert all(o.source in report.table() for o in report.outcomes)
+
+
+def test_the_output_folder_is_not_that_of_the_photos(folder):
+    with pytest.raises(SceneError, match="lies in the output folder, where it would be replaced"):
+        run(folder, folder)
 
 
 def test_the_trust_in_weights_does_not_make_another_batch():

@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 from helpers import TINY_FIT, make_photo
 from PIL import Image
@@ -155,12 +156,24 @@ def test_the_command_starts_ray_on_this_machine_and_ctrl_c_ends_it(tmp_path, tin
     checkpoint = tmp_path / "out" / "a" / "checkpoint.safetensors"
     try:
         wait_for(lambda: checkpoint.exists() or process.poll() is not None)
+        others = psutil.Process(process.pid).children(recursive=True)
+        start = time.monotonic()
         os.killpg(process.pid, signal.SIGINT)  # as a terminal does: Ray's processes get it too
         _, text = process.communicate(timeout=30)
+        time_s = time.monotonic() - start
     finally:
         process.kill()
     assert process.returncode == 130, text
+    assert time_s < 5, "two seconds, and the patience that a busy machine needs"
+    assert len(others) > 3 and not any(map(is_alive, others)), "no process outlives the command"
     assert "1 of 1 photos and scenes are left; the same command" in text
+
+
+def is_alive(process):
+    try:
+        return process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def wait_for(condition):

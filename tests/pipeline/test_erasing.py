@@ -8,8 +8,9 @@ from PIL import ExifTags, Image
 
 from realfill import FitConfig, erase, erase_selected, mask_from
 from realfill.config.selection import EraseConfig, SelectionConfig
-from realfill.errors import BaseModelError, SceneError, StoppedError
+from realfill.errors import BaseModelError, RealFillWarning, SceneError, StoppedError
 from realfill.io.metadata import read_provenance
+from realfill.pipeline.strangers import find_strangers
 from realfill.segmentation.instances import Instance, Instances
 
 SIZE = (96, 128)
@@ -88,6 +89,20 @@ def test_one_stays_and_the_other_goes(photo, place):
     assert result.rest_px == 0 and result.num_passes == 1
 
 
+def test_numbers_that_do_not_exist_are_named_as_their_option(photo):
+    for option in ("keep", "only"):
+        with pytest.raises(ValueError, match=rf"SelectionConfig.{option} names the instance 9; legal: from 0 to 1"):
+            erase_selected(photo, SelectionConfig(**{option: (9,)}), detector=RedDetector())
+
+
+def test_a_mask_of_the_whole_photo_or_of_no_pixel_is_refused(photo, tmp_path):
+    Image.new("L", SIZE[::-1], 0).save(tmp_path / "black.png")
+    with pytest.raises(SceneError, match="the mask marks no pixel; legal: white"):
+        erase_selected(photo, SelectionConfig(mask=tmp_path / "black.png"))
+    with pytest.raises(SceneError, match="the mask covers the whole photo"):
+        erase_selected(photo, SelectionConfig(fill_box=("0,0,128,96",)))
+
+
 def test_a_point_without_anybody_lists_who_is_there(photo):
     with pytest.raises(ValueError, match=r"keep_at is '5,5', where no instance is; legal: a point on one \(0: person"):
         erase_selected(photo, SelectionConfig(keep_at=("5,5",)), detector=RedDetector())
@@ -131,6 +146,57 @@ def test_the_candidate_without_a_detection_wins(photo):
     result = erase(photo, found(photo)[0].mask, engine=Two(), seeds=(0, 7, 9), detector=RedDetector(), second_pass=True)
     assert result.completion.seed == 7 and result.rest_px == 0, "the first, that is the best ranked, of the clean ones"
     assert erase(photo, found(photo)[0].mask, engine=Two(), seeds=(0, 7)).completion.seed == 0
+
+
+def test_a_painted_person_is_drawn_again_with_other_seeds(photo):
+    """The engine paints somebody within the hole, so that a larger mask would not help."""
+
+    class Sometimes:
+        def __init__(self, clean):
+            self.clean, self.seeds = clean, []
+
+        def fill(self, image, hole, seeds, *, on_step=None):
+            self.seeds.append(tuple(seeds))
+            painted = with_people(image, (30, 34, 50, 42))
+            return [np.where(hole[..., None], 9 if s in self.clean else painted, image).astype(np.uint8) for s in seeds]
+
+    mask = found(photo)[0].mask
+    engine = Sometimes({4})
+    result = erase(photo, mask, engine=engine, seeds=(0, 2), detector=RedDetector(), second_pass=True)
+    assert engine.seeds == [(0, 2), (3, 4, 5, 6)] and result.completion.seed == 4
+    assert result.num_passes == 2 and result.rest_px == 0 and (result.mask == mask).all()
+    reaching_out = Sometimes({1})
+    reaching_out.fill = lambda image, hole, seeds, **_: [
+        np.where(hole[..., None], 9 if s == 1 else with_people(image, (50, 34, 62, 42)), image).astype(np.uint8)
+        for s in seeds
+    ]
+    other = with_people(photo, (58, 34, 62, 42))  # what is painted hangs together with something outside of the mask
+    result = erase(other, mask, engine=reaching_out, detector=RedDetector(), second_pass=True)
+    assert result.completion.seed == 1, "a larger mask alone does not help against a painted person"
+    always = erase(photo, mask, engine=Sometimes(()), detector=RedDetector(), second_pass=True)
+    assert always.num_passes == 1 and always.rest_px == 20 * 8 and always.completion.seed == 0
+
+
+def test_outlines_grow_more_where_references_show_what_is_behind(place):
+    photo = with_people(place, (10, 30, 70, 60))
+    for references, radius in (([], 2), ([place], 3)):
+        config = EraseConfig(engine="telea", second_pass=False)
+        result = erase_selected(photo, SelectionConfig(), config, references=references, detector=RedDetector())
+        assert f"grown by {radius} px" in result.mask_source
+        assert result.mask[40, 30 - radius] and not result.mask[40, 29 - radius]
+
+
+def test_strangers_are_hidden_with_a_margin(place):
+    (hidden,) = find_strangers([with_people(place, (10, 30, 70, 60))], ("person",), RedDetector())
+    assert hidden.count == 1 and hidden.mask[8:72, 30:60].all() and hidden.mask[40, 27:63].all()  # 5 % of 60 pixels
+    assert not hidden.mask[:, :26].any() and not hidden.mask[75:].any()
+    (nobody,) = find_strangers([place], ("person",), RedDetector())
+    assert nobody.mask is None and nobody.count == 0
+    whole = np.zeros((*SIZE, 3), np.uint8)
+    whole[..., 0] = 255
+    with pytest.warns(RealFillWarning, match="nothing is hidden in reference 0: .*cover"):
+        (all_of_it,) = find_strangers([whole], ("person",), RedDetector())
+    assert all_of_it.mask is None and all_of_it.count == 0
 
 
 def test_with_people_walking_through_the_place_wins(place, with_composites):
@@ -209,7 +275,10 @@ def test_another_detector_finds_strangers_where_sam2_outlines_the_box(photo, pla
 
 def test_a_second_pass_that_is_stopped_keeps_the_first_result(photo):
     class StoppedLater(Paint):
+        num_asked = 0
+
         def fill(self, image, hole, seeds, *, on_step=None):
+            self.num_asked += 1
             return [] if self.calls else super().fill(image, hole, seeds, on_step=on_step)
 
     tight = found(photo)[0].mask
@@ -217,6 +286,7 @@ def test_a_second_pass_that_is_stopped_keeps_the_first_result(photo):
     engine = StoppedLater((255, 0, 0))
     result = erase(photo, tight, engine=engine, detector=RedDetector(), second_pass=True)
     assert result.num_passes == 1 and result.rest_px == 40 * 15 and (result.mask == tight).all()
+    assert engine.num_asked == 2  # no third pass begins
 
 
 def test_an_engine_that_is_stopped_leaves_nothing(photo):

@@ -12,6 +12,8 @@ from PIL import Image
 
 from realfill import Scene
 from realfill.errors import OutputError, RealFillError, RealFillWarning, SceneError
+from realfill.scene.mask_reading import MaskReading
+from realfill.scene.mask_sources import combine
 from realfill.scene.masks import dilate
 
 PHOTO = make_photo(64, 80)
@@ -215,6 +217,7 @@ def test_a_negative_dilation_is_refused():
 
 
 def test_repr_tells_the_sizes():
+    assert repr(Scene([PHOTO], PHOTO, HOLE)).startswith("Scene(1 reference, target")
     assert repr(Scene([PHOTO, PHOTO], PHOTO, HOLE)) == "Scene(2 references, target 80 x 64, hole 11.7 % of the pixels)"
 
 
@@ -289,6 +292,14 @@ def test_an_inverted_mask_causes_a_warning_at_the_callers_line():
     with pytest.warns(RealFillWarning, match="hides 88 % of the target.*inverted") as caught:
         Scene([], PHOTO, ~HOLE)
     assert caught[0].filename == __file__
+
+
+def test_a_large_outline_that_a_detector_has_drawn_causes_no_warning(recwarn):
+    outline = MaskReading(mask=~HOLE, source="person 0", is_outline=True)
+    Scene([], PHOTO, outline).remasked(outline)
+    assert not recwarn.list
+    drawn = MaskReading(mask=HOLE, source="a box")
+    assert combine([outline]).is_outline and not combine([outline, drawn]).is_outline
 
 
 def test_an_inverted_mask_in_a_folder_causes_a_warning_at_the_callers_line(tmp_path):

@@ -56,6 +56,8 @@ def test_an_outline_grows_with_its_size_and_the_description_says_by_how_much():
     assert [default_dilation_px(i) for i in (SMALL, large)] == [2, 2]
     huge = Instance.of_mask(np.ones((1000, 400), bool), name="person", score=1, detector="test")
     assert default_dilation_px(huge) == 10
+    giant = Instance.of_mask(np.ones((4000, 10), bool), name="person", score=1, detector="test")
+    assert [default_dilation_px(giant, growth) for growth in (0.01, 0.05)] == [24, 120]
     reading = mask_from(found(SMALL))
     assert reading.mask.sum() > SMALL.area_px
     assert "person 0 (grown by 2 px, found by test)" in reading.source
@@ -101,6 +103,34 @@ def test_the_ground_where_somebody_stands_is_covered_on_request():
     new = with_ground & ~plain
     rows, columns = np.nonzero(new)
     assert rows.min() >= 100 and columns.min() < 60 and columns.max() > 100
+
+
+def test_small_gaps_go_and_larger_ones_stay():
+    mask = np.zeros(SIZE, bool)
+    mask[20:, 20:180] = True  # 16000 pixels, down to the lower edge of the photo
+    gaps = {
+        "enclosed": (slice(40, 55), slice(40, 55)),
+        "at the edge": (slice(110, 120), slice(60, 75)),
+        "large": (slice(40, 80), slice(100, 140)),
+        "open": (slice(10, 30), slice(150, 155)),
+    }
+    for gap in gaps.values():
+        mask[gap] = False
+    person = Instance.of_mask(mask, name="person", score=1, detector="test")
+    removed = mask_from(found(person), dilation_px=0).mask
+    assert {name: bool(removed[gap].any()) for name, gap in gaps.items()} == {
+        "enclosed": True, "at the edge": True, "large": False, "open": False,
+    }  # fmt: skip
+    assert (removed | ~mask).all()
+    child = Instance.of_mask(~mask & removed, name="person", score=1, detector="test")
+    assert (mask_from(found(person, child), keep=(1,), dilation_px=0).mask == mask).all()
+
+
+def test_a_small_gap_in_a_corner_of_the_photo_stays():
+    mask = np.ones(SIZE, bool)
+    mask[:6, :6] = False
+    person = Instance.of_mask(mask, name="person", score=1, detector="test")
+    assert (mask_from(found(person), dilation_px=0).mask == mask).all()
 
 
 def test_a_number_that_does_not_exist_is_answered_with_those_that_do():
