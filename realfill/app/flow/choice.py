@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping, Sequence
 from os import PathLike
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -11,12 +13,16 @@ from realfill.app.flow.hole import Hole
 from realfill.app.flow.photos import NamedPhoto, Photos
 from realfill.app.flow.uploads import named
 from realfill.errors import SceneError
-from realfill.io.images import ImageArray, ImageLike, read_image
+from realfill.io.images import ImageArray, ImageLike, MaskArray, read_image
 from realfill.scene.mask_reading import MaskLike, MaskReading, read_mask
 from realfill.scene.mask_sources import read_mask_for
+from realfill.scene.outpainting import Margins
 from realfill.scene.scene import Scene
+from realfill.segmentation.detection import find_instances
+from realfill.segmentation.selection import mask_from
 
 _NO_MARGINS: Mapping[str, int] = {"left": 0, "right": 0, "top": 0, "bottom": 0}
+_MOST_GROWTH = 2.0  # of a side of the canvas, as a share of the photo
 
 
 class Choice:
@@ -26,16 +32,20 @@ class Choice:
         photos: the target and the references.
         hole: what is missing in the target; ``None`` before there is one. Call ``touch`` after changing it.
         margins: pixels by which the canvas grows on each side.
-        version: a number that changes with every change.
+        hides_strangers: if people are chosen to go, hide all people in the references, so that nobody is taken or
+            learnt from them.
+        hidden: the people that were found in references, (H, W) bool for each; ``None`` where there are none.
     """
 
-    def __init__(self) -> None:
-        """Start without photos."""
-        self.photos = Photos()
+    def __init__(self, photos: Photos | None = None) -> None:
+        """Start with photos, or without any."""
+        self.photos = photos or Photos()
         self.hole: Hole | None = None
         self.margins = _NO_MARGINS
-        self.version = 0
+        self.hides_strangers = True
+        self.hidden: WeakKeyDictionary[NamedPhoto, MaskArray | None] = WeakKeyDictionary()
         self._scene: Scene | None = None
+        self._lock = threading.Lock()
 
     def set_target(self, source: ImageLike, name: str | None = None) -> None:
         """Choose the photo to complete. Its transparent pixels, if there are any, are the hole until another is marked.
@@ -67,6 +77,12 @@ class Choice:
         self.hole.given = MaskReading(mask=scene.mask, source=scene.mask_source)
         self.touch()
 
+    def use_example(self) -> None:
+        """Start from the demo's scene."""
+        from realfill.app.demo import demo_scene  # noqa: PLC0415 - an interface appears at once without it
+
+        self.use_scene(demo_scene()[0])
+
     def set_mask(self, source: MaskLike, name: str = "the mask") -> None:
         """Take the hole from a mask: an image in any of the forms that ``Scene`` takes, or JSON outlines.
 
@@ -87,15 +103,48 @@ class Choice:
         hole.given = reading
         self.touch()
 
-    def set_margins(self, **margins: int) -> None:
-        """Choose by how many pixels the canvas grows: ``left``, ``right``, ``top``, ``bottom``."""
-        self.margins = {**_NO_MARGINS, **margins}
+    def set_margins(self, **shares: float) -> None:
+        """Choose by which shares of the photo the canvas grows: ``left``, ``right``, ``top``, ``bottom``.
+
+        Raises:
+            SceneError: there is no target, or a side grows too much.
+        """
+        height, width = self.target.size
+        if not all(0 <= share <= _MOST_GROWTH for share in shares.values()):
+            raise SceneError(f"a side grows by up to {100 * _MOST_GROWTH:.0f} % of the photo")
+        lengths = {"left": width, "right": width, "top": height, "bottom": height}
+        margins = {side: round(shares.get(side, 0.0) * length) for side, length in lengths.items()}
+        if any(margins.values()):
+            Margins.of_sides(self.target.size, margin=0, **margins)  # checks them
+        self.margins = margins
         self.touch()
+
+    def toggle_at(self, point: tuple[float, float]) -> str:
+        """Let the person at a point (x, y) go or stay; mark the thing at it, which GrabCut outlines, if it is nobody.
+
+        Returns:
+            What was done, in a few words.
+
+        Raises:
+            SceneError: there is no target, the point lies outside of it, or nothing can be outlined there.
+        """
+        hole = self.require_hole()
+        person = hole.instances.at(point) if hole.instances is not None else None
+        if person is not None:
+            hole.toggle_at(point)
+            said = f"{person.name} {person.number} {'goes' if self._goes(person.number) else 'stays'}"
+        else:
+            found = find_instances(self.full_target(), clicks=[point])
+            if not found:
+                raise SceneError("nothing can be outlined at this place; use the brush")
+            hole.add(mask_from(found).mask)
+            said = "the thing is marked"
+        self.touch()
+        return said
 
     def touch(self) -> None:
         """Note that something else is chosen: the scene is made anew when it is needed."""
         self._scene = None
-        self.version += 1
 
     @property
     def target(self) -> NamedPhoto:
@@ -118,6 +167,22 @@ class Choice:
             raise SceneError("there is no photo to complete; choose one first")
         return self.hole
 
+    def require_ready(self) -> None:
+        """Check that there is something to fill.
+
+        Raises:
+            SceneError: there is no target, or nothing is marked.
+        """
+        if self.require_hole().reading() is None and not any(self.margins.values()):
+            raise SceneError("nothing is marked as missing; mark it first")
+
+    @property
+    def strangers_to_find(self) -> list[tuple[int, NamedPhoto]]:
+        """The references, with their numbers, in which people are to be hidden and have not been looked for."""
+        if not self._hides:
+            return []
+        return [(i, photo) for i, photo in enumerate(self.photos.references) if photo not in self.hidden]
+
     def full_target(self) -> ImageArray:
         """Read the target at its full size, (H, W, 3) uint8 sRGB.
 
@@ -138,6 +203,20 @@ class Choice:
         Raises:
             SceneError: something is missing or cannot be used.
         """
-        if self._scene is None:
-            self._scene = self.photos.make_scene(self.hole.reading() if self.hole else None, self.margins)
-        return self._scene
+        with self._lock:
+            scene = self._scene
+            if scene is None:
+                hidden = [self.hidden.get(photo) for photo in self.photos.references] if self._hides else None
+                reading = self.hole.reading() if self.hole else None
+                scene = self._scene = self.photos.make_scene(reading, self.margins, hidden)
+            return scene
+
+    @property
+    def _hides(self) -> bool:
+        """Whether people are hidden in the references; a scene that was given as a whole stays as it is."""
+        marks_people = self.hole is not None and self.hole.marks_people
+        return self.hides_strangers and marks_people and self.photos.scene is None
+
+    def _goes(self, number: int) -> bool:
+        hole = self.require_hole()
+        return (number in hole.chosen) != hole.everyone_but

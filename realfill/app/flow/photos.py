@@ -19,10 +19,8 @@ from realfill.scene.mask_reading import MaskReading
 from realfill.scene.reading import find_photos
 from realfill.scene.scene import Scene
 
-THUMBNAIL_PX, PREVIEW_PX = 160, 1000  # longer sides
 
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, weakref_slot=True)
 class NamedPhoto:
     """A photo that can be read.
 
@@ -30,14 +28,14 @@ class NamedPhoto:
         name: what the user calls it.
         source: what ``Scene`` reads.
         size: (height, width) in pixels, upright.
-        preview: (h, w, 3) uint8, small.
+        preview: (h, w, 3) uint8, small; ``None`` where the interface keeps pictures of its own.
         transparent: (H, W) bool, its transparent pixels; ``None`` if there are none.
     """
 
     name: str
     source: ImageLike
     size: tuple[int, int]
-    preview: ImageArray
+    preview: ImageArray | None = None
     transparent: MaskArray | None = None
 
     @classmethod
@@ -63,8 +61,14 @@ class Photos:
         scene: a scene that was given as a whole and whose photos these are, or ``None``.
     """
 
-    def __init__(self) -> None:
-        """Start without photos."""
+    def __init__(self, *, preview_px: int = 1000, thumbnail_px: int = 160) -> None:
+        """Start without photos.
+
+        Args:
+            preview_px: longer side of the preview of the target.
+            thumbnail_px: longer side of the previews of references.
+        """
+        self._preview_px, self._thumbnail_px = preview_px, thumbnail_px
         self.target: NamedPhoto | None = None
         self.references: list[NamedPhoto] = []
         self.scene: Scene | None = None
@@ -75,7 +79,7 @@ class Photos:
         Raises:
             SceneError: it cannot be read.
         """
-        target = NamedPhoto.read(source, name or _name(source, "the photo"), "the target", preview_px=PREVIEW_PX)
+        target = NamedPhoto.read(source, name or _name(source, "the photo"), "the target", preview_px=self._preview_px)
         if self.scene is not None:
             self.references, self.scene = [], None
         self.target = target
@@ -105,8 +109,13 @@ class Photos:
                 f"{count} references are chosen; legal: up to {MAX_REFERENCES}. Choose those that show what is missing"
             )
         self.references += [
-            NamedPhoto.read(source, name, "the reference", preview_px=THUMBNAIL_PX) for name, source in photos
+            NamedPhoto.read(source, name, "the reference", preview_px=self._thumbnail_px) for name, source in photos
         ]
+
+    def remove_reference(self, photo: NamedPhoto) -> None:
+        """Remove a reference."""
+        self._require_own()
+        self.references.remove(photo)
 
     def remove_references(self) -> None:
         """Remove all references."""
@@ -116,18 +125,22 @@ class Photos:
     def use(self, scene: Scene) -> None:
         """Take the photos of a scene."""
         self.scene = scene
-        self.target = NamedPhoto.read(scene.target, "the scene's target", "the target", preview_px=PREVIEW_PX)
+        self.target = NamedPhoto.read(scene.target, "the scene's target", "the target", preview_px=self._preview_px)
         self.references = [
-            NamedPhoto.read(image, f"reference {i}", "the reference", preview_px=THUMBNAIL_PX)
+            NamedPhoto.read(image, f"reference {i}", "the reference", preview_px=self._thumbnail_px)
             for i, image in enumerate(scene.references)
         ]
 
-    def make_scene(self, hole: MaskReading | None, margins: Mapping[str, int]) -> Scene:
+    def make_scene(
+        self, hole: MaskReading | None, margins: Mapping[str, int], hidden: Sequence[MaskArray | None] | None = None
+    ) -> Scene:
         """Make the scene.
 
         Args:
             hole: what is missing in the target; ``None``: nothing.
             margins: pixels by which the canvas grows: ``left``, ``right``, ``top`` and ``bottom``.
+            hidden: for each reference what is left out in it, (H, W) bool, or ``None``. A scene that was given as a
+                whole keeps its own.
 
         Raises:
             SceneError: there is no target or nothing is missing, or a part cannot be used.
@@ -141,11 +154,11 @@ class Photos:
             raise SceneError("nothing is marked as missing; mark it first")
         references = [photo.source for photo in self.references]
         if not grows:
-            return Scene(references, self.target.source, hole)
+            return Scene(references, self.target.source, hole, reference_masks=hidden)
         self._require_plain()
         empty = MaskReading(mask=np.zeros(self.target.size, bool), source="nothing")
         sides: dict[str, Any] = dict(margins)
-        return Scene.outpaint(references, self.target.source, hole or empty, **sides)
+        return Scene.outpaint(references, self.target.source, hole or empty, **sides, reference_masks=hidden)
 
     def _of_scene(self, scene: Scene, hole: MaskReading | None) -> Scene:
         if hole is None:

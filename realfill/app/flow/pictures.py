@@ -20,9 +20,11 @@ from realfill.scene.scene import Scene
 from realfill.segmentation.preview import draw_instances, draw_mask
 
 PREVIEW_PX = 1000
+EVIDENCE_COLOURS = "Green and blue: photographed; yellow: corrected; red: invented."
 _CANVAS_COLOURS = ((255, 214, 214), (255, 150, 150))  # of the stripes where the canvas grows
 _STRIPE_PX = 12
 _CURVE = (480, 130)  # width and height of the curve's drawing area in its own units
+_CURVE_POINTS = 240
 
 
 def draw_choice(choice: Choice, *, box: Box | None = None) -> ImageArray:
@@ -36,6 +38,7 @@ def draw_choice(choice: Choice, *, box: Box | None = None) -> ImageArray:
         SceneError: there is no target, or nothing is left of the hole.
     """
     hole, picture = choice.require_hole(), choice.target.preview
+    assert picture is not None
     if hole.instances:
         picture = draw_instances(picture, hole.instances)
     reading = hole.reading()
@@ -111,6 +114,7 @@ def draw_losses(losses: Sequence[tuple[int, float]]) -> str:
         return ""
     steps, values = (np.array(column, np.float64) for column in zip(*losses, strict=True))
     count = max(1, len(values) // 20)
+    shown = np.unique(np.linspace(0, len(values) - 1, _CURVE_POINTS).round().astype(int))
     sums = np.concatenate([[0.0], np.cumsum(values)])
     firsts = np.maximum(np.arange(1, len(values) + 1) - count, 0)
     means = (sums[1:] - sums[firsts]) / (np.arange(1, len(values) + 1) - firsts)
@@ -118,8 +122,8 @@ def draw_losses(losses: Sequence[tuple[int, float]]) -> str:
     width, height = _CURVE
 
     def line(series: np.ndarray) -> str:
-        x = (steps - steps[0]) / (steps[-1] - steps[0]) * width
-        y = height * (1 - np.clip(series / top, 0, 1))
+        x = (steps[shown] - steps[0]) / (steps[-1] - steps[0]) * width
+        y = height * (1 - np.clip(series[shown] / top, 0, 1))
         return " ".join(f"{a:.1f},{b:.1f}" for a, b in zip(x, y, strict=True))
 
     label = f"Loss of the fit from step {steps[0]:.0f} to {steps[-1]:.0f}: the mean is now {means[-1]:.3f}"
@@ -135,14 +139,22 @@ def draw_losses(losses: Sequence[tuple[int, float]]) -> str:
     )
 
 
-def describe_job(job: Job) -> str:
-    """Say in a sentence what a job does now, and how long it still takes."""
-    if not job.is_running:
+def describe_job(job: Job, num_before: int = 0) -> str:
+    """Say in a sentence what a job does now, and how long it still takes.
+
+    Args:
+        job: the job.
+        num_before: the number of jobs that run or wait before it.
+    """
+    if not job.is_active:
         return job.message
-    parts, state = [f"{job.title}: {'stopping' if job.is_stopping else job.phase}"], job.progress
-    if state is not None and not job.is_stopping:
-        done = f"{state.step} %" if state.phase == "composite" else f"step {state.step} of {state.num_steps}"
-        parts.append(done)
+    if job.state == "waiting" and not job.is_ending:
+        return f"{job.title}: waiting, {num_before} job{'s' if num_before != 1 else ''} before this one."
+    parts, state = [f"{job.title}: {job.phase}"], job.progress
+    if state is not None and not job.is_ending:
+        parts.append(f"{state.step} %" if state.phase == "composite" else f"step {state.step} of {state.num_steps}")
+        if state.phase == "fit" and state.loss is not None:
+            parts.append(f"loss {state.loss:.3g}")
         if state.left_s is not None and state.step < state.num_steps:
             parts.append(f"about {describe_time(state.left_s)} left")
     return f"{', '.join(parts)}."
@@ -187,7 +199,7 @@ def evidence_map(scene: Scene, evidence: Evidence) -> ImageArray:
 
 def describe_evidence(evidence: Evidence) -> str:
     """Describe the evidence, with the colours of its map."""
-    return f"{evidence.describe()}. Green and blue: photographed; yellow: corrected; red: invented."
+    return f"{evidence.describe()}. {EVIDENCE_COLOURS}"
 
 
 def draw_part(image: ImageArray, hole: MaskArray, part: MaskArray | None) -> ImageArray:

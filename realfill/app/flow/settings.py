@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from realfill.config import FitConfig, Preset, RankConfig, SampleConfig
@@ -30,13 +31,15 @@ class Settings:
         rank: settings of the ranking.
         device: where to compute; ``None``: the best available.
         local_files_only: do not use the network for weights.
+        completion: what ``realfill train-completion`` wrote, for the engine ``completion``; ``None``: none.
     """
 
     fit: FitConfig
-    sample: SampleConfig
-    rank: RankConfig
+    sample: SampleConfig = SampleConfig()
+    rank: RankConfig = RankConfig()
     device: str | None = None
     local_files_only: bool = False
+    completion: Path | None = None
 
     def changed(
         self, *, base: str, preset: Preset | None, num_steps: int | None, num_samples: int | None

@@ -2,109 +2,85 @@
 
 from __future__ import annotations
 
-import dataclasses
+import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from functools import cached_property
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from realfill.app.flow import work
 from realfill.app.flow.choice import Choice
-from realfill.app.flow.job import BusyError, Job
+from realfill.app.flow.engines import QuickEngine, require_runnable
+from realfill.app.flow.failures import ErrorLog
+from realfill.app.flow.job import BusyError, Job, JobQueue, shared_queue
 from realfill.app.flow.keeping import Keeper
-from realfill.app.flow.settings import Settings, suggest_base
+from realfill.app.flow.results import Result, Results
+from realfill.app.flow.settings import Settings
 from realfill.app.flow.uploads import Uploads
-from realfill.app.flow.work import QuickEngine
-from realfill.config import FitConfig, RankConfig, SampleConfig
 from realfill.errors import SceneError, StoppedError
 from realfill.io.images import MaskArray
 from realfill.scene.scene import Scene
 
 if TYPE_CHECKING:
     from realfill.models.diffusion.adapter import Adapter
-    from realfill.results.completion import Completion
     from realfill.results.completions import Completions
     from realfill.results.evidence import Evidence
 
 # Modules that need torch or matplotlib are imported in the jobs, so that an interface appears at once.
-# ruff: noqa: PLC0415
 
-_PREVIEW_EVERY_S = 20.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Result:
-    """What a job made.
-
-    Attributes:
-        title: for example "Fit".
-        completions: best first.
-        scene: the scene whose hole limits what can be redone.
-    """
-
-    title: str
-    completions: Completions
-    scene: Scene
+PREVIEW_EVERY_S = 20.0
 
 
 class Flow:
     """One photo on its way to a completion.
 
+    Whatever starts a job raises ``BusyError`` while one waits or runs, and ``SceneError`` if something is missing.
+
     Attributes:
         choice: the photos and what is missing.
-        settings: how the hole is filled.
-        adapter: the last fit, or ``None``.
-        results: what the jobs made, the latest last.
+        settings: how the hole is filled; a job takes those of its start.
+        results: what the jobs made, the latest last, and the last fit.
         job: the last job, or ``None``.
-        uploads: the folder of uploaded and temporary files.
-        log: file for unexpected errors.
+        log: describes errors, and writes reports of unexpected ones.
         on_change: called when a job has something to show, in the job's thread; an interface sets it.
+        on_result: called with each new result, in the job's thread.
     """
 
     def __init__(
         self,
+        settings: Settings,
         *,
-        fit: FitConfig | None = None,
-        sample: SampleConfig | None = None,
-        rank: RankConfig | None = None,
-        device: str | None = None,
-        local_files_only: bool = False,
+        choice: Choice | None = None,
         output: str | PathLike[str] | None = None,
-        preview_every_s: float = _PREVIEW_EVERY_S,
+        queue: JobQueue | None = None,
+        log: ErrorLog | None = None,
+        preview_every_s: float = PREVIEW_EVERY_S,
     ) -> None:
-        """Start without photos.
+        """Start a flow.
 
         Args:
-            fit: settings of the fit. ``None``: Stable Diffusion 2 on a GPU if its weights are on this machine, else the
-                packaged base.
-            sample: settings of the samples.
-            rank: settings of the ranking.
-            device: where to compute. ``None``: the best available.
-            local_files_only: do not use the network for weights.
+            settings: how the hole is filled.
+            choice: what is chosen already.
             output: folder that keeps scenes, fits and results, so that ``resume`` goes on another day.
+            queue: runs the jobs. ``None``: one that all flows of this process share.
+            log: describes errors. ``None``: one in the output folder, else in the current folder.
             preview_every_s: least time between two previews of a fit.
         """
-        self.settings = Settings(
-            fit=fit or FitConfig(base=suggest_base(device)), sample=sample or SampleConfig(),
-            rank=rank or RankConfig(), device=device, local_files_only=local_files_only,
-        )  # fmt: skip
-        self.choice = Choice()
-        self.adapter: Adapter | None = None
-        self.results: list[Result] = []
+        self.settings, self.choice = settings, choice or Choice()
         self.job: Job | None = None
-        self.uploads = Uploads()
-        self._keeper = Keeper(output) if output is not None else None
-        self.log = (self._keeper.folder if self._keeper else Path.cwd()) / "realfill-errors.log"
+        self.results = Results(Keeper(output) if output is not None else None)
+        self.log = log or ErrorLog(Path(output) if output is not None else Path.cwd())
         self.on_change: Callable[[], object] = lambda: None
-        self._preview_every_s = preview_every_s
+        self.on_result: Callable[[Result], object] = lambda _: None
+        self._queue, self._preview_every_s = queue or shared_queue(), preview_every_s
         self._examined: tuple[Scene, Evidence, str] | None = None
+        self._lock = threading.Lock()
 
-    def use_example(self) -> None:
-        """Start from the demo's scene."""
-        from realfill.app.demo import demo_scene
-
-        self.choice.use_scene(demo_scene()[0])
+    @cached_property
+    def uploads(self) -> Uploads:
+        """The folder of uploaded and temporary files."""
+        return Uploads()
 
     def resume(self) -> None:
         """Go on with the last scene of the output folder.
@@ -112,175 +88,177 @@ class Flow:
         Raises:
             SceneError: there is no output folder, or it holds no scene.
         """
-        if self._keeper is None:
-            raise SceneError("no output folder is given; legal: the output of an earlier panel")
-        scene, self.adapter, results = self._keeper.open()
-        self.choice.use_scene(scene)
-        self.results = [Result(title=title, completions=found, scene=scene) for title, found in results]
+        self.choice.use_scene(self.results.resume())
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a job waits or runs."""
+        return self.job is not None and self.job.is_active
+
+    @property
+    def num_before(self) -> int:
+        """The number of jobs, of others too, that run or wait before the job."""
+        return self._queue.count_before(self.job) if self.job is not None else 0
 
     @property
     def evidence(self) -> Evidence | None:
         """What the references show of the hole that is chosen; ``None`` before ``examine``."""
-        found = self._current_examination
-        return None if found is None else found[1]
+        return found[1] if (found := self._current_examination) is not None else None
 
     @property
-    def learns_from(self) -> str:
-        """Which of more than five references a fit learns from, in a sentence; else empty."""
+    def coverage(self) -> list[str]:
+        """What is known of the references, in sentences; none before ``examine``."""
         found = self._current_examination
-        return "" if found is None else found[2]
+        return [] if found is None else work.describe_coverage(*found)
 
     @property
     def _current_examination(self) -> tuple[Scene, Evidence, str] | None:
         found = self._examined
         return found if found is not None and found[0] is self.choice.current else None
 
-    @property
-    def completions(self) -> Completions | None:
-        """The latest completions."""
-        return self.results[-1].completions if self.results else None
-
     def find_people(self, detector: str = "auto") -> Job:
         """Look for people and things in the target.
 
         Args:
             detector: see ``load_detector``.
-
-        Raises:
-            SceneError: there is no target.
-            BusyError: another job is running.
         """
-        choice, hole, image = self.choice, self.choice.require_hole(), self.choice.full_target()
+        choice, hole = self.choice, self.choice.require_hole()
 
-        def run(job: Job) -> str:
-            job.enter("looking for people")
-            found = work.find_people(image, detector, self.settings)
-            was_chosen, hole.instances = hole.chosen or hole.everyone_but, found
+        def run(job: Job, settings: Settings) -> str:
+            found = work.find_people(job, choice.full_target(), detector, settings)
+            was_chosen, hole.instances = hole.marks_people, None
             hole.choose(())
+            hole.instances = found
             if was_chosen:
                 choice.touch()
             if not found:
                 return "Nobody was found. Mark what is missing with the brush or a box."
             return f"Found {len(found)} with {found.detector}. Tick them below, or pick them in the photo."
 
-        return self._start("Find people", run)
+        return self._start("Find people", run, can_stop=False)
 
     def examine(self) -> Job:
-        """Find out how much of the hole the references show.
+        """Find out how much of the hole the references show."""
+        self.choice.require_ready()
 
-        Raises:
-            SceneError: something is missing.
-            BusyError: another job is running.
-        """
-        scene = self.choice.scene
-        return self._start("See coverage", lambda job: work.describe_coverage(scene, self._examine(job, scene)))
+        def run(job: Job, settings: Settings) -> str:
+            self._examine(job, work.make_scene(job, self.choice, settings))
+            return next(iter(self.coverage), "")
+
+        return self._start("See coverage", run, can_stop=False)
 
     def quick(self, engine: QuickEngine = "auto") -> Job:
         """Fill from the references what they show, and the rest without a fit.
 
         Args:
-            engine: what fills the rest. ``auto``: ``lama`` or ``migan`` if the weights are on this machine, else
-                ``telea``. ``unfitted``: the base model of the settings.
+            engine: what fills the rest. ``auto``: ``lama`` or ``migan`` if their files are on this machine, else
+                ``telea``. ``base``: the base model of the settings.
 
         Raises:
             SceneError: something is missing.
-            BusyError: another job is running.
+            ValueError: the engine cannot run here.
         """
-        scene, settings = self.choice.scene, self.settings
+        self.choice.require_ready()
+        require_runnable(engine, self.settings)
 
-        def run(job: Job) -> str:
-            coverage = work.describe_coverage(scene, self._examine(job, scene))
-            job.enter("filling the rest")
-            self._add("Quick result", work.complete_quickly(job, scene, engine, settings), scene)
-            return f"The quick result is below. {coverage}"
+        def run(job: Job, settings: Settings) -> str:
+            scene = work.make_scene(job, self.choice, settings)
+            self._examine(job, scene)
+            found, used = work.complete_quickly(job, scene, engine, settings)
+            self._add(f"Quick result ({used})", found, scene)
+            return "The quick result is below."
 
-        return self._start("Quick result", run)
+        return self._start("Quick result", run, can_stop=False)
 
-    def fit(self) -> Job:
+    def fit(self, *, samples_if_stopped: bool = False) -> Job:
         """Fit, or go on with a fit that was stopped; then sample and rank.
 
-        Raises:
-            SceneError: something is missing.
-            BusyError: another job is running.
+        Args:
+            samples_if_stopped: sample with what a fit that is stopped has learnt; else only the fit is kept.
         """
-        scene, settings = self.choice.scene, self.settings
+        self.choice.require_ready()
+        if not self.choice.photos.references:
+            raise SceneError("a fit learns from references; add at least one, or take the quick result")
 
-        def keep(adapter: Adapter) -> None:
-            self.adapter = adapter
-            if self._keeper is not None:
-                self._keeper.keep_adapter(scene, adapter)
-
-        def run(job: Job) -> str:
+        def run(job: Job, settings: Settings) -> str:
+            scene = work.make_scene(job, self.choice, settings)
             work.check(job, scene, settings)
             if work.is_settled(self._examine(job, scene), settings):
-                self._add("Fit", work.complete_quickly(job, scene, "telea", settings), scene)
-                return "The references show every pixel of the hole, so no fit is needed. The result is below."
-            folder = self._keeper.checkpoint_folder(scene) if self._keeper else self.uploads.folder / "checkpoint"
-            adapter = work.fit_with_previews(
-                job, scene, settings, folder=folder, keep=keep, every_s=self._preview_every_s
-            )
-            stopped = (
-                f"Stopped after step {len(adapter.losses)}. The fit so far is kept: press Fit to go on with it, or "
-                "More samples to use it as it is."
-            )
-            if job.is_stopping:
-                return stopped
-            try:
-                return self._sample(job, scene, adapter, self._with_new_seeds(), "Fit", scene)
-            except StoppedError:  # before the first sample was finished
-                return stopped
+                found, _ = work.complete_quickly(job, scene, "telea", settings)
+                self._add("From the references alone", found, scene)
+                job.note("the references show every pixel of the hole, so no fit is needed")
+                return "The result is below."
+            return self._fit(job, scene, settings, samples_if_stopped=samples_if_stopped)
 
         return self._start("Fit", run)
 
     def sample(self) -> Job:
-        """Draw more samples with the fit there is.
-
-        Raises:
-            SceneError: nothing is fitted, the fit belongs to other photos, or something is missing.
-            BusyError: another job is running.
-        """
-        scene, adapter, config = self.choice.scene, self.adapter, self._with_new_seeds()
+        """Draw more samples with the fit there is."""
+        scene, adapter = self.choice.scene, self.results.adapter
         if adapter is None:
             raise SceneError("nothing is fitted yet; press Fit first")
         if not work.has_learnt_from(adapter, scene):
             raise SceneError("the fit has learnt from other photos; press Fit to learn from these")
-        return self._start(
-            "More samples", lambda job: self._sample(job, scene, adapter, config, "More samples", scene)
-        )  # fmt: skip
+        title = "More samples"
+        return self._start(title, lambda job, settings: self._sample(job, scene, adapter, title, scene, settings))
 
-    def redo(self, result: Result, completion: Completion, part: MaskArray) -> Job:
+    def redo(self, result: Result, place: int, part: MaskArray) -> Job:
         """Fill a part of the hole again, by the fit or, if there is none of these photos, by the base model.
 
         Args:
-            result: the result that the completion belongs to.
-            completion: what is kept outside of the part.
-            part: (H, W) bool of the target's size, True = fill again. What lies outside of the hole is ignored.
-
-        Raises:
-            SceneError: the part has no pixel in the hole.
-            BusyError: another job is running.
+            result: a result.
+            place: the completion in it that is kept outside of the part, from 0.
+            part: (H, W) bool of the target's size, True = fill again. Pixels outside of the hole are ignored.
         """
-        inside = part & result.scene.mask if part.shape == result.scene.mask.shape else part
-        scene = completion.redo(inside, scene=result.scene)
-        adapter, config = self.adapter, self._with_new_seeds()
-        is_own = adapter is not None and work.has_learnt_from(adapter, result.scene)
-        source = adapter if adapter is not None and is_own else self.settings.fit.base
-        return self._start(
-            "Redo a part", lambda job: self._sample(job, scene, source, config, "Redone part", result.scene)
-        )  # fmt: skip
+        if not part.any():
+            raise SceneError("no part is marked; mark it with the brush or a box")
+
+        def run(job: Job, settings: Settings) -> str:
+            whole = result.scene
+            inside = part & whole.mask if part.shape == whole.mask.shape else part
+            scene = result.completions[place].redo(inside, scene=whole)
+            source, title = self._source(whole, settings), f"A part of result {place + 1} again"
+            return self._sample(job, scene, source, title, whole, settings)
+
+        return self._start("Redo a part", run)
 
     def stop(self) -> None:
-        """Ask the running job to end; it keeps what is finished."""
-        if self.job is not None:
+        """Ask the job to end; it keeps what is finished. One that waits is cancelled."""
+        if self.job is not None and self.job.state == "waiting":
+            self.cancel()
+        elif self.job is not None:
             self.job.stop()
 
-    def _start(self, title: str, run: Callable[[Job], str]) -> Job:
-        before, self.job = self.job, Job(title, log=self.log, on_change=self._tell)
-        try:
-            return self.job.start(run)
-        except BusyError:
-            self.job = before
-            raise
+    def cancel(self) -> None:
+        """Ask the job to end; it keeps nothing."""
+        if self.job is not None:
+            self._queue.cancel(self.job)
+
+    def forget(self) -> None:
+        """Forget the last job, once it has ended."""
+        if not self.is_busy:
+            self.job = None
+
+    def unload(self) -> None:
+        """Give memory back; everything is read or computed again when it is needed."""
+        self.choice.touch()
+        self._examined = None
+        self.results.unload()
+
+    def _start(self, title: str, run: Callable[[Job, Settings], str], *, can_stop: bool = True) -> Job:
+        settings = self.settings
+        with self._lock:
+            if self.is_busy:
+                raise BusyError("a job of yours is running or waiting; wait until it ends, or stop it first")
+            before = self.job
+            job = self.job = Job(
+                title, lambda job: run(job, settings), log=self.log, can_stop=can_stop, on_change=self._tell
+            )  # fmt: skip
+            try:
+                return self._queue.submit(job)
+            except BusyError:
+                self.job = before
+                raise
 
     def _tell(self) -> None:
         self.on_change()
@@ -288,32 +266,46 @@ class Flow:
     def _examine(self, job: Job, scene: Scene) -> Evidence:
         found = self._examined
         if found is None or found[0] is not scene:
-            found = (scene, *work.examine(job, scene))
-            self._examined = found
+            found = self._examined = (scene, *work.examine(job, scene))
+            self.on_change()
         return found[1]
 
+    def _fit(self, job: Job, scene: Scene, settings: Settings, *, samples_if_stopped: bool) -> str:
+        keeper = self.results.keeper
+        folder = keeper.place_of(scene) if keeper is not None else self.uploads.folder
+        adapter = work.fit_with_previews(
+            job, scene, settings, folder=folder / "checkpoint", every_s=self._preview_every_s
+        )
+        self.results.take_adapter(scene, adapter)
+        num_steps, was_stopped = len(adapter.losses), job.is_ending
+        stopped = (
+            f"Stopped after step {num_steps}. The fit so far is kept: press Fit to go on with it, or More samples to "
+            "use it as it is."
+        )
+        if was_stopped and not samples_if_stopped:
+            return stopped
+        job.go_on()
+        title = f"Fit of {Path(settings.fit.base).name}, {num_steps} steps{', stopped' if was_stopped else ''}"
+        try:
+            return self._sample(job, scene, adapter, title, scene, settings)
+        except StoppedError:  # before the first sample was finished
+            job.require_wanted()
+            return stopped
+
     def _sample(
-        self, job: Job, scene: Scene, source: Adapter | str, config: SampleConfig, title: str, whole: Scene
+        self, job: Job, scene: Scene, source: Adapter | str, title: str, whole: Scene, settings: Settings
     ) -> str:  # fmt: skip
-        from realfill.pipeline import complete
-
-        job.enter("sampling and ranking")
-        completions = complete(
-            scene, source, config, ranking=self.settings.rank, on_step=job.on_step, progress=False,
-            **self.settings.keywords,
-        )  # fmt: skip
+        first = self.results.next_seed(settings.sample.seed)
+        completions = work.sample(job, scene, source, settings, first_seed=first)
         self._add(title, completions, whole)
-        count, order = len(completions), "the best first" if completions.ranked else "not ranked"
-        stopped = "Stopped. " if job.is_stopping else ""
-        return f"{stopped}{count} result{'s are' if count != 1 else ' is'} below{f', {order}' if count > 1 else ''}."
+        return work.describe_results(completions, was_stopped=job.is_ending)
 
-    def _with_new_seeds(self) -> SampleConfig:
-        """Return the settings of the samples with seeds that no result has yet."""
-        config = self.settings.sample
-        used = [seed for result in self.results for seed in result.completions.seeds if seed is not None]
-        return dataclasses.replace(config, seed=max([config.seed - 1, *used]) + 1)
+    def _source(self, scene: Scene, settings: Settings) -> Adapter | str:
+        """Return the fit that has learnt from the photos of a scene, else the name of the base model."""
+        own = (adapter for adapter in self.results.adapters(scene) if work.has_learnt_from(adapter, scene))
+        return next(own, settings.fit.base)
 
     def _add(self, title: str, completions: Completions, scene: Scene) -> None:
-        self.results.append(Result(title=title, completions=completions, scene=scene))
-        if self._keeper is not None:
-            self._keeper.keep_completions(scene, title, completions)
+        result = self.results.make(title, completions, scene)
+        self.on_result(result)
+        self.results.append(result)

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any
 
+from realfill.app.flow.choice import Choice
+from realfill.app.flow.engines import QuickEngine, best_engine
+from realfill.app.flow.failures import as_sentence
 from realfill.app.flow.job import Job
 from realfill.app.flow.settings import Settings
 from realfill.compute.progress import Progress
-from realfill.config import EngineName
 from realfill.config.fit import MAX_FIT_REFERENCES
-from realfill.errors import BaseModelError, StoppedError
+from realfill.errors import StoppedError
 from realfill.io.images import ImageArray
 from realfill.scene.scene import Scene
 
@@ -26,16 +27,38 @@ if TYPE_CHECKING:
 # Modules that need torch are imported where they are used, so that an interface appears at once.
 # ruff: noqa: PLC0415
 
-QuickEngine: TypeAlias = EngineName | Literal["auto", "unfitted"]
-_QUICK: tuple[EngineName, ...] = ("lama", "migan")  # better than Telea's method, if their weights are on this machine
 _PREVIEW_SHARE = 8  # least time between previews, as a multiple of the time that one takes
 
 
-def find_people(image: ImageArray, detector: str, settings: Settings) -> Instances:
+def find_people(job: Job, image: ImageArray, detector: str, settings: Settings) -> Instances:
     """Find people and things in a photo (H, W, 3)."""
     from realfill.segmentation.detection import PEOPLE, find_instances
 
-    return find_instances(image, detector=detector, classes=PEOPLE, **settings.keywords)
+    job.enter("looking for people")
+    found = find_instances(image, detector=detector, classes=PEOPLE, **settings.keywords)
+    job.require_wanted()
+    return found
+
+
+def make_scene(job: Job, choice: Choice, settings: Settings) -> Scene:
+    """Make the scene that is chosen. Where people go, those in the references are found and hidden first."""
+    from realfill.pipeline.strangers import find_strangers
+    from realfill.segmentation.detection import PEOPLE, load_detector
+
+    new = choice.strangers_to_find
+    if new:
+        job.enter("looking for people in the references")
+        detector, counts = load_detector("auto", **settings.keywords), []
+        for number, photo in new:
+            (found,) = find_strangers([photo.source], PEOPLE, detector, first=number)
+            job.require_wanted()
+            if job.is_ending:
+                raise StoppedError("the job was ended before the references were checked")
+            choice.hidden[photo] = found.mask
+            counts += [f"{found.count} in reference {number}"] if found.count else []
+        job.note(f"people hidden in the references: {', '.join(counts) or 'none were found'}")
+        choice.touch()
+    return choice.scene
 
 
 def examine(job: Job, scene: Scene) -> tuple[Evidence, str]:
@@ -49,17 +72,26 @@ def examine(job: Job, scene: Scene) -> tuple[Evidence, str]:
 
     job.enter("aligning the references" if scene.references else "looking at the hole")
     evidence = examine_scene(scene, on_step=job.on_step, progress=False)
+    job.require_wanted()
     if len(scene.references) <= MAX_FIT_REFERENCES:
         return evidence, ""
     job.enter("choosing references")
     return evidence, select_references(scene).describe("the fit learns from")
 
 
-def describe_coverage(scene: Scene, evidence: Evidence) -> str:
-    """Say in a sentence how much of the hole the references show."""
+def describe_coverage(scene: Scene, evidence: Evidence, learns_from: str) -> list[str]:
+    """Say in sentences what the references show of the hole, and which of them a fit learns from."""
     if not scene.references:
-        return "There are no references, so everything in the hole is invented."
-    return f"The references show {100 * evidence.coverage:.0f} % of the hole: {evidence.describe()}."
+        return ["There are no references, so everything in the hole is invented."]
+    shown = f"The references show {100 * evidence.coverage:.0f} % of the hole: {evidence.describe()}."
+    return [shown, as_sentence(learns_from)] if learns_from else [shown]
+
+
+def describe_results(completions: Completions, *, was_stopped: bool) -> str:
+    """Say in a sentence what a job made."""
+    count, order = len(completions), "the best first" if completions.ranked else "not ranked"
+    stopped = "Stopped. " if was_stopped else ""
+    return f"{stopped}{count} result{'s are' if count != 1 else ' is'} below{f', {order}' if count > 1 else ''}."
 
 
 def is_settled(evidence: Evidence, settings: Settings) -> bool:
@@ -68,14 +100,39 @@ def is_settled(evidence: Evidence, settings: Settings) -> bool:
     return uses_references and evidence.shares["photographed"] == 1
 
 
-def complete_quickly(job: Job, scene: Scene, engine: QuickEngine, settings: Settings) -> Completions:
-    """Complete a scene without a fit."""
+def complete_quickly(
+    job: Job, scene: Scene, engine: QuickEngine, settings: Settings
+) -> tuple[Completions, QuickEngine]:  # fmt: skip
+    """Complete a scene without a fit; return the name of the engine too."""
+    from realfill.pipeline import complete
+    from realfill.pipeline.plain import fill_the_rest
+
+    job.enter("filling the rest")
+    options: dict[str, Any] = {"on_step": job.on_step, "progress": False, **settings.keywords}
+    engine = best_engine() if engine == "auto" else engine
+    if engine == "base":
+        found = complete(scene, settings.fit.base, settings.sample, ranking=settings.rank, **options)
+    elif engine == "completion":
+        found = fill_the_rest(scene, engine, None, weights=settings.completion, **options)
+    else:
+        found = complete(scene, engine, **options)
+    job.require_wanted()
+    return found, engine
+
+
+def sample(
+    job: Job, scene: Scene, source: Adapter | str, settings: Settings, *, first_seed: int
+) -> Completions:  # fmt: skip
+    """Complete a scene with a fit or a base model, and rank."""
     from realfill.pipeline import complete
 
-    options: dict[str, Any] = {"on_step": job.on_step, "progress": False, **settings.keywords}
-    if engine == "unfitted":
-        return complete(scene, settings.fit.base, settings.sample, ranking=settings.rank, **options)
-    return complete(scene, _best_quick_engine(settings) if engine == "auto" else engine, **options)
+    job.enter("sampling and ranking")
+    config = dataclasses.replace(settings.sample, seed=first_seed)
+    found = complete(
+        scene, source, config, ranking=settings.rank, on_step=job.on_step, progress=False, **settings.keywords
+    )  # fmt: skip
+    job.require_wanted()
+    return found
 
 
 def check(job: Job, scene: Scene, settings: Settings) -> None:
@@ -84,11 +141,10 @@ def check(job: Job, scene: Scene, settings: Settings) -> None:
 
     job.enter("checking the base model")
     check_ready(scene, settings.fit, settings.sample, ranking=settings.rank, progress=False, **settings.keywords)
+    job.require_wanted()
 
 
-def fit_with_previews(
-    job: Job, scene: Scene, settings: Settings, *, folder: Path, keep: Callable[[Adapter], None], every_s: float
-) -> Adapter:  # fmt: skip
+def fit_with_previews(job: Job, scene: Scene, settings: Settings, *, folder: Path, every_s: float) -> Adapter:
     """Fit, and pause every so often to draw a sample. A fit that pauses ends with the same result as one that does not.
 
     Args:
@@ -96,7 +152,6 @@ def fit_with_previews(
         scene: the scene.
         settings: the recipe.
         folder: for the checkpoint from which the fit goes on after a pause, or after it was stopped.
-        keep: called with the adapter at every pause and at the end.
         every_s: least time between two previews.
 
     Returns:
@@ -112,8 +167,8 @@ def fit_with_previews(
             scene, settings.fit, checkpoint_dir=folder, overwrite=True, on_step=pause.on_step, progress=False,
             **settings.keywords,
         )  # fmt: skip
-        keep(adapter)
-        if job.is_stopping or not pause.is_due:
+        job.require_wanted()
+        if job.is_ending or not pause.is_due:
             return adapter
         started_s = time.monotonic()
         _preview(job, scene, adapter, settings)
@@ -156,15 +211,3 @@ def _preview(job: Job, scene: Scene, adapter: Adapter, settings: Settings) -> No
     except StoppedError:
         return
     job.show(drawn.best.image)
-
-
-def _best_quick_engine(settings: Settings) -> EngineName:
-    from realfill.filling.engines import load_engine
-
-    for name in _QUICK:
-        try:
-            load_engine(name, device=settings.device, local_files_only=True)
-        except BaseModelError:
-            continue
-        return name
-    return "telea"

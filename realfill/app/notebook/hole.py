@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 import ipywidgets as widgets
 
+from realfill.app.flow.failures import as_sentence
 from realfill.app.flow.hole import MAX_GROW_PX
 from realfill.app.flow.pictures import describe_choice, draw_choice
 from realfill.app.flow.state import Flow
@@ -13,7 +14,7 @@ from realfill.app.notebook.parts import Note, beside, button, heading, labelled,
 from realfill.app.notebook.surface import Point, Surface, box_of
 
 _SIDES = ("left", "right", "top", "bottom")
-_TOOLS = [("Brush", "brush"), ("Rubber", "rubber"), ("Box", "box"), ("Pick a person", "pick")]
+_TOOLS = [("Brush", "brush"), ("Rubber", "rubber"), ("Box", "box"), ("Pick a person or a thing", "pick")]
 _MAX_GROWTH = 100  # percent of the photo's side
 _GOES, _STAYS = "the ticked go", "everyone but the ticked goes"
 
@@ -72,11 +73,18 @@ class HoleStep(widgets.VBox):
         self.ticks: list[widgets.Checkbox] = []
         self.rule = labelled(widgets.Dropdown, "rule", options=[_GOES, _STAYS])
         self.shadows = widgets.Checkbox(description="with the ground where they stand", indent=False)
+        self.strangers = widgets.Checkbox(
+            description="hide people in the references too", tooltip="so that nobody is taken from them", indent=False,
+            value=True, layout=widgets.Layout(width="auto", max_width="100%"),
+        )  # fmt: skip
         self._list = row()
         on_click(self.find, self.people_note, log, lambda: self._start(self.people_note, self._flow.find_people))
         for control in (self.rule, self.shadows):
             on_value(control, self.note, log, lambda _: self._apply_people())
-        self._people = widgets.VBox([row(self.find, self.rule, self.shadows), self.people_note, self._list])
+        on_value(self.strangers, self.note, log, lambda _: self._apply_people())
+        self._people = widgets.VBox([
+            row(self.find, self.rule, self.shadows), self.people_note, self._list, self.strangers,
+        ])  # fmt: skip
 
     def _make_file(self) -> None:
         self.mask_upload = widgets.FileUpload(
@@ -160,9 +168,11 @@ class HoleStep(widgets.VBox):
             self._changed()
 
     def _pick(self, point: Point) -> None:
-        number = self._flow.choice.require_hole().toggle_at(point).number
+        hole = self._flow.choice.require_hole()
+        self.note.say(as_sentence(self._flow.choice.toggle_at(point)))
         self._quiet = True
-        self.ticks[number].value = not self.ticks[number].value
+        for number, tick in enumerate(self.ticks):
+            tick.value = number in hole.chosen
         self._quiet = False
 
     def _canvas_size(self) -> tuple[int, int]:
@@ -189,7 +199,7 @@ class HoleStep(widgets.VBox):
         if self._quiet:
             return
         hole = self._flow.choice.require_hole()
-        hole.shadows = self.shadows.value
+        hole.shadows, self._flow.choice.hides_strangers = self.shadows.value, self.strangers.value
         ticked = [number for number, tick in enumerate(self.ticks) if tick.value]
         hole.choose(ticked, everyone_but=self.rule.value == _STAYS)
         self._changed()
@@ -199,9 +209,7 @@ class HoleStep(widgets.VBox):
             return
         hole = self._flow.choice.require_hole()
         hole.grow_px = self.grow.value
-        lengths = {"left": hole.size[1], "right": hole.size[1], "top": hole.size[0], "bottom": hole.size[0]}
-        shares = {side: slider.value / 100 for side, slider in self.sides.items()}
-        self._flow.choice.set_margins(**{side: round(shares[side] * lengths[side]) for side in _SIDES})
+        self._flow.choice.set_margins(**{side: slider.value / 100 for side, slider in self.sides.items()})
         self._changed()
 
     def _take_mask(self) -> None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from importlib.resources import files
 from os import PathLike
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import ipywidgets as widgets
 
 from realfill.app.flow.job import Job
 from realfill.app.flow.keeping import holds_work
+from realfill.app.flow.settings import Settings, suggest_base
 from realfill.app.flow.state import Flow
 from realfill.app.notebook.hole import HoleStep
 from realfill.app.notebook.parts import Note, beside
@@ -72,12 +74,12 @@ class Panel(widgets.VBox):
     @property
     def adapter(self) -> Adapter | None:
         """The last fit, or ``None``."""
-        return self.flow.adapter
+        return self.flow.results.adapter
 
     @property
     def completions(self) -> Completions | None:
         """The completions of the last job that made some, best first; ``None`` before."""
-        return self.flow.completions
+        return self.flow.results[-1].completions if self.flow.results else None
 
     def refresh(self) -> None:
         """Show the state anew, for example after it was changed from another cell."""
@@ -96,7 +98,7 @@ class Panel(widgets.VBox):
         with beside(self.note, self.flow.log):
             self.work.refresh()
             job = self.flow.job
-            if job is None or job.is_running:
+            if job is None or job.is_active:
                 return
             if job.title == "Find people":
                 self.hole.list_people()
@@ -120,6 +122,7 @@ def panel(
     output: str | PathLike[str] | None = None,
     device: str | None = None,
     local_files_only: bool = False,
+    completion: str | PathLike[str] | None = None,
 ) -> Panel:
     """Make the panel: the whole job as widgets, for Jupyter and Colab.
 
@@ -146,6 +149,7 @@ def panel(
             nor a target is given, the panel goes on with it.
         device: where to compute. ``None``: the best available.
         local_files_only: do not use the network for weights.
+        completion: what ``realfill train-completion`` wrote, to offer it as a quick engine.
 
     Raises:
         SceneError: a photo or the mask cannot be used.
@@ -156,11 +160,16 @@ def panel(
     ]
     if len(given) > 1:
         raise ValueError(f"{' and '.join(given)} are given; legal: one of scene, target and demo")
-    flow = Flow(fit=fit, sample=sample, rank=rank, output=output, device=device, local_files_only=local_files_only)
+    settings = Settings(
+        fit=fit or FitConfig(base=suggest_base(device)), sample=sample or SampleConfig(), rank=rank or RankConfig(),
+        device=device, local_files_only=local_files_only,
+        completion=Path(completion) if completion is not None else None,
+    )  # fmt: skip
+    flow = Flow(settings, output=output)
     if scene is not None:
         flow.choice.use_scene(scene)
     elif demo:
-        flow.use_example()
+        flow.choice.use_example()
     elif target is None and output is not None and holds_work(output):
         flow.resume()
     if target is not None:

@@ -6,14 +6,13 @@ import base64
 import html
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import cv2
 import ipywidgets as widgets
 import numpy as np
 
-from realfill.app.flow.failures import explain
+from realfill.app.flow.failures import ErrorLog
 from realfill.app.flow.pictures import describe_warnings
 from realfill.errors import warnings_to
 from realfill.io.images import ImageArray
@@ -43,20 +42,20 @@ class Note(widgets.HTML):
 
 
 @contextmanager
-def beside(note: Note, log: Path) -> Iterator[None]:
+def beside(note: Note, log: ErrorLog) -> Iterator[None]:
     """Run what a control does; an error or a warning appears beside it, and nothing is raised."""
     heard: list[str] = []
     try:
         with warnings_to(heard.append):
             yield
     except Exception as error:  # noqa: BLE001 - people get a sentence
-        note.say(explain(error, log), wrong=True)
+        note.say(log.describe(error), wrong=True)
         return
     if heard:
         note.say(note.text, *describe_warnings(heard))
 
 
-def on_click(button: widgets.Button, note: Note, log: Path, action: Callable[[], object]) -> None:
+def on_click(button: widgets.Button, note: Note, log: ErrorLog, action: Callable[[], object]) -> None:
     """Connect a button to an action, whose errors appear in a note."""
 
     def run(_: Any) -> None:
@@ -67,7 +66,7 @@ def on_click(button: widgets.Button, note: Note, log: Path, action: Callable[[],
     button.on_click(run)
 
 
-def on_value(control: widgets.Widget, note: Note, log: Path, action: Callable[[Any], object]) -> None:
+def on_value(control: widgets.Widget, note: Note, log: ErrorLog, action: Callable[[Any], object]) -> None:
     """Connect the value of a control to an action, whose errors appear in a note."""
 
     def run(change: Any) -> None:

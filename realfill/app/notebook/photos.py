@@ -73,7 +73,7 @@ class PhotosStep(widgets.VBox):
             "value",
         )
         on_click(self.remove, self.references_note, log, lambda: self._then(choice.remove_references))
-        on_click(self.example, self.target_note, log, lambda: self._then(self._flow.use_example))
+        on_click(self.example, self.target_note, log, lambda: self._then(choice.use_example))
 
     def _take_target(self) -> None:
         files, self.target_upload.value = self.target_upload.value, ()
@@ -81,7 +81,7 @@ class PhotosStep(widgets.VBox):
             name = files[0]["name"]
             self._do(
                 self.target_note,
-                lambda: self._flow.choice.set_target(self._flow.uploads.keep(name, files[0]["content"]), name),
+                lambda: self._flow.choice.set_target(self._flow.uploads.keep_photo(name, files[0]["content"]), name),
             )
 
     def _take_references(self) -> None:
@@ -90,7 +90,7 @@ class PhotosStep(widgets.VBox):
         def add() -> None:
             if len(files) > MAX_REFERENCES:
                 raise SceneError(f"{len(files)} references are uploaded; legal: up to {MAX_REFERENCES}")
-            kept = [(file["name"], self._flow.uploads.keep(file["name"], file["content"])) for file in files]
+            kept = [(file["name"], self._flow.uploads.keep_photo(file["name"], file["content"])) for file in files]
             self._flow.choice.photos.add_named(kept)
             self._flow.choice.touch()
 
@@ -116,6 +116,7 @@ def _upload(text: str, *, several: bool) -> widgets.FileUpload:
 
 
 def _figure(photo: NamedPhoto, role: str, about: str) -> str:
+    assert photo.preview is not None
     image = picture(photo.preview, f"{role}: {photo.name}", style=_THUMBNAIL)
     return f"<figure>{image}<figcaption>{html.escape(role)}: {html.escape(about)}</figcaption></figure>"
 

@@ -11,9 +11,10 @@ import ipywidgets as widgets
 import numpy as np
 
 from realfill.app.flow.hole import Hole
-from realfill.app.flow.keeping import Suffix, encode, save_all
+from realfill.app.flow.keeping import Suffix, save_all
 from realfill.app.flow.pictures import PREVIEW_PX, describe_completion, describe_evidence, draw_part, evidence_map
-from realfill.app.flow.state import Flow, Result
+from realfill.app.flow.results import Result
+from realfill.app.flow.state import Flow
 from realfill.app.notebook.parts import (
     Note,
     beside,
@@ -180,7 +181,7 @@ class ResultsStep(widgets.VBox):
         reading = self._part.reading()
         if reading is None:
             raise SceneError("no part is marked; draw it in the picture, or add a box")
-        self._start(self.note, lambda: self._flow.redo(self.result, self.completion, reading.mask))
+        self._start(self.note, lambda: self._flow.redo(self.result, self._number, reading.mask))
 
     # Files
 
@@ -199,7 +200,9 @@ class ResultsStep(widgets.VBox):
 
     def _make_link(self) -> None:
         suffix = self.suffix.value
-        content = encode(self.completion, suffix, self._flow.uploads.folder)
+        path = self._flow.uploads.folder / f"download{suffix}"
+        self.completion.save(path, overwrite=True)
+        content = path.read_bytes()
         if len(content) > _LINK_BYTES:
             raise SceneError(
                 f"the file has {len(content) / 1e6:.0f} MB, and a link holds {_LINK_BYTES / 1e6:.0f} MB; save to a "
@@ -212,7 +215,7 @@ class ResultsStep(widgets.VBox):
     def _save_all(self) -> None:
         if not self.folder.value.strip():
             raise SceneError("no folder is named; legal: the path of a folder without results")
-        result, adapter = self.result.completions, self._flow.adapter
+        result, adapter = self.result.completions, self._flow.results.adapter
         self.save_note.say(save_all(self.folder.value.strip(), result, adapter))
 
 

@@ -4,56 +4,24 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any
 
 import jinja2
+from PIL import Image
 
-from realfill.app.page.records import RefusedError, Round
-from realfill.app.page.uploads import MAX_BYTES, MAX_PIXELS
-from realfill.app.page.visits import Visit
+from realfill.app.flow.engines import list_engines
+from realfill.app.flow.pictures import describe_job as describe
+from realfill.app.flow.pictures import draw_losses, share_done
+from realfill.app.flow.results import Result
+from realfill.app.flow.state import Flow
+from realfill.app.flow.uploads import MAX_BYTES, MAX_PIXELS
+from realfill.app.page.visit import RefusedError, Visit
 from realfill.config.fit import MAX_FIT_REFERENCES, MAX_REFERENCES
 from realfill.results.folder import EVIDENCE_NAME, SCORES_NAME
 
-PARTS = ("photos", "hole", "people", "coverage", "results", "keeping")
+PARTS = ("photos", "hole", "people", "engines", "coverage", "results", "keeping")
 _DAY_S = 86_400.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Card:
-    """A result in the gallery.
-
-    Attributes:
-        place: in the round, from 0, the best.
-        file: its image.
-        caption: seed or engine, score and verdict.
-        kind: of the verdict; empty if there is none.
-        reason: of the verdict.
-    """
-
-    place: int
-    file: str
-    caption: str
-    kind: str
-    reason: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Shelf:
-    """The results of a round.
-
-    Attributes:
-        round: the round.
-        cards: its results, best first.
-        evidence: the shares of photographed, corrected and invented pixels, in a line.
-        has_map: whether there is a picture of the evidence.
-    """
-
-    round: Round
-    cards: tuple[Card, ...]
-    evidence: str
-    has_map: bool
 
 
 class Fragments:
@@ -80,48 +48,59 @@ class Fragments:
         """
         if name not in PARTS:
             raise RefusedError("this part does not exist; reload the page")
-        values: dict[str, Any] = {"visit": visit}
+        values: dict[str, Any] = {"visit": visit, "photos": visit.photos, "choice": visit.flow.choice}
         if name == "photos":
             values |= {
                 "max_mb": MAX_BYTES // 10**6, "max_megapixels": MAX_PIXELS // 10**6, "max_references": MAX_REFERENCES,
                 "max_fitted": MAX_FIT_REFERENCES,
             }  # fmt: skip
         if name == "results":
-            values["shelves"] = [shelf for found in reversed(visit.rounds) if (shelf := _shelf(visit, found))]
+            values["shelves"] = [shelf for found in reversed(visit.flow.results) if (shelf := _shelf(found))]
+        if name == "engines":
+            values["engines"] = list_engines(visit.flow.settings)
         if name == "keeping":
             until = time.strftime("%d %B %Y, %H:%M", time.localtime(visit.used + self._keep_days * _DAY_S))
             values |= {"until": until, "place": self._place}
         return self._environment.get_template(f"{name}.html").render(values)
 
 
-def _shelf(visit: Visit, found: Round) -> Shelf | None:
-    """Read what a round's folder says of its results; ``None`` if it is damaged."""
-    folder = visit.round_folder(found.number)
+def describe_job(flow: Flow) -> dict[str, Any] | None:
+    """Describe the last job for the page, as plain JSON values; ``None`` if there was none."""
+    job = flow.job
+    if job is None:
+        return None
+    return {
+        "state": job.state, "phase": f"{job.title}: {job.phase}", "text": describe(job, flow.num_before),
+        "message": job.message if job.state == "failed" else "", "share": share_done(job) if job.progress else None,
+        "curve": draw_losses(job.losses), "preview": job.num_previews, "can_stop": job.can_stop and not job.is_ending,
+        "ending": job.is_ending,
+    }  # fmt: skip
+
+
+def _shelf(result: Result) -> dict[str, Any] | None:
+    """Read what the folder of a result says of it, for the template; ``None`` if it is damaged."""
+    assert result.folder is not None
     try:
-        values = json.loads((folder / SCORES_NAME).read_text(encoding="utf-8"))
-        unit = _unit(values["ranking"])
-        cards = tuple(_card(place, record, unit) for place, record in enumerate(values["completions"]))
+        values = json.loads((result.folder / SCORES_NAME).read_text(encoding="utf-8"))
+        ranking = values["ranking"]
+        unit = "" if ranking is None else "matches" if "keypoints" in str(ranking.get("score_by")) else "dB"
+        cards = [_card(record, unit) for record in values["completions"]]
+        with Image.open(result.folder / "before.png") as before:
+            width, height = before.size
     except (OSError, ValueError, KeyError, TypeError):
         return None
     shares = values.get("evidence") or {}
-    evidence = ", ".join(
-        f"{100 * shares[kind]:.0f} % {kind}" for kind in ("photographed", "corrected", "invented") if shares.get(kind)
-    )
-    return Shelf(round=found, cards=cards, evidence=evidence, has_map=(folder / EVIDENCE_NAME).is_file())
+    kinds = ("photographed", "corrected", "invented")
+    return {
+        "number": result.number, "title": result.title, "width": width, "height": height, "cards": cards,
+        "evidence": ", ".join(f"{100 * shares[kind]:.0f} % {kind}" for kind in kinds if shares.get(kind)),
+        "has_map": (result.folder / EVIDENCE_NAME).is_file(),
+    }  # fmt: skip
 
 
-def _card(place: int, record: dict[str, Any], unit: str) -> Card:
-    verdict = record.get("verdict") or {}
-    parts = ["no model" if record["seed"] is None else f"seed {record['seed']}"]
-    if record["score"] is not None:
-        parts.append(f"{record['score']:.4g} {unit}".strip())
-    if verdict:
-        parts.append(verdict["kind"])
-    return Card(
-        place=place, file=PurePath(record["file"]).name, caption=", ".join(parts), kind=verdict.get("kind", ""),
-        reason=verdict.get("reason", ""),
-    )  # fmt: skip
-
-
-def _unit(ranking: dict[str, Any] | None) -> str:
-    return "" if ranking is None else "matches" if "keypoints" in str(ranking.get("score_by")) else "dB"
+def _card(record: dict[str, Any], unit: str) -> dict[str, str]:
+    verdict = record.get("verdict") or {"kind": "", "reason": ""}
+    seed = "no model" if record["seed"] is None else f"seed {record['seed']}"
+    score = "" if record["score"] is None else f"{record['score']:.4g} {unit}".strip()
+    caption = ", ".join(filter(None, (seed, score, verdict["kind"])))
+    return {"file": PurePath(record["file"]).name, "caption": caption, **verdict}

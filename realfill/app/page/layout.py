@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import gradio as gr
 
+from realfill.app.flow.failures import ErrorLog
+from realfill.app.page import orders
 from realfill.app.page.guard import VISIT_COOKIE
-from realfill.app.page.logs import ErrorLog
-from realfill.app.page.visits import Visit
-from realfill.config import CLASSICAL_ENGINES
-from realfill.errors import RealFillError
-
-if TYPE_CHECKING:
-    from realfill.app.page.desk import Desk
+from realfill.app.page.visit import Visit
+from realfill.app.page.visits import Visits
 
 _FONTS = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif")
 _MONO = ("ui-monospace", "Menlo", "Consolas", "monospace")
@@ -29,15 +26,15 @@ def make_theme() -> gr.Theme:
     return gr.themes.Base(primary_hue="teal", neutral_hue="gray", font=list(_FONTS), font_mono=list(_MONO))
 
 
-def build_page(desk: Desk, log: ErrorLog) -> gr.Blocks:
+def build_page(visits: Visits, log: ErrorLog) -> gr.Blocks:
     """Build the page; what changes with the visit is fetched by ``page.js``."""
-    act = _actions(desk, log)
+    act = _actions(visits, log)
     with gr.Blocks(title="realfill", analytics_enabled=False) as page:
         _html("# realfill\nFill a hole in a photo with what your other photos of the moment show there.")
-        _photos(act, desk)
-        _hole(act, desk)
-        _fill(act, desk)
-        _results(act, desk)
+        _photos(act)
+        _hole(act)
+        _fill(act)
+        _results(act)
         _html('<visit-part name="keeping"></visit-part>')
         _html("<job-status></job-status>")
     return page
@@ -46,20 +43,18 @@ def build_page(desk: Desk, log: ErrorLog) -> gr.Blocks:
 Act = Callable[[Callable[..., None]], Callable[..., str]]
 
 
-def _actions(desk: Desk, log: ErrorLog) -> Act:
+def _actions(visits: Visits, log: ErrorLog) -> Act:
     """Make handlers of orders: what cannot be done is said beside the button."""
 
     def act(order: Callable[..., None]) -> Callable[..., str]:
         def handle(request: gr.Request, *values: Any) -> str:
-            visit = desk.visits.find(request.cookies.get(VISIT_COOKIE))
+            visit = visits.find(request.cookies.get(VISIT_COOKIE))
             if visit is None:
                 return "This visit has ended; reload the page."
             try:
-                order(visit, *values)
-            except (RealFillError, ValueError) as error:
-                return as_sentence(str(error))
+                order(visits, visit, *values)
             except Exception as error:  # noqa: BLE001 - visitors get a sentence instead of a traceback
-                return as_sentence(log.write("an order", error))
+                return log.describe(error, "an order")
             return ""
 
         return handle
@@ -67,42 +62,39 @@ def _actions(desk: Desk, log: ErrorLog) -> Act:
     return act
 
 
-def _photos(act: Act, desk: Desk) -> None:
+def _photos(act: Act) -> None:
     _html("## 1. Photos")
     _html('<visit-part name="photos"></visit-part>')
     example = gr.Button("Try the example", size="md", scale=0)
-    _say(example.click, act(desk.take_example), [])
+    _say(example.click, act(orders.example), [])
 
 
-def _hole(act: Act, desk: Desk) -> None:
+def _hole(act: Act) -> None:
     _html("## 2. What is missing?\nPaint over what is to be filled, drag a box, or click on a person or a thing.")
     _html('<visit-part name="hole"></visit-part>')
     people = gr.Button("Find people", size="md", scale=0)
-    _say(people.click, act(desk.find_people), [])
+    _say(people.click, act(orders.find_people), [])
     _html('<visit-part name="people"></visit-part>')
 
 
-def _fill(act: Act, desk: Desk) -> None:
+def _fill(act: Act) -> None:
     _html("## 3. Fill\nFirst see in seconds what the references show of the hole; then fit a model for the rest.")
-    with gr.Row(elem_classes="rf-fill"):
-        engine = gr.Dropdown(
-            list(CLASSICAL_ENGINES), value="telea", label="Engine for what no reference shows", scale=2
-        )
-        quick = gr.Button("Coverage and quick result", variant="primary", scale=3)
-    _say(quick.click, act(desk.quick), [engine])
+    _html('<visit-part name="engines"></visit-part>')
+    quick = gr.Button("Coverage and quick result", variant="primary")
+    _say(quick.click, act(orders.quick), [])
     _html('<visit-part name="coverage"></visit-part>')
     with gr.Row(elem_classes="rf-fill"):
-        steps = gr.Number(value=0, precision=0, label="Steps (0: as many as the base model needs)", scale=2)
-        samples = gr.Slider(1, 16, value=4, step=1, label="Results to choose from", scale=2)
-        fit = gr.Button("Fit and complete", variant="primary", scale=3)
+        steps = gr.Number(value=0, precision=0, label="Steps (0: as many as the base model needs)")
+        samples = gr.Slider(1, 16, value=4, step=1, label="Results to choose from")
+    fit = gr.Button("Fit and complete", variant="primary")
 
-    def order_fit(visit: Visit, num_steps: float | None, num_samples: float) -> None:
-        desk.fit(visit, int(num_steps) if num_steps else None, int(num_samples))
+    def order_fit(visits: Visits, visit: Visit, num_steps: float | None, num_samples: float) -> None:
+        orders.fit(visits, visit, int(num_steps) if num_steps else None, int(num_samples))
 
     _say(fit.click, act(order_fit), [steps, samples])
 
 
-def _results(act: Act, desk: Desk) -> None:
+def _results(act: Act) -> None:
     _html("## 4. Results")
     _html('<visit-part name="results"></visit-part>')
     with gr.Accordion("Redo a part of the chosen result", open=False):
@@ -110,8 +102,8 @@ def _results(act: Act, desk: Desk) -> None:
         samples = gr.Slider(1, 16, value=4, step=1, label="Results to choose from")
         redo = gr.Button("Redo the marked part", variant="primary")
 
-        def order_redo(visit: Visit, num_samples: float) -> None:
-            desk.redo(visit, int(num_samples))
+        def order_redo(visits: Visits, visit: Visit, num_samples: float) -> None:
+            orders.redo(visits, visit, int(num_samples))
 
         _say(redo.click, act(order_redo), [samples])
 
@@ -125,8 +117,3 @@ def _say(event: Callable[..., Any], handle: Callable[..., str], inputs: list[Any
 def _html(text: str) -> gr.Markdown:
     """Put fixed text or an element of ``page.js`` on the page; nothing in it comes from outside."""
     return gr.Markdown(text, sanitize_html=False)
-
-
-def as_sentence(text: str) -> str:
-    """Begin a text with a capital and end it with a full stop."""
-    return f"{text[:1].upper()}{text[1:].removesuffix('.')}."

@@ -17,15 +17,15 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, HTMLResponse, JSONResponse, RedirectResponse, Response
 from starlette.routing import Route
 
-from realfill.app.page.desk import Desk
-from realfill.app.page.fragments import Fragments
+from realfill.app.flow.engines import require_runnable
+from realfill.app.flow.failures import ErrorLog
+from realfill.app.page.drawing import decode_drawing, draw_hole, draw_people, encode_hole, keep_part
+from realfill.app.page.fragments import Fragments, describe_job
+from realfill.app.page.gallery import encode_jpeg, save_download
 from realfill.app.page.guard import VISIT_COOKIE, cookie_of, make_cookie
-from realfill.app.page.holes import decode_drawing, draw_hole, hole_preview, keep_part, preview_path, set_margins
-from realfill.app.page.jobs import JobQueue
-from realfill.app.page.logs import ErrorLog
-from realfill.app.page.records import RefusedError
-from realfill.app.page.uploads import drop_reference, keep_photo, photo_folder, receive
-from realfill.app.page.visits import Visit, Visits
+from realfill.app.page.uploads import drop_reference, keep_photo, receive
+from realfill.app.page.visit import RefusedError, Visit
+from realfill.app.page.visits import Visits
 from realfill.errors import RealFillError
 
 DOWNLOADS = {"png": "image/png", "tif": "image/tiff", "jpg": "image/jpeg", "ora": "image/openraster"}
@@ -38,9 +38,9 @@ Answer = Callable[[Request, Visit], Awaitable[Response]]
 class Routes:
     """The handlers of the routes."""
 
-    def __init__(self, visits: Visits, queue: JobQueue, fragments: Fragments, desk: Desk, log: ErrorLog) -> None:
+    def __init__(self, visits: Visits, fragments: Fragments, log: ErrorLog) -> None:
         """Serve visits."""
-        self._visits, self._queue, self._fragments, self._desk, self._log = visits, queue, fragments, desk, log
+        self._visits, self._fragments, self._log = visits, fragments, log
         self.resume_codes: dict[str, str] = {}  # for one use each, to the name of a visit
 
     def build(self) -> list[Route]:
@@ -56,10 +56,12 @@ class Routes:
             Route("/visit/mask", self._with_visit(self._draw), methods=["PUT"]),
             Route("/visit/click", self._with_visit(self._click), methods=["POST"]),
             Route("/visit/margins", self._with_visit(self._margins), methods=["PUT"]),
-            Route("/visit/rounds/{number:int}/{file}", self._with_visit(self._result)),
+            Route("/visit/results/{number:int}/{file}", self._with_visit(self._result)),
             Route("/visit/download/{number:int}/{place:int}/{kind}", self._with_visit(self._download)),
             Route("/visit/part/{number:int}/{place:int}", self._with_visit(self._choose_part), methods=["PUT"]),
             Route("/visit/people", self._with_visit(self._people), methods=["PUT"]),
+            Route("/visit/people.jpg", self._with_visit(self._people_picture)),
+            Route("/visit/engine", self._with_visit(self._engine), methods=["PUT"]),
             Route("/visit/everything", self._with_visit(self._forget), methods=["DELETE"]),
             Route("/visit/job.jpg", self._with_visit(self._job_preview)),
             Route("/visit/job/{how}", self._with_visit(self._end_job), methods=["POST"]),
@@ -80,13 +82,12 @@ class Routes:
             except ClientDisconnect:
                 return Response(status_code=400)
             except Exception as error:  # noqa: BLE001 - visitors get a sentence instead of a traceback
-                return JSONResponse({"error": self._log.write(request.url.path, error)}, 500)
+                return JSONResponse({"error": self._log.describe(error, request.url.path)}, 500)
 
         return respond
 
     async def _state(self, _: Request, visit: Visit) -> Response:
-        found = self._queue.find(visit.name)
-        job = found[0].describe(found[1]) if found is not None else None
+        job = describe_job(visit.flow)
         return JSONResponse({"revision": visit.revision, "mask": visit.mask_version, "job": job})
 
     async def _part(self, request: Request, visit: Visit) -> Response:
@@ -97,14 +98,14 @@ class Routes:
         role = request.query_params.get("role")
         if role not in ("target", "reference"):
             raise RefusedError("the role of the photo is missing; reload the page")
-        self._require_idle(visit)
+        visit.require_idle()
         self._visits.require_room(visit)
         folder = visit.folder / "incoming"
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / secrets.token_hex(8)
         try:
             await receive(request.stream(), path, announced=_length(request))
-            self._require_idle(visit)  # a job may have begun while the photo arrived
+            visit.require_idle()  # a job may have begun while the photo arrived
             name = request.query_params.get("name", "")
             await run_in_threadpool(keep_photo, visit, path, role, name)
         finally:
@@ -112,89 +113,115 @@ class Routes:
         return JSONResponse({"revision": visit.revision})
 
     async def _photo(self, request: Request, visit: Visit) -> Response:
-        return _file(photo_folder(visit), request.path_params["file"], _FOREVER)
+        return _file(visit.photo_folder, request.path_params["file"], _FOREVER)
 
     async def _remove_photo(self, request: Request, visit: Visit) -> Response:
-        self._require_idle(visit)
+        visit.require_idle()
         await run_in_threadpool(drop_reference, visit, request.path_params["file"])
         return JSONResponse({"revision": visit.revision})
 
     async def _preview(self, _: Request, visit: Visit) -> Response:
-        path = preview_path(visit)
-        if visit.target is None or not path.is_file():
+        if visit.photos.target is None:
             raise RefusedError("choose the photo to complete first")
-        return FileResponse(path, headers=_FOREVER)
+        return _file(visit.photo_folder, "preview.png", _FOREVER)
 
     async def _mask(self, _: Request, visit: Visit) -> Response:
-        return Response(await run_in_threadpool(hole_preview, visit), media_type="image/png")
+        return Response(await run_in_threadpool(encode_hole, visit), media_type="image/png")
 
     async def _draw(self, request: Request, visit: Visit) -> Response:
-        self._require_idle(visit)
+        visit.require_idle()
         drawn = decode_drawing(await _body(request, _MAX_DRAWING_BYTES))
         await run_in_threadpool(draw_hole, visit, drawn)
         return JSONResponse({"mask": visit.mask_version})
 
     async def _click(self, request: Request, visit: Visit) -> Response:
-        from realfill.app.page.people import outline_at  # noqa: PLC0415 - loads the detectors
-
-        self._require_idle(visit)
+        visit.require_idle()
         values = await _numbers(request, "x", "y")
-        said = await run_in_threadpool(outline_at, visit, values["x"], values["y"])
+        height, width = visit.flow.choice.target.size
+        if not (0 <= values["x"] < 1 and 0 <= values["y"] < 1):
+            raise RefusedError("the point lies outside of the photo")
+
+        def click() -> str:
+            with visit.hole_changed():
+                return visit.flow.choice.toggle_at((values["x"] * width, values["y"] * height))
+
+        said = await run_in_threadpool(click)
         return JSONResponse({"said": said, "mask": visit.mask_version})
 
     async def _margins(self, request: Request, visit: Visit) -> Response:
-        self._require_idle(visit)
-        set_margins(visit, await _numbers(request, "left", "right", "top", "bottom"))
+        visit.require_idle()
+        shares = await _numbers(request, "left", "right", "top", "bottom")
+        with visit.scene_changed() as choice:
+            choice.set_margins(**shares)
         return JSONResponse({"revision": visit.revision})
 
     async def _result(self, request: Request, visit: Visit) -> Response:
-        number = visit.round(request.path_params["number"]).number
-        return _file(visit.round_folder(number), request.path_params["file"], _FOREVER)
+        folder = visit.result(request.path_params["number"]).folder
+        assert folder is not None
+        return _file(folder, request.path_params["file"], _FOREVER)
 
     async def _download(self, request: Request, visit: Visit) -> Response:
         number, place, kind = (request.path_params[name] for name in ("number", "place", "kind"))
         if kind not in DOWNLOADS:
             raise RefusedError(f"the format is {kind!r}; legal: {', '.join(DOWNLOADS)}")
-        path = await run_in_threadpool(self._desk.download, visit, number, place, kind)
+        path = await run_in_threadpool(save_download, visit.result(number, place), place, kind)
         return FileResponse(path, media_type=DOWNLOADS[kind], filename=f"realfill-{number}-{place + 1}.{kind}")
 
     async def _choose_part(self, request: Request, visit: Visit) -> Response:
-        self._require_idle(visit)
+        visit.require_idle()
         drawn = decode_drawing(await _body(request, _MAX_DRAWING_BYTES))
         number, place = request.path_params["number"], request.path_params["place"]
         await run_in_threadpool(keep_part, visit, number, place, drawn)
         return JSONResponse({})
 
     async def _people(self, request: Request, visit: Visit) -> Response:
-        from realfill.app.page.people import choose  # noqa: PLC0415 - loads the detectors
-
-        self._require_idle(visit)
-        numbers = (await _json(request)).get("numbers")
-        if not isinstance(numbers, list) or not all(type(number) is int for number in numbers):
+        visit.require_idle()
+        values = await _json(request)
+        numbers, hides = values.get("numbers"), values.get("hides_strangers", True)
+        if not isinstance(numbers, list) or not all(type(n) is int for n in numbers) or type(hides) is not bool:
             raise RefusedError("the request is damaged; reload the page")
-        await run_in_threadpool(choose, visit, numbers)
+
+        def choose() -> None:
+            with visit.hole_changed() as hole:
+                hole.choose(numbers)
+                visit.flow.choice.hides_strangers = hides
+
+        await run_in_threadpool(choose)
         return JSONResponse({"mask": visit.mask_version})
 
+    async def _people_picture(self, _: Request, visit: Visit) -> Response:
+        picture = await run_in_threadpool(draw_people, visit)
+        return Response(encode_jpeg(picture), media_type="image/jpeg")
+
+    async def _engine(self, request: Request, visit: Visit) -> Response:
+        name = str((await _json(request)).get("name"))
+        engine = await run_in_threadpool(require_runnable, name, visit.flow.settings)
+        with visit.changed():
+            visit.engine = engine
+        return JSONResponse({})
+
     async def _forget(self, _: Request, visit: Visit) -> Response:
-        self._require_idle(visit)
-        self._queue.forget(visit.name)
+        visit.require_idle()
         await run_in_threadpool(self._visits.remove, visit)
         return JSONResponse({})
 
     async def _end_job(self, request: Request, visit: Visit) -> Response:
         how = request.path_params["how"]
-        ways = {"stop": self._queue.stop, "cancel": self._queue.cancel, "forget": self._queue.forget}
+        ways = {"stop": visit.flow.stop, "cancel": visit.flow.cancel, "forget": visit.flow.forget}
         if how not in ways:
             raise RefusedError(f"a job cannot be ended by {how!r}; legal: {', '.join(ways)}")
-        ways[how](visit.name)
+        ways[how]()
         return JSONResponse({})
 
     async def _job_preview(self, _: Request, visit: Visit) -> Response:
-        return _file(visit.folder, "preview.jpg", {})
+        preview = visit.flow.job.preview if visit.flow.job is not None else None
+        if preview is None:
+            return JSONResponse({"error": "there is no preview yet"}, 404)
+        return Response(await run_in_threadpool(encode_jpeg, preview), media_type="image/jpeg")
 
     async def _resume(self, request: Request) -> Response:
         code = request.path_params["code"]
-        if self._queue.is_busy(self.resume_codes.get(code, "")):
+        if self._visits.is_busy(self.resume_codes.get(code, "")):
             return HTMLResponse("A job of this visit is running. Wait until it ends, and open the link again.", 409)
         name = self.resume_codes.pop(code, None)
         key = self._visits.rekey(name) if name is not None else None
@@ -202,10 +229,6 @@ class Routes:
         if key is not None:
             response.headers["set-cookie"] = make_cookie(VISIT_COOKIE, key, days=self._visits.keep_days)
         return response
-
-    def _require_idle(self, visit: Visit) -> None:
-        if self._queue.is_busy(visit.name):
-            raise RefusedError("a job is using these photos; wait until it ends, or cancel it")
 
 
 def _file(folder: Path, name: str, headers: dict[str, str]) -> Response:

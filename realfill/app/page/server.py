@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import importlib
 import os
 import secrets
 import threading
@@ -22,14 +23,15 @@ import gradio as gr
 import uvicorn
 from starlette.staticfiles import StaticFiles
 
-from realfill.app.page.desk import Desk
+from realfill.app.flow.failures import ErrorLog
+from realfill.app.flow.job import JobQueue
+from realfill.app.flow.settings import Settings
 from realfill.app.page.fragments import Fragments
 from realfill.app.page.guard import Guard, is_loopback
-from realfill.app.page.jobs import JobQueue
 from realfill.app.page.layout import HEAD, build_page, make_theme
-from realfill.app.page.logs import ErrorLog
 from realfill.app.page.routes import Routes
 from realfill.app.page.visits import KEEP_DAYS, Visits
+from realfill.config import FitConfig
 
 _SWEEP_EVERY_S = 600.0
 _STATIC = Path(__file__).parent / "static"
@@ -45,6 +47,7 @@ class PageOptions:
         base: the base model of fits.
         device: where to compute; ``None``: the best available.
         local_files_only: do not use the network for base models.
+        completion: what ``realfill train-completion`` wrote, to offer it as an engine; ``None``: it is not offered.
         keep_days: days after its last use after which a visit is removed.
         preview_every_s: least seconds of training between two previews.
         token: what visitors must know; ``None``: nothing, which is only legal on a loopback address.
@@ -55,6 +58,7 @@ class PageOptions:
     base: str = "mini"
     device: str | None = None
     local_files_only: bool = False
+    completion: Path | None = None
     keep_days: float = KEEP_DAYS
     preview_every_s: float = 20.0
     token: str | None = None
@@ -70,16 +74,18 @@ class Page:
     def __init__(self, options: PageOptions) -> None:
         """Build the application; it does not listen yet."""
         self.options = options
-        self.visits = Visits(options.work / "visits", keep_days=options.keep_days)
-        log = ErrorLog(options.work / "logs")
-        self.queue = JobQueue(log, on_change=self.visits.touch)
-        self.desk = Desk(
-            visits=self.visits, queue=self.queue, base=options.base, device=options.device,
-            local_files_only=options.local_files_only, preview_every_s=options.preview_every_s,
+        settings = Settings(
+            fit=FitConfig(base=options.base), device=options.device, local_files_only=options.local_files_only,
+            completion=options.completion,
+        )  # fmt: skip
+        log, self.queue = ErrorLog(options.work / "logs", is_private=True), JobQueue()
+        self.visits = Visits(
+            options.work / "visits", settings=settings, queue=self.queue, log=log, keep_days=options.keep_days,
+            preview_every_s=options.preview_every_s,
         )  # fmt: skip
         place = str(self.visits.folder.resolve()) if is_loopback(options.host) else None
         fragments = Fragments(keep_days=options.keep_days, place=place)
-        self.routes = Routes(self.visits, self.queue, fragments, self.desk, log)
+        self.routes = Routes(self.visits, fragments, log)
         with ThreadPoolExecutor(1) as pool:  # the caller's thread may have an event loop already
             self.app = pool.submit(lambda: asyncio.run(self._build(log))).result()
 
@@ -89,7 +95,7 @@ class Page:
         app.router.routes.extend(self.routes.build())
         app.mount("/page", StaticFiles(directory=_STATIC))
         app = gr.mount_gradio_app(
-            app, build_page(self.desk, log), path="/", server_name=self.options.host, footer_links=[],
+            app, build_page(self.visits, log), path="/", server_name=self.options.host, footer_links=[],
             run_history=False, ssr_mode=False, mcp_server=False, enable_monitoring=False, pwa=False,
             show_error=False, max_file_size=1, theme=make_theme(), head=HEAD,
         )  # fmt: skip
@@ -100,9 +106,7 @@ class Page:
         """Remove old visits from time to time; cancel what runs at the end."""
         closed = threading.Event()
         threading.Thread(target=self._sweep, args=(closed,), name="realfill-sweep", daemon=True).start()
-        threading.Thread(
-            target=self.desk.workshop, name="realfill-load", daemon=True
-        ).start()  # the first job is faster
+        threading.Thread(target=_load, name="realfill-load", daemon=True).start()  # the first job is faster
         try:
             yield
         finally:
@@ -111,18 +115,18 @@ class Page:
 
     def _sweep(self, closed: threading.Event) -> None:
         while True:
-            self.visits.sweep(busy=self.queue.owners)
+            self.visits.sweep()
             if closed.wait(_SWEEP_EVERY_S):
                 return
 
     def resume_links(self, address: str, limit: int = 5) -> list[str]:
         """Return a line for each recent visit, with a link that continues it in any browser, once."""
         lines = []
-        for visit in self.visits.resumable()[:limit]:
+        for visit in self.visits.resumable(limit):
             code = secrets.token_urlsafe(16)
             self.routes.resume_codes[code] = visit.name
             day = time.strftime("%d %B %Y, %H:%M", time.localtime(visit.used))
-            title = visit.target.name if visit.target is not None else "no photo yet"
+            title = visit.photos.target.name if visit.photos.target is not None else "no photo yet"
             lines.append(f"continue {title!r} of {day}: {address}/resume/{code}")
         return lines
 
@@ -134,3 +138,8 @@ class Page:
                 timeout_graceful_shutdown=2, ws="none", proxy_headers=False,
             )
         )  # fmt: skip
+
+
+def _load() -> None:
+    """Load what the jobs need."""
+    importlib.import_module("realfill.pipeline")

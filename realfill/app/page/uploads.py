@@ -1,34 +1,23 @@
-"""Photos from visitors: bounded in number, bytes and pixels before they are decoded, under names of the page's own."""
+"""Photos from visitors: bounded while they arrive and before they are decoded, under names of the page's own."""
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
-from realfill.app.page.records import RefusedError, Upload
-from realfill.app.page.visits import Visit
-from realfill.config.fit import MAX_REFERENCES
-from realfill.errors import SceneError
+from realfill.app.demo import demo_scene
+from realfill.app.flow.photos import NamedPhoto
+from realfill.app.flow.uploads import MAX_BYTES, check_photo
+from realfill.app.page.gallery import encode_jpeg
+from realfill.app.page.visit import THUMBNAIL_PX, RefusedError, Visit, file_of, without_preview
 from realfill.io.files import require_space
-from realfill.io.images import ImageArray, fit_within, read_image, resize
-from realfill.io.recognition import find_fault, is_heif
-from realfill.scene.checking import MIN_SIDE_PX
+from realfill.io.writing import write_png
 
-MAX_BYTES = 128_000_000
-MAX_PIXELS = 120_000_000
-PREVIEW_PX = 2048
-THUMBNAIL_PX = 320
 _MAX_NAME = 80
-_SUFFIXES = {
-    "JPEG": ".jpg", "MPO": ".jpg", "PNG": ".png", "TIFF": ".tif", "WEBP": ".webp", "BMP": ".bmp", "HEIF": ".heic",
-    "AVIF": ".avif",
-}  # fmt: skip
-_LEGAL = "legal: a photo as JPEG, PNG, TIFF, WebP, AVIF or HEIC"
 
 Role = Literal["target", "reference"]
 
@@ -60,7 +49,7 @@ async def receive(chunks: AsyncIterator[bytes], path: Path, *, announced: int | 
         raise RefusedError("the file is empty; choose another one")
 
 
-def keep_photo(visit: Visit, received: Path, role: Role, name: str) -> Upload:
+def keep_photo(visit: Visit, received: Path, role: Role, name: str) -> NamedPhoto:
     """Check a file that was received, and make it a photo of the visit.
 
     A new target ends what was marked on the old one.
@@ -72,133 +61,78 @@ def keep_photo(visit: Visit, received: Path, role: Role, name: str) -> Upload:
         name: name that the visitor's computer gave it, only to be shown.
 
     Raises:
-        RefusedError: it is no photo, too large or too small, or there are enough references.
+        SceneError: it is no photo, too large or too small, or there are enough references.
     """
-    suffix = _check_header(received)
-    try:
-        image, _ = read_image(received, "the file")
-    except SceneError as error:
-        raise RefusedError(str(error).replace(repr(str(received)), "it")) from error
+    suffix = check_photo(received)
     shown = "".join(c for c in name if c.isprintable())[-_MAX_NAME:] or "photo"
-    with visit.changed():
-        if role == "reference" and len(visit.references) >= MAX_REFERENCES:
-            raise RefusedError(f"there are {MAX_REFERENCES} references already; remove one first")
-        file = f"{visit.take_number()}{suffix}"
-        upload = Upload(file=file, name=shown, size=(image.shape[0], image.shape[1]))
-        folder = photo_folder(visit)
-        folder.mkdir(parents=True, exist_ok=True)
-        received.replace(folder / file)
-        _write_small(folder / f"{Path(file).stem}.thumb.jpg", image, THUMBNAIL_PX)
-        if role == "reference":
-            visit.references.append(upload)
-        else:
-            drop_target(visit)
-            visit.target = upload
-            write_preview(visit, image)
-        visit.scene_changed()
-    return upload
-
-
-def drop_target(visit: Visit) -> None:
-    """Forget the target and what was marked on it. Call it within ``visit.changed()``."""
-    if visit.target is not None:
-        _unlink(visit, visit.target)
-    visit.target, visit.people, visit.chosen, visit.margins = None, {}, [], {}
-    if visit.mask_version:
-        visit.mask_version = visit.take_number()
-    (visit.folder / "mask.png").unlink(missing_ok=True)
+    with visit.scene_changed():
+        path = visit.photo_folder / f"{visit.take_number()}{suffix}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        received.replace(path)
+        try:
+            return _add_reference(visit, path, shown) if role == "reference" else _set_target(visit, path, shown)
+        except BaseException:
+            path.unlink(missing_ok=True)
+            raise
 
 
 def drop_reference(visit: Visit, file: str) -> None:
-    """Remove a reference."""
-    with visit.changed():
-        for upload in [upload for upload in visit.references if upload.file == file]:
-            visit.references.remove(upload)
-            _unlink(visit, upload)
-        visit.scene_changed()
+    """Remove a reference by the name of its file."""
+    with visit.scene_changed() as choice:
+        for photo in [photo for photo in choice.photos.references if file_of(photo).name == file]:
+            choice.photos.remove_reference(photo)
+            _unlink(photo)
 
 
-def photo_folder(visit: Visit) -> Path:
-    """Return the folder of a visit's photos."""
-    return visit.folder / "photos"
+def take_example(visit: Visit) -> None:
+    """Replace the photos of a visit by the demo's: the left view with its hole, and the right view."""
+    scene, _ = demo_scene()
+    folder = visit.folder / "incoming"
+    folder.mkdir(parents=True, exist_ok=True)
+    for photo in list(visit.photos.references):
+        drop_reference(visit, file_of(photo).name)
+    write_png(folder / "left.png", scene.target)
+    write_png(folder / "right.png", scene.references[0])
+    keep_photo(visit, folder / "left.png", "target", "left view of a motorcycle, with a hole")
+    keep_photo(visit, folder / "right.png", "reference", "right view of the motorcycle")
+    with visit.hole_changed() as hole:
+        hole.add(scene.mask)
 
 
-def photo_path(visit: Visit, upload: Upload) -> Path:
-    """Return the file of a photo."""
-    return photo_folder(visit) / upload.file
+def _add_reference(visit: Visit, path: Path, name: str) -> NamedPhoto:
+    visit.photos.add_named([(name, path)])
+    photo = visit.photos.references[-1]
+    _write_thumbnail(photo)
+    visit.photos.references[-1] = without_preview(photo)
+    return visit.photos.references[-1]
 
 
-def preview_size(visit: Visit) -> tuple[int, int]:
-    """Return the (height, width) of the preview of the target, at which the hole is drawn.
-
-    Raises:
-        RefusedError: there is no target.
-    """
-    if visit.target is None:
-        raise RefusedError("choose the photo to complete first")
-    return fit_within(visit.target.size, PREVIEW_PX)
-
-
-def write_preview(visit: Visit, image: ImageArray) -> None:
-    """Write the preview of the target losslessly."""
-    small = resize(image, fit_within((image.shape[0], image.shape[1]), PREVIEW_PX))
-    Image.fromarray(np.ascontiguousarray(small)).save(photo_folder(visit) / "preview.png", compress_level=1)
+def _set_target(visit: Visit, path: Path, name: str) -> NamedPhoto:
+    before = visit.photos.target
+    visit.flow.choice.set_target(path, name)
+    target = visit.flow.choice.target
+    assert target.preview is not None
+    Image.fromarray(np.ascontiguousarray(target.preview)).save(visit.photo_folder / "preview.png", compress_level=1)
+    if before is not None:
+        _unlink(before)
+    _write_thumbnail(target)
+    visit.photos.target = without_preview(target)
+    with visit.hole_changed():
+        pass
+    return visit.photos.target
 
 
-def _check_header(path: Path) -> str:
-    """Check a file by its header alone, and return the suffix of its format.
-
-    Raises:
-        RefusedError: it is no photo, or too large or too small.
-    """
-    fault = find_fault(path)
-    if fault is not None:
-        raise RefusedError(f"this is {fault}; {_LEGAL}")
-    if is_heif(path):
-        _register_heif()
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with path.open("rb") as stream, Image.open(stream) as image:
-                width, height, kind = image.width, image.height, image.format or ""
-    except Image.DecompressionBombError:
-        raise _too_many_pixels() from None
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
-        raise RefusedError(f"this file cannot be read as a photo; {_LEGAL}") from error
-    if width * height > MAX_PIXELS:
-        raise _too_many_pixels()
-    if min(width, height) < MIN_SIDE_PX:
-        raise RefusedError(f"the photo is {width} x {height} pixels; legal: at least {MIN_SIDE_PX} on each side")
-    if kind not in _SUFFIXES:
-        raise RefusedError(f"this is a file of the kind {kind}; {_LEGAL}")
-    return _SUFFIXES[kind]
+def _write_thumbnail(photo: NamedPhoto) -> None:
+    assert photo.preview is not None
+    path = file_of(photo)
+    path.with_name(f"{path.stem}.thumb.jpg").write_bytes(encode_jpeg(photo.preview, THUMBNAIL_PX))
 
 
-def _register_heif() -> None:
-    """Teach Pillow to read HEIC, if the package for it is there; reading the file says so if it is not."""
-    try:
-        import pillow_heif  # noqa: PLC0415 - an extra
-    except ImportError:
-        raise RefusedError(
-            "this is a HEIC photo, which this server cannot read; save it as JPEG, or ask for pip install pillow-heif"
-        ) from None
-    pillow_heif.register_heif_opener()
-
-
-def _write_small(path: Path, image: ImageArray, side_px: int) -> None:
-    small = resize(image, fit_within((image.shape[0], image.shape[1]), side_px))
-    Image.fromarray(np.ascontiguousarray(small)).save(path, quality=85)
-
-
-def _unlink(visit: Visit, upload: Upload) -> None:
-    path = photo_path(visit, upload)
+def _unlink(photo: NamedPhoto) -> None:
+    path = file_of(photo)
     path.unlink(missing_ok=True)
     path.with_name(f"{path.stem}.thumb.jpg").unlink(missing_ok=True)
 
 
 def _too_large(limit: int) -> RefusedError:
     return RefusedError(f"the file is too large; legal: up to {limit // 10**6} MB")
-
-
-def _too_many_pixels() -> RefusedError:
-    return RefusedError(f"the photo has too many pixels; legal: up to {MAX_PIXELS // 10**6} million")

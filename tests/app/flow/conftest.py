@@ -3,6 +3,7 @@
 import pytest
 
 from realfill import RankConfig, SampleConfig
+from realfill.app.flow.settings import Settings
 from realfill.app.flow.state import Flow
 
 
@@ -12,8 +13,8 @@ def make_flow(tiny_fit, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
     def make(**options):
-        sample = SampleConfig(num_samples=2, num_inference_steps=2)
-        return Flow(fit=tiny_fit, sample=sample, rank=RankConfig(matcher="sift"), device="cpu", **options)
+        sample, rank = SampleConfig(num_samples=2, num_inference_steps=2), RankConfig(matcher="sift")
+        return Flow(Settings(fit=tiny_fit, sample=sample, rank=rank, device="cpu"), **options)
 
     return make
 

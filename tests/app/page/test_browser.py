@@ -49,6 +49,8 @@ MARKED = """() => {
 @pytest.fixture(scope="module")
 def page(tmp_path_factory):
     """The running server."""
+    patch = pytest.MonkeyPatch()
+    patch.setenv("TORCH_HOME", str(tmp_path_factory.mktemp("torch")))  # no engine has been downloaded
     page = Page(PageOptions(work=tmp_path_factory.mktemp("work"), device="cpu", preview_every_s=2.0))
     server = page.make_server(0)
     thread = threading.Thread(target=server.run, daemon=True)
@@ -58,6 +60,7 @@ def page(tmp_path_factory):
     yield page
     server.should_exit = True
     thread.join(20)
+    patch.undo()
 
 
 @pytest.fixture(scope="module")
@@ -110,7 +113,7 @@ def with_example(tab):
     tab.get_by_role("button", name="Try the example").click()
     tab.locator("mask-editor canvas").wait_for()
     tab.get_by_text("Reference 0").wait_for()
-    wait_for(lambda: state(tab)["job"]["state"] == "done" and state(tab)["mask"] > 0)
+    wait_for(lambda: state(tab)["mask"] > 0 and hole_of(tab).any())
 
 
 def state(tab):
@@ -230,6 +233,26 @@ def test_the_slider_uncovers_the_result(tab):
     assert after.evaluate("(img) => img.clientWidth * devicePixelRatio") == pytest.approx(2 * 741, 0.01)
 
 
+def test_what_is_missing_is_said_beside_the_button_in_a_colour_that_stands_out(tab):
+    tab.get_by_role("button", name="Fit and complete").click()
+    said = tab.get_by_role("alert").filter(has_text="There is no photo to complete; choose one first.").locator("p")
+    said.wait_for()
+    above = tab.get_by_role("button", name="Fit and complete").bounding_box()
+    assert 0 < said.bounding_box()["y"] - above["y"] < 150
+    assert said.evaluate("(e) => getComputedStyle(e).color") == "rgb(179, 38, 30)"
+
+
+def test_the_engine_of_the_quick_result_is_chosen_and_those_that_cannot_run_are_disabled(tab):
+    with_example(tab)
+    menu = tab.get_by_label("Engine for what no reference shows")
+    assert "its file is not on this machine" in menu.locator("option[value=lama]").inner_text()
+    assert menu.locator("option[value=lama]").is_disabled() and menu.locator("option[value=completion]").is_disabled()
+    with tab.expect_response(re.compile("/visit/engine")):
+        menu.select_option("smooth")
+    tab.get_by_role("button", name="Coverage and quick result").click()
+    tab.get_by_text("Quick result (smooth)").wait_for()
+
+
 def test_a_wrong_file_and_a_huge_file_are_refused_beside_the_field(tab):
     field = tab.locator("photo-drop").first
     field.locator("input").set_input_files({"name": "notes.txt", "mimeType": "text/plain", "buffer": b"hello"})
@@ -281,8 +304,24 @@ def test_stop_keeps_what_there_is(tab):
     tab.get_by_role("button", name="Fit and complete").click()
     tab.locator("job-status", has_text="fitting, step").wait_for()
     tab.get_by_role("button", name="Stop and keep what there is").click()
-    tab.get_by_text(re.compile(r"stopped after \d+ steps")).wait_for()
+    tab.get_by_text(re.compile(r"\d+ steps, stopped")).wait_for()
     assert tab.locator(".card").count() == 1
+
+
+def test_people_are_numbered_and_everyone_but_one_goes(tab):
+    tab.locator("photo-drop input").first.set_input_files(file(skimage.data.astronaut()))
+    tab.locator("mask-editor canvas").wait_for()
+    tab.get_by_role("button", name="Find people").click()
+    people = tab.locator("fieldset.people")
+    people.wait_for()
+    assert people.get_by_label("Hide people in the references too").is_checked()
+    people.get_by_role("button", name="Everyone").click()
+    wait_for(lambda: hole_of(tab).mean() > 0.1)
+    everyone = hole_of(tab)
+    with tab.expect_response(re.compile("/visit/people")):
+        tab.locator("[data-instance]").first.uncheck()
+    assert not hole_of(tab)[everyone].all()
+    assert tab.locator(".people img").evaluate("(img) => img.decode().then(() => img.naturalWidth)") == 512
 
 
 def test_two_tabs_show_the_same_hole(tab, page):
@@ -333,6 +372,7 @@ def test_on_a_phone_nothing_is_cut_off_and_text_is_readable(visitors, page, sche
         ".thumbs span",
         "mask-editor .tools label",
         "mask-editor select",
+        "[data-engine]",
         ".rf button",
     ):
         assert tab.locator(text).first.evaluate(CONTRAST) >= 4.5, text

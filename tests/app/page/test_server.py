@@ -4,6 +4,7 @@ import asyncio
 import io
 import re
 import socket
+import threading
 import zlib
 
 import numpy as np
@@ -16,6 +17,9 @@ pytest.importorskip("gradio", reason="the extra app is not installed")
 
 from starlette.testclient import TestClient
 
+from realfill.app.flow.failures import ErrorLog
+from realfill.app.flow.job import Job
+from realfill.app.flow.state import Flow
 from realfill.app.page import uploads
 from realfill.app.page.guard import TOKEN_COOKIE, VISIT_COOKIE
 from realfill.app.page.server import Page, PageOptions
@@ -152,7 +156,7 @@ def test_a_visit_with_a_running_job_cannot_move_to_another_browser(page, visitor
     upload(visitor)
     name = page.visits.find(visitor.cookies[VISIT_COOKIE]).name
     page.routes.resume_codes["code"] = name
-    monkeypatch.setattr(page.queue, "is_busy", lambda owner: owner == name)
+    monkeypatch.setattr(page.visits, "is_busy", lambda owner: owner == name)
     assert visitor.get("/resume/code").status_code == 409
     assert page.routes.resume_codes.pop("code") == name
 
@@ -173,7 +177,7 @@ def test_of_gradios_routes_only_those_of_the_page_exist(visitor, path):
 def test_a_visitor_cannot_see_the_files_of_another(page, visitor):
     upload(visitor)
     visit = page.visits.find(visitor.cookies[VISIT_COOKIE])
-    file = visit.target.file
+    file = visit.photos.target.source.name
     assert visitor.get(f"/visit/photos/{file}").status_code == 200
     other = TestClient(page.app, base_url=HOME)
     assert other.get(f"/visit/photos/{file}").status_code == 403
@@ -210,11 +214,10 @@ def test_a_wrong_file_is_refused_in_a_sentence(page, visitor, content, message):
     response = visitor.post("/visit/photos", params={"role": "target", "name": "a.png"}, content=content)
     assert response.status_code == 422 and message in response.json()["error"]
     visit = page.visits.find(visitor.cookies[VISIT_COOKIE])
-    assert visit.target is None and list((visit.folder / "incoming").iterdir()) == []
+    assert visit.photos.target is None and list((visit.folder / "incoming").iterdir()) == []
 
 
 def test_a_huge_file_is_cut_off(visitor, monkeypatch):
-    monkeypatch.setattr(uploads, "MAX_BYTES", 1000)
     monkeypatch.setattr(uploads.receive, "__kwdefaults__", {"limit": 1000})
     response = upload(visitor)
     assert response.status_code == 422 and "too large" in response.json()["error"]
@@ -231,6 +234,10 @@ def test_a_huge_file_is_cut_off(visitor, monkeypatch):
         ("PUT", "/visit/margins", b'{"left": 1' + b"0" * 400 + b', "right": 0, "top": 0, "bottom": 0}'),
         ("PUT", "/visit/mask", BOMB),
         ("PUT", "/visit/people", b'{"numbers": ["1"]}'),
+        ("PUT", "/visit/people", b'{"numbers": [], "hides_strangers": 1}'),
+        ("PUT", "/visit/people", b'{"numbers": [3]}'),
+        ("PUT", "/visit/engine", b'{"name": "no engine"}'),
+        ("PUT", "/visit/engine", b'{"name": ["telea"]}'),
         ("POST", "/visit/click", b'{"x": 1e999, "y": 0}'),
         ("PUT", "/visit/part/99/0", b"x"),
         ("GET", "/visit/download/99/0/png", b""),
@@ -247,7 +254,7 @@ def test_damaged_requests_get_a_sentence(visitor, method, path, content):
 def test_a_quick_result_from_the_button_to_the_download(page, visitor):
     upload(visitor)
     visitor.put("/visit/mask", content=white_box())
-    assert order(visitor, "Coverage and quick result", "telea") == ""
+    assert order(visitor, "Coverage and quick result") == ""
     wait_for(lambda: idle(visitor))
     assert visitor.get("/visit/state").json()["job"]["state"] == "done"
     results = visitor.get("/visit/parts/results").text
@@ -261,16 +268,46 @@ def test_a_quick_result_from_the_button_to_the_download(page, visitor):
     assert visitor.get(f"/visit/download/{number}/0/exe").status_code == 422
 
 
-def test_buttons_say_what_is_missing(visitor):
-    assert order(visitor, "Coverage and quick result", "telea") == "Choose the photo to complete first."
-    assert order(visitor, "Find people") == "Choose the photo to complete first."
+def test_whoever_waits_sees_how_many_jobs_are_before_and_can_cancel(page, visitor, tmp_path):
+    gate = threading.Event()
+    other = page.queue.submit(Job("of somebody else", lambda _: str(gate.wait(10)), log=ErrorLog(tmp_path)))
     upload(visitor)
-    assert order(visitor, "Coverage and quick result", "telea").startswith("Mark what is missing first")
+    visitor.put("/visit/mask", content=white_box())
+    assert order(visitor, "Coverage and quick result") == ""
+    job = visitor.get("/visit/state").json()["job"]
+    assert (job["state"], job["text"]) == ("waiting", "Quick result: waiting, 1 job before this one.")
+    assert order(visitor, "Find people").startswith("A job of yours is running or waiting")
+    assert upload(visitor).status_code == 422
+    assert visitor.post("/visit/job/cancel").status_code == 200
+    assert visitor.get("/visit/state").json()["job"]["state"] == "stopped"
+    gate.set()
+    assert other.wait(10) and other.message == "True"
+
+
+def test_buttons_say_what_is_missing(visitor):
+    assert order(visitor, "Coverage and quick result") == "There is no photo to complete; choose one first."
+    assert order(visitor, "Find people") == "There is no photo to complete; choose one first."
+    upload(visitor)
+    assert order(visitor, "Coverage and quick result") == "Nothing is marked as missing; mark it first."
     visitor.put("/visit/mask", content=white_box())
     assert order(visitor, "Fit and complete", 3, 1).startswith("A fit learns from references")
     upload(visitor, "reference", 1)
     assert order(visitor, "Fit and complete", -3, 1).startswith("The number of steps is -3; legal:")
     assert order(visitor, "Redo the marked part", 1).startswith("Mark the part")
+
+
+def test_engines_that_cannot_run_are_disabled_with_their_reason(page, visitor, monkeypatch):
+    monkeypatch.setattr("realfill.models.feedforward.torchscript.is_present", lambda name: name == "migan")
+    menu = visitor.get("/visit/parts/engines").text
+    options = dict(re.findall(r'<option value="(\w+)"([^<]*)', menu))
+    assert list(options) == ["auto", "lama", "migan", "completion", "telea", "smooth", "shiftmap", "base"]
+    assert "selected" in options["auto"] and "(migan)" in options["auto"]
+    assert [name for name, text in options.items() if "disabled" in text] == ["lama", "completion"]
+    assert "realfill erase --engine lama downloads it, 196 MB" in options["lama"]
+    refused = visitor.put("/visit/engine", json={"name": "lama"})
+    assert refused.status_code == 422 and "its file is not on this machine" in refused.json()["error"]
+    assert visitor.put("/visit/engine", json={"name": "smooth"}).status_code == 200
+    assert page.visits.find(visitor.cookies[VISIT_COOKIE]).engine == "smooth"
 
 
 def test_without_a_visit_nothing_can_be_ordered(page):
@@ -384,7 +421,7 @@ class TestToken:
 
 def test_a_photo_that_arrives_after_a_job_has_begun_is_refused(page, visitor, monkeypatch):
     answers = iter([False, True])
-    monkeypatch.setattr(page.queue, "is_busy", lambda _: next(answers))
+    monkeypatch.setattr(Flow, "is_busy", property(lambda _: next(answers)))
     response = upload(visitor)
     assert response.status_code == 422 and "a job is using these photos" in response.json()["error"]
-    assert page.visits.find(visitor.cookies[VISIT_COOKIE]).target is None
+    assert page.visits.find(visitor.cookies[VISIT_COOKIE]).photos.target is None

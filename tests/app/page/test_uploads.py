@@ -1,19 +1,17 @@
 """Photos are checked before they are decoded, and kept under names of the page's own."""
 
 import asyncio
-import struct
-import zlib
 
 import numpy as np
 import pytest
 from helpers import make_photo
 from PIL import Image
 
-from realfill.app.page import uploads
-from realfill.app.page.holes import save_hole
-from realfill.app.page.records import RefusedError
-from realfill.app.page.uploads import drop_reference, keep_photo, photo_path, receive
+from realfill.app.flow import photos
+from realfill.app.page.uploads import drop_reference, keep_photo, receive, take_example
+from realfill.app.page.visit import RefusedError, file_of
 from realfill.app.page.visits import Visits
+from realfill.errors import SceneError
 
 
 @pytest.fixture
@@ -28,14 +26,6 @@ def photo(tmp_path):
     return path
 
 
-def png_header(width, height):
-    """The start of a PNG of any size, with hardly a pixel."""
-    chunks = [b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0), b"IDAT" + zlib.compress(b"x")]
-    return b"\x89PNG\r\n\x1a\n" + b"".join(
-        struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk)) for chunk in chunks
-    )
-
-
 async def in_chunks(*chunks):
     for chunk in chunks:
         yield chunk
@@ -46,7 +36,7 @@ async def in_chunks(*chunks):
 )
 def test_the_name_of_a_file_never_becomes_a_path(visit, photo, tmp_path, name):
     upload = keep_photo(visit, photo, "target", name)
-    assert upload.file == "1.png" and photo_path(visit, upload).parent == visit.folder / "photos"
+    assert file_of(upload) == visit.folder / "photos" / "1.png"
     assert {path.name for path in (visit.folder / "photos").iterdir()} == {"1.png", "1.thumb.jpg", "preview.png"}
     assert upload.name and len(upload.name) <= 80 and upload.name.isprintable()
     assert not photo.exists()
@@ -55,70 +45,54 @@ def test_the_name_of_a_file_never_becomes_a_path(visit, photo, tmp_path, name):
 def test_the_stored_photo_is_the_file_that_was_sent(visit, photo):
     sent = photo.read_bytes()
     upload = keep_photo(visit, photo, "reference", "x.jpg")
-    assert photo_path(visit, upload).read_bytes() == sent and upload.size == (48, 64)
+    assert file_of(upload).read_bytes() == sent and upload.size == (48, 64)
 
 
-def test_the_format_is_found_by_content(visit, tmp_path):
-    path = tmp_path / "received"
-    Image.fromarray(make_photo(48, 64, 0)).save(path, format="JPEG")
-    assert keep_photo(visit, path, "target", "holiday.png").file == "1.jpg"
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (b"hello, I am a text", "no image in a known format"),
-        (png_header(40_000, 40_000), "too many pixels"),
-        (png_header(12_000, 12_000), "too many pixels"),
-        (png_header(16, 400), "at least 32"),
-        (png_header(64, 64), "cannot be read"),
-        (b"<svg xmlns='http://www.w3.org/2000/svg' onload='alert(1)'/>", "no image in a known format"),
-    ],
-)
-def test_what_is_no_usable_photo_is_refused_in_a_sentence(visit, tmp_path, content, message):
-    path = tmp_path / "received"
-    path.write_bytes(content)
-    with pytest.raises(RefusedError, match=message) as error:
-        keep_photo(visit, path, "target", "photo.png")
-    assert str(tmp_path) not in str(error.value)
-    assert visit.target is None
-
-
-def test_a_photo_of_too_many_pixels_is_never_decoded(visit, tmp_path, monkeypatch):
-    path = tmp_path / "received"
-    path.write_bytes(png_header(11_000, 11_000))
-    monkeypatch.setattr(uploads, "read_image", lambda *_: pytest.fail("it was decoded"))
-    with pytest.raises(RefusedError, match="too many pixels"):
-        keep_photo(visit, path, "target", "photo.png")
+def test_what_is_no_photo_is_refused_in_a_sentence_and_leaves_nothing(visit, photo, tmp_path):
+    photo.write_bytes(b"hello, I am a text")
+    with pytest.raises(SceneError, match="no image in a known format") as error:
+        keep_photo(visit, photo, "target", "photo.png")
+    assert str(tmp_path) not in str(error.value) and visit.photos.target is None and not visit.photo_folder.exists()
 
 
 def test_a_truncated_photo_is_refused(visit, photo):
     photo.write_bytes(photo.read_bytes()[:-200])
-    with pytest.raises(RefusedError, match="is the file complete"):
-        keep_photo(visit, photo, "target", "photo.png")
+    with pytest.raises(SceneError, match="is the file complete") as error:
+        keep_photo(visit, photo, "target", "holiday.png")
+    assert "holiday.png" in str(error.value) and str(visit.folder) not in str(error.value)
+    assert list(visit.photo_folder.iterdir()) == []
 
 
 def test_the_number_of_references_is_bounded(visit, photo, monkeypatch):
-    monkeypatch.setattr(uploads, "MAX_REFERENCES", 1)
+    monkeypatch.setattr(photos, "MAX_REFERENCES", 1)
     sent = photo.read_bytes()
     keep_photo(visit, photo, "reference", "a")
     photo.write_bytes(sent)
-    with pytest.raises(RefusedError, match="1 references already"):
+    with pytest.raises(SceneError, match="2 references are chosen; legal: up to 1"):
         keep_photo(visit, photo, "reference", "b")
-    drop_reference(visit, visit.references[0].file)
+    drop_reference(visit, file_of(visit.photos.references[0]).name)
+    photo.write_bytes(sent)
     keep_photo(visit, photo, "reference", "b")
-    assert [upload.name for upload in visit.references] == ["b"]
+    assert [upload.name for upload in visit.photos.references] == ["b"]
 
 
 def test_another_target_ends_what_was_marked_on_the_first(visit, photo):
     sent = photo.read_bytes()
     first = keep_photo(visit, photo, "target", "a")
-    save_hole(visit, np.ones((48, 64), bool))
+    with visit.hole_changed() as hole:
+        hole.add(np.ones((48, 64), bool))
     version = visit.mask_version
     photo.write_bytes(sent)
     second = keep_photo(visit, photo, "target", "b")
-    assert first.file != second.file and not photo_path(visit, first).exists()
-    assert visit.mask_version != version and not (visit.folder / "mask.png").exists()
+    assert file_of(first) != file_of(second) and not file_of(first).exists()
+    assert visit.mask_version != version and visit.flow.choice.hole.reading() is None
+
+
+def test_the_example_replaces_the_photos_and_marks_its_hole(visit, photo):
+    keep_photo(visit, photo, "reference", "mine")
+    take_example(visit)
+    assert [found.name for found in visit.photos.references] == ["right view of the motorcycle"]
+    assert visit.flow.choice.scene.mask.any() and len(list(visit.photo_folder.iterdir())) == 5
 
 
 @pytest.mark.parametrize("announced", [None, 5])

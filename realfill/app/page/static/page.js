@@ -82,7 +82,8 @@ class VisitPart extends HTMLElement {
     if (!button) return;
     if ("remove" in button.dataset) await this.act(() => ask(`/visit/photos/${button.dataset.remove}`, { method: "DELETE" }));
     if ("everyone" in button.dataset || "nobody" in button.dataset) {
-      for (const box of this.querySelectorAll("[data-person]")) box.checked = "everyone" in button.dataset;
+      for (const box of this.querySelectorAll("[data-instance]"))
+        box.checked = "everyone" in button.dataset && box.dataset.kind === "person";
       await this.choosePeople();
     }
     if ("forget" in button.dataset && confirm("Remove all your photos and results from this server?")) {
@@ -91,11 +92,14 @@ class VisitPart extends HTMLElement {
     }
   }
   async changed(event) {
-    if (event.target.matches("[data-person]")) await this.choosePeople();
+    if (event.target.matches("[data-instance], [data-strangers]")) await this.choosePeople();
+    if (event.target.matches("[data-engine]"))
+      await this.act(() => sendJson("/visit/engine", "PUT", { name: event.target.value }));
   }
   choosePeople() {
-    const chosen = [...this.querySelectorAll("[data-person]:checked")].map((box) => Number(box.dataset.person));
-    return this.act(() => sendJson("/visit/people", "PUT", { numbers: chosen }));
+    const numbers = [...this.querySelectorAll("[data-instance]:checked")].map((box) => Number(box.dataset.instance));
+    const hides_strangers = this.querySelector("[data-strangers]").checked;
+    return this.act(() => sendJson("/visit/people", "PUT", { numbers, hides_strangers }));
   }
   async act(action) {
     const message = this.querySelector(":scope .message");
@@ -281,36 +285,33 @@ class JobStatus extends HTMLElement {
     document.addEventListener("visit-lost", (event) => this.say(event.detail));
   }
   build() {
-    this.title_ = make("b");
     this.text = make("span");
     this.bar = make("progress", { max: 1 });
     this.bar.setAttribute("aria-label", "progress of the job");
-    this.curve = document.createElementNS("http://www.w3.org/2000/svg", "svg");
-    this.curve.setAttribute("viewBox", "0 0 100 20");
-    this.curve.setAttribute("preserveAspectRatio", "none");
-    this.curve.setAttribute("role", "img");
+    this.curve = make("div", { className: "curve" });
+    this.drawn = "";
     this.stop = make("button", { type: "button", textContent: "Stop and keep what there is", onclick: () => this.end("stop") });
     this.cancel = make("button", { type: "button", textContent: "Cancel", onclick: () => this.end("cancel") });
     this.preview = make("img", { alt: "preview of the fit", hidden: true });
     this.loud = make("span", { className: "quiet" });
     this.loud.setAttribute("aria-live", "polite");
-    this.replaceChildren(make("div", { className: "row" }, this.title_, this.text, this.curve), this.bar,
-      make("div", { className: "row" }, this.stop, this.cancel), this.preview, this.loud);
+    this.replaceChildren(make("div", { className: "row" }, this.text), this.bar,
+      make("div", { className: "row" }, this.stop, this.cancel), make("div", { className: "row" }, this.curve, this.preview), this.loud);
   }
   async end(how) {
-    if (this.title_) this.stop.disabled = this.cancel.disabled = true;
+    if (this.text) this.stop.disabled = this.cancel.disabled = true;
     await ask(`/visit/job/${how}`, { method: "POST" }).catch(() => {});
     await visit.poll();
   }
   say(text) {
     const close = make("button", { type: "button", textContent: "Close", onclick: () => this.end("forget") });
     this.replaceChildren(make("p", { className: "message", textContent: text, role: "alert" }), close);
-    this.title_ = null;
+    this.text = null;
   }
   update(job) {
     const active = job && ["waiting", "running"].includes(job.state);
     if (!job || (!active && !job.message)) {
-      this.title_ = this.said = null;
+      this.text = this.said = null;
       if (this.firstChild) this.replaceChildren();
       return;
     }
@@ -320,50 +321,24 @@ class JobStatus extends HTMLElement {
       return;
     }
     this.said = null;
-    if (!this.title_) this.build();
-    this.title_.textContent = job.title;
-    const text = describe(job);
-    this.text.textContent = text;
-    const phase = `${job.title}: ${job.state}, ${job.progress ? PHASES[job.progress.phase] : "starting"}`;
-    if (this.loud.textContent !== phase) this.loud.textContent = phase;
-    if (job.progress) this.bar.value = job.progress.step / job.progress.num_steps;
-    else this.bar.removeAttribute("value");
+    if (!this.text) this.build();
+    this.text.textContent = job.text;
+    if (this.loud.textContent !== job.phase) this.loud.textContent = job.phase;
+    if (job.share === null) this.bar.removeAttribute("value");
+    else this.bar.value = job.share;
     this.stop.hidden = !job.can_stop;
     this.stop.disabled = this.cancel.disabled = job.ending;
-    this.drawCurve(job);
+    if (this.drawn !== job.curve) this.curve.innerHTML = job.curve; // made by the server, of numbers only
+    this.drawn = job.curve;
     this.preview.hidden = !job.preview;
     const source = `/visit/job.jpg?v=${job.preview}`;
     if (job.preview && this.preview.getAttribute("src") !== source) this.preview.src = source;
   }
-  drawCurve(job) {
-    const losses = job.losses;
-    this.curve.style.display = losses.length > 1 ? "" : "none";
-    if (losses.length < 2) return;
-    const [low, high] = [Math.min(...losses), Math.max(...losses)];
-    const points = losses.map((loss, i) => `${(100 * i) / (losses.length - 1)},${19 - (18 * (loss - low)) / (high - low || 1)}`);
-    this.curve.innerHTML = `<polyline fill="none" stroke="currentColor" stroke-width="1" vector-effect="non-scaling-stroke" points="${points.join(" ")}"/>`;
-    this.curve.setAttribute("aria-label", `loss, from ${losses[0].toPrecision(3)} to ${losses.at(-1).toPrecision(3)}`);
-  }
 }
 
-const PHASES = { composite: "aligning the references", fit: "fitting", sample: "sampling", rank: "ranking" };
-
-function describe(job) {
-  if (job.state === "waiting") return job.position === 1 ? "waiting: you are next" : `waiting: ${job.position - 1} before you`;
-  if (job.ending) return "ending after this step…";
-  const progress = job.progress;
-  if (!progress) return "starting…";
-  const parts = [PHASES[progress.phase]];
-  parts.push(progress.phase === "composite" ? `${progress.step} %` : `step ${progress.step} of ${progress.num_steps}`);
-  if (progress.phase === "fit" && progress.loss !== null) parts.push(`loss ${progress.loss.toPrecision(3)}`);
-  if (progress.left_s !== null) parts.push(`${duration(progress.left_s)} left`);
-  return parts.join(", ");
-}
-
-function duration(seconds) {
-  if (seconds < 90) return `${Math.ceil(seconds)} s`;
-  return seconds < 5400 ? `${Math.round(seconds / 60)} min` : `${(seconds / 3600).toFixed(1)} h`;
-}
+document.addEventListener("visit", () => {
+  for (const message of document.querySelectorAll(".rf-message:not([role])")) message.setAttribute("role", "alert"); // Gradio's
+});
 
 Object.assign(MaskEditor, { ask, sendJson, make, visit });
 for (const [name, element] of Object.entries({
