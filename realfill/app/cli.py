@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import gc
 import io
+import os
 import re
 import sys
 import traceback
@@ -39,12 +42,14 @@ _COMMANDS = {
     "pretrain": "Pre-train a small base model on a folder of photos.",
     "train-completion": "Train a completion network on a folder of photos.",
 }
+_SHARED = ("fit", "run", "adapt", "pretrain")  # several processes can train together
 _SHELLS = ("bash", "zsh", "fish", "tcsh")
 _ABOUT = f"""Fill a hole in a photo with what other photos of the moment show there.
 
 realfill COMMAND --help shows the options used daily, realfill COMMAND --help-all all options. realfill --version prints
 the version. realfill --print-completion SHELL prints a completion script for {", ".join(_SHELLS)}."""
 _SEE_ALL = "--help shows the options used daily, --help-all all of them."
+_QUICK = ("erase", "instances", "mask", "rank")  # they keep nothing of an unfinished job
 
 
 def main(args: Sequence[str] | None = None) -> int:
@@ -57,6 +62,8 @@ def main(args: Sequence[str] | None = None) -> int:
         The exit status: 0 done, 1 an error, 2 bad usage, 130 interrupted, 143 terminated.
     """
     words = list(sys.argv[1:] if args is None else args)
+    atexit.unregister(gc.freeze)  # of an earlier call
+    atexit.register(gc.freeze)  # otherwise Python looks for garbage among a million objects, for seconds, as it ends
     with (
         contextlib.redirect_stdout(UnbreakableStream(sys.stdout)),
         contextlib.redirect_stderr(UnbreakableStream(sys.stderr, ignored=OSError)),
@@ -77,7 +84,8 @@ def _until_signal(words: list[str]) -> int:
             return _answer_or_run(words)
         except (KeyboardInterrupt, StoppedError) as error:
             kept = f"; {error}" if error.args else ""
-            print(f"stopped{kept}; the same command resumes an unfinished job", file=sys.stderr)
+            again = "starts from the beginning" if words[:1] and words[0] in _QUICK else "resumes an unfinished job"
+            print(f"stopped{kept}; the same command {again}", file=sys.stderr)
             return signals.status
 
 
@@ -108,19 +116,28 @@ def _run(command: Callable[[], None]) -> int:
     except Exception as error:  # noqa: BLE001 - users get one line instead of a traceback
         if getattr(getattr(command, "machine", command), "traceback", False):
             traceback.print_exc()
-        return _fail(error, 1)
+        return _fail(error, 1, smaller=_smaller_work(command))
     return 0
 
 
-def _fail(error: Exception, status: int) -> int:
-    """Print an error as one line."""
+def _smaller_work(command: object) -> str:
+    """Name the options of a command that make its work smaller when memory runs out."""
+    configs = [getattr(command, name, None) for name in ("fit", "adapt", "config")]
+    options = ["a smaller --batch-size"] if any(hasattr(config, "batch_size") for config in configs) else []
+    options += ["a smaller --sample-batch-size"] if hasattr(command, "sample") else []
+    options += ["--gradient-checkpointing True"] if hasattr(command, "fit") else []
+    return f"try {' or '.join(options)}" if options else "try a smaller photo, or end other programs"
+
+
+def _fail(error: Exception, status: int, *, smaller: str = "") -> int:
+    """Print an error as one line, which ends with ``smaller`` if memory ran out."""
     expected = isinstance(error, RealFillError | UsageError | ValueError | OSError)
     kind = "" if expected else f"{type(error).__name__}: "
     text, hint = one_line(str(error)), ""
     if isinstance(error, MemoryError):
         text = text or "memory ran out"
     if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "memory" in text.lower()):
-        hint = "; try a smaller --batch-size or --sample-batch-size, or --gradient-checkpointing True"
+        hint = f"; {smaller}" if smaller else ""
     print(f"error: {kind}{in_options(text)}{hint}", file=sys.stderr)
     return status
 
@@ -147,6 +164,20 @@ def _command_name(words: Sequence[str]) -> str:
     raise UsageError(f"{problem}; legal: {', '.join(_COMMANDS)}; see realfill --help")
 
 
+def _require_one_process(name: str) -> None:
+    """Refuse a command whose processes would all do the same work and write the same files.
+
+    Raises:
+        UsageError: torchrun or accelerate started several processes of it.
+    """
+    number = int(os.environ.get("WORLD_SIZE", "1")) if "TORCHELASTIC_RUN_ID" in os.environ else 1
+    if number > 1 and name not in _SHARED:
+        raise UsageError(
+            f"{name} works in one process, and torchrun started {number}; start it without torchrun. Legal with it: "
+            f"{', '.join(_SHARED)}"
+        )
+
+
 def _parse(words: Sequence[str]) -> Callable[[], None]:
     """Build a command from the command line.
 
@@ -154,6 +185,7 @@ def _parse(words: Sequence[str]) -> Callable[[], None]:
         UsageError: it is not valid.
     """
     name = _command_name(words)
+    _require_one_process(name)
     message = io.StringIO()
     try:
         with contextlib.redirect_stderr(message):
@@ -196,7 +228,8 @@ def _print_help(words: Sequence[str]) -> None:
     if "--help-all" in words:
         _call_tyro(command, ["--help"], prog=prog, detail="full")
     else:
-        _call_tyro(command, ["--help"], prog=prog, detail="daily", description=f"{command.__doc__} {_SEE_ALL}")
+        about = " ".join(f"{command.__doc__} {_SEE_ALL}".split())
+        _call_tyro(command, ["--help"], prog=prog, detail="daily", description=about)
 
 
 def _print_completion(words: Sequence[str]) -> None:

@@ -21,8 +21,8 @@ DAILY = frozenset({
     "--adapter", "--base", "--box", "--click", "--detector", "--dilation-px", "--drop", "--engine", "--extend",
     "--format", "--host", "--keep", "--keep-at", "--keep-largest", "--layers", "--mask", "--matcher", "--methods",
     "--metrics", "--minutes", "--no-browser", "--no-fit", "--num-epochs", "--num-inference-steps", "--num-samples",
-    "--num-steps", "--outpaint", "--outpaint-aspect", "--overwrite", "--port", "--preset", "--preview", "--processes",
-    "--quiet", "--recipes", "--redo", "--redo-mask", "--references", "--scheduler", "--score-by",
+    "--num-steps", "--outpaint", "--outpaint-aspect", "--output", "--overwrite", "--port", "--preset", "--preview",
+    "--processes", "--quiet", "--recipes", "--redo", "--redo-mask", "--references", "--scheduler", "--score-by",
     "--strip-location", "--work",
 })  # fmt: skip
 """The options that ``--help`` shows beside the required ones. ``--help-all`` shows every option."""
@@ -32,6 +32,8 @@ _NAMES = {
         ("SampleConfig", name): f"sample-{name}"
         for name in ("preset", "seed", "batch_size", "prompt", "base", "quantization")
     },
+    ("EraseConfig", "guidance_from"): "erase-guidance-from",
+    ("EraseConfig", "guidance_scale"): "erase-guidance-scale",
     ("GeometryConfig", "enabled"): "geometry",
     ("OutputOptions", "file_format"): "format",
     **{(command, "file"): "output" for command in ("Instances", "Mask", "Erase")},
@@ -122,6 +124,8 @@ def _field(cls: type, field: dataclasses.Field, hint: Any, default: Any, detail:
         markers.append(tyro.conf.Positional)
     if detail != "full":
         text = _SENTENCE_END.split(text)[0]
+    if default is True:  # the flag is --no-FIELD
+        text = f"Switch this off: {text[0].lower()}{text[1:]}"
     if detail == "daily" and names[field.name] not in DAILY and not required:
         markers.append(tyro.conf.Suppress)
     argument = tyro.conf.arg(
@@ -147,6 +151,8 @@ def _hint(field: dataclasses.Field, default: Any, meaning: str | None) -> str:
         return f"(default: set by the base model, else {_as_words(field.metadata['fallback'])})"
     if default is None:
         return f"(default: {meaning})" if meaning is not None else ""
+    if default is True:
+        return "(default: on)"
     return "" if default is False or default == () else f"(default: {_as_words(default)})"
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, PartialState
@@ -99,4 +101,15 @@ def make_accelerator(device: torch.device, mixed_precision: Precision | None) ->
 
 def is_main_process() -> bool:
     """Tell whether this process writes the output; one of several that train together does."""
-    return not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0
+    if torch.distributed.is_initialized():
+        return torch.distributed.get_rank() == 0
+    return os.environ.get("RANK", "0") == "0"  # torchrun sets it before the processes know each other
+
+
+def in_any_process(condition: bool) -> bool:  # noqa: FBT001 - it is what the function is about
+    """Tell whether a condition is true in any of the processes that train together; all of them must ask."""
+    if not torch.distributed.is_initialized():
+        return condition
+    answers = [False] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(answers, condition)
+    return any(answers)

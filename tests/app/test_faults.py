@@ -1,12 +1,11 @@
 """Memory that runs out in a stage, and a clock that runs backwards: one line, and nothing is lost."""
 
-import importlib
 import time
 
 import numpy as np
 import pytest
 import torch
-from planted_faults import STAGES, wrap
+from planted_faults import find_stage, wrap
 
 from realfill.app.cli import main
 from realfill.compute.progress import ProgressBar
@@ -21,11 +20,7 @@ def fail_in(monkeypatch):
     """Let each call of a stage fail, until the fixture is undone."""
 
     def plant(patch, stage, error):
-        module, path = STAGES[stage]
-        owner = importlib.import_module(module)
-        *names, last = path.split(".")
-        for name in names:
-            owner = getattr(owner, name)
+        owner, last = find_stage(stage)
         patch.setattr(owner, last, owner.__dict__[last])  # so that it is put back
 
         def fail():

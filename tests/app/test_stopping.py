@@ -8,7 +8,7 @@ import pytest
 from realfill.app import cli
 from realfill.app.cli import main
 from realfill.app.commands.stopping import SignalsEndCommand, StopOnInterrupt
-from realfill.compute.progress import Progress
+from realfill.compute.progress import Progress, indivisible
 from realfill.errors import StoppedError
 
 STEP = Progress(phase="fit", step=1, num_steps=9, time_s=1.0)
@@ -29,6 +29,13 @@ def test_the_exit_status_names_the_signal(number, status, command, capsys):
     command(lambda: signal.raise_signal(number))
     assert main(["models"]) == status
     assert capsys.readouterr().err == "stopped; the same command resumes an unfinished job\n"
+
+
+@pytest.mark.parametrize("name", ["erase", "instances", "mask", "rank"])
+def test_a_command_that_keeps_nothing_does_not_promise_to_resume(name, command, capsys):
+    command(lambda: signal.raise_signal(signal.SIGINT))
+    assert main([name]) == 130
+    assert capsys.readouterr().err == "stopped; the same command starts from the beginning\n"
 
 
 def test_a_job_that_on_step_ended_says_why(command, capsys):
@@ -70,6 +77,24 @@ def test_a_long_step_is_interrupted():
         with pytest.raises(KeyboardInterrupt):
             time.sleep(5)
         assert time.monotonic() - start < 2
+
+
+def test_a_step_that_must_not_be_interrupted_ends_first():
+    done = []
+
+    def work():
+        with indivisible():
+            time.sleep(0.3)
+            done.append("the step")
+        time.sleep(5)
+        done.append("what follows")
+
+    with SignalsEndCommand(), StopOnInterrupt(patience_s=0.05) as stop:
+        stop.on_step(STEP)
+        signal.raise_signal(signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt):
+            work()
+    assert done == ["the step"]
 
 
 def test_an_interruption_that_python_drops_is_repeated():

@@ -1,6 +1,7 @@
 """Devices: which one is chosen, which are refused, and accelerators one after another."""
 
 import os
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -95,6 +96,30 @@ def test_an_accelerator_does_not_change_the_environment():
     before = dict(os.environ)
     make_accelerator(CPU, "bf16")
     assert dict(os.environ) == before
+
+
+@pytest.mark.parametrize(
+    ("has_bf16", "precision", "dtype"), [(True, "bf16", torch.bfloat16), (False, "fp16", torch.float16)]
+)
+def test_a_gpu_computes_in_bf16_only_if_its_hardware_can(monkeypatch, has_bf16, precision, dtype):
+    monkeypatch.setattr(torch.cuda, "device", lambda _: nullcontext())
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda *, including_emulation: including_emulation or has_bf16)
+    cuda = torch.device("cuda")
+    assert resolve_precision(cuda, None) == precision
+    assert resolve_dtype(cuda) == dtype
+    assert resolve_precision(cuda, "no") == "no"
+
+
+@pytest.mark.parametrize(
+    ("cuda", "mps", "expected"), [(True, True, "cuda"), (False, True, "mps"), (False, False, "cpu")]
+)
+def test_without_a_choice_the_best_device_is_used(monkeypatch, cuda, mps, expected):
+    tried = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
+    monkeypatch.setattr(torch, "empty", lambda *_, device: tried.append(device.type))
+    assert resolve_device().type == expected
+    assert tried == [expected]
 
 
 @pytest.mark.gpu

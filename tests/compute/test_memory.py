@@ -67,6 +67,43 @@ def test_the_limit_of_a_container_counts(tmp_path, monkeypatch):
     assert free_bytes(CPU) > 0.5 * whole
 
 
+@pytest.fixture
+def cuda(monkeypatch):
+    """A stand-in for a GPU with 8 MB free and 5 MB reserved, of which 3 MB are in use; its calls are noted."""
+    calls: list[str] = []
+    memory = {"memory_reserved": 5 * MB, "memory_allocated": 3 * MB, "max_memory_allocated": 7 * MB}
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (8 * MB, 80 * MB))
+    for name, value in memory.items():
+        monkeypatch.setattr(torch.cuda, name, lambda _, name=name, value=value: calls.append(name) or value)
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda _: calls.append("reset"))
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: calls.append("empty"))
+    return calls
+
+
+def test_on_a_gpu_memory_that_torch_keeps_for_reuse_is_free(cuda):
+    device = torch.device("cuda")
+    assert free_bytes(device) == 10 * MB
+    assert fits(device, int(FREE_SHARE * 10 * MB)) and not fits(device, int(FREE_SHARE * 10 * MB) + 1)
+    assert count_that_fits(device, MB // 100) == 600, "the limit of a CPU does not hold"
+
+
+def test_on_a_gpu_the_peak_is_the_allocators_above_what_was_allocated_before(cuda):
+    assert peak_bytes(lambda: cuda.append("work") or "result", torch.device("cuda")) == ("result", 4 * MB)
+    assert cuda == ["reset", "memory_allocated", "work", "max_memory_allocated"]
+
+
+def test_on_a_gpu_the_cache_is_emptied_before_smaller_work(cuda):
+    def work():
+        cuda.append("work")
+        if cuda.count("work") == 1:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return "done"
+
+    with pytest.warns(RealFillWarning, match="continuing with half of it"):
+        assert until_it_fits(work, lambda: "half of it", torch.device("cuda")) == "done"
+    assert cuda == ["work", "empty", "work"]
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
 def test_on_cuda_the_allocator_measures():

@@ -90,6 +90,16 @@ def test_moved_quads_keep_their_shape():
     assert there.right is quad.right and there.down is quad.down
 
 
+def test_broken_textures_are_named_and_left_out(tmp_path, capsys):
+    write_png(tmp_path / "good.png", np.full((8, 12, 3), 7, np.uint8))
+    (tmp_path / "bad.png").write_bytes((tmp_path / "good.png").read_bytes()[:40])
+    assert len(planted_3d.read_textures(tmp_path)) == 1
+    assert "bad.png" in capsys.readouterr().err
+    (tmp_path / "good.png").unlink()
+    with pytest.raises(SystemExit, match="has no photo that can be read"):
+        planted_3d.read_textures(tmp_path)
+
+
 def test_parts_share_no_textures(tmp_path):
     for number in range(2 * NUM_PARTS):
         write_png(tmp_path / f"{number:02}.png", np.full((8, 12, 3), number, np.uint8))

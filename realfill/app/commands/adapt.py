@@ -49,6 +49,7 @@ class Adapt:
 
     def __call__(self) -> None:
         """Run the command."""
+        from realfill.compute.devices import is_main_process
         from realfill.models.diffusion.adapter import MANIFEST_NAME, WEIGHTS_NAME, Adapter
 
         if self.num_compared < 0:
@@ -61,6 +62,8 @@ class Adapt:
             state = find_job(
                 self.output, request, results=(MANIFEST_NAME, WEIGHTS_NAME), overwrite=self.overwrite
             )  # fmt: skip
+            if state != "new" and not is_main_process():
+                return
             if state == "done":
                 remove_checkpoint(self.output)
                 self.machine.say(f"{self.output} holds the finished adapter of this request; nothing to do")
@@ -68,6 +71,8 @@ class Adapt:
             if state == "new":
                 require_no_adapter(self.output, self.output, overwrite=self.overwrite)
                 adapter = self._train(paths, config)
+                if adapter is None:
+                    return
                 record_job(self.output, request, done=False)
             else:
                 adapter = Adapter.load(self.output)
@@ -92,7 +97,9 @@ class Adapt:
         output = self.output.resolve()  # it may lie within the folder of photos, and holds pictures too
         return [path for path in list_photos(self.photos) if output not in path.resolve().parents]
 
-    def _train(self, paths: list[Path], config: AdaptConfig) -> Adapter:
+    def _train(self, paths: list[Path], config: AdaptConfig) -> Adapter | None:
+        """Train and save the adapter; return ``None`` in a process that only helps the one that saves."""
+        from realfill.compute.devices import in_any_process, is_main_process
         from realfill.pipeline import adapt
 
         with StopOnInterrupt() as stop:
@@ -100,8 +107,10 @@ class Adapt:
                 paths, config, checkpoint_dir=self.output / CHECKPOINTS, overwrite=self.overwrite,
                 on_step=stop.on_step, progress=self.machine.progress, **self.machine.keywords,
             )  # fmt: skip
-        if stop.requested:
+        if in_any_process(stop.requested):
             raise KeyboardInterrupt(f"a checkpoint is in {self.output / CHECKPOINTS}")
+        if not is_main_process():
+            return None
         if self.overwrite:
             forget_job(self.output)
         adapter.save(self.output, overwrite=True)

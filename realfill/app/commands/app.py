@@ -35,6 +35,8 @@ class App:
     """Port on which to listen; 0 takes a free one."""
     base: str = "mini"
     """Base model of fits: a name, hub id or folder, as for ``realfill fit``."""
+    completion: Path | None = None
+    """File or folder that ``realfill train-completion`` wrote, to offer that network as an engine."""
     keep_days: float = 7.0
     """Days after its last use after which a visit is removed."""
     device: str | None = None
@@ -89,7 +91,7 @@ class App:
         return Page(
             PageOptions(
                 work=self.work, host=self.host, base=self.base, device=self.device, token=token,
-                local_files_only=self.local_files_only, keep_days=self.keep_days,
+                local_files_only=self.local_files_only, completion=self.completion, keep_days=self.keep_days,
             )
         )  # fmt: skip
 

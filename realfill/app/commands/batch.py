@@ -20,12 +20,13 @@ from realfill.jobs.cluster import RayCluster
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Batch:
-    """Erase in many photos, or complete many scenes, and show a table of what is done, failed and left."""
+    """Erase in many photos, or complete many scenes, and show a table of what is done, unchanged, failed and left."""
 
     sources: tuple[Path, ...]
     """Photos, scene folders (with target/), and folders of them. Photos are erased, scenes are completed."""
     output: Path
-    """Folder for the results. The same command skips what is done there, and tries again what failed."""
+    """Folder for the results. The same command skips what is done there, and tries again what failed. A photo in which
+    the detector finds nothing to remove is copied as it is."""
     processes: int = 1
     """Number of processes. Each loads its own models."""
     ray: str | None = None

@@ -37,7 +37,7 @@ class Complete:
     """Folder for completions, scores.json and contact sheet. The same command resumes an interrupted job found
     there."""
     adapter: Path | None = None
-    """Folder of an adapter that realfill fit or realfill run wrote."""
+    """Folder of an adapter that realfill fit, realfill run or realfill adapt wrote."""
     base: str | None = None
     """Base model to complete with directly, without an adapter; or ``telea``, ``smooth`` or ``shiftmap``, which fill
     what the references do not show without a model."""

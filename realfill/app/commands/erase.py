@@ -9,6 +9,7 @@ from pathlib import Path
 from realfill.app.commands.common import MachineOptions
 from realfill.app.commands.stopping import StopOnInterrupt
 from realfill.config.selection import EraseConfig, SelectionConfig
+from realfill.errors import SceneError
 
 # Modules that need torch, OpenCV or matplotlib are imported where they are used, so that --help answers at once.
 # ruff: noqa: PLC0415
@@ -45,6 +46,8 @@ class Erase:
         from realfill.pipeline import erase_selected
         from realfill.segmentation.preview import draw_mask
 
+        if self.photo.is_dir():
+            raise SceneError(f"the photo is {str(self.photo)!r}, a folder; legal: an image file, or realfill batch")
         for path in (self.file, self.preview):
             if path is not None:
                 require_free(path, overwrite=self.overwrite)
@@ -58,8 +61,9 @@ class Erase:
         if self.preview is not None:
             write_picture(self.preview, draw_mask(read_image(self.photo, "the photo")[0], result.mask))
         self.machine.say(f"removed: {result.mask_source}")
-        if any(result.num_strangers):
-            self.machine.say(f"hidden in the references: {' '.join(map(str, result.num_strangers))} instances")
+        hidden = [f"{count} in reference {number}" for number, count in enumerate(result.num_strangers) if count]
+        if hidden:
+            self.machine.say(f"instances hidden in the references: {', '.join(hidden)}")
         rest = {None: "", 0: "; the detector finds no rest"}.get(
             result.rest_px, f"; the detector still finds {result.rest_px} pixels of a rest"
         )

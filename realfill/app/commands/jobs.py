@@ -98,7 +98,8 @@ def make_request(
         request["fit"] = fitted.to_dict()
     preset = fitted.preset if fitted is not None else None
     if sample is not None:
-        settings = (sample.following(fitted) if fitted is not None else sample).resolve(card.sample)
+        defaults = {**card.sample, **(adapter.sample if adapter is not None else {})}
+        settings = (sample.following(fitted) if fitted is not None else sample).resolve(defaults)
         request["sample"], preset = settings.to_dict(), settings.preset
     if geometry is not None:
         defaults = adapter.geometry.to_dict() if adapter is not None else {}

@@ -6,13 +6,15 @@ import _thread
 import signal
 import sys
 import threading
+import time
 from types import FrameType, TracebackType
 from typing import Self
 
-from realfill.compute.progress import Progress
+from realfill.compute.progress import Progress, is_indivisible
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _PATIENCE_S = 1.0  # for the current step to end; then it is interrupted
+_LONGEST_S, _POLL_S = 30.0, 0.05  # for the end of work that must not be interrupted, and between two looks at it
 _INTERRUPTED = 128  # plus the number of the signal: the exit status
 
 
@@ -75,7 +77,7 @@ class StopOnInterrupt:
     """A context in which Ctrl-C and SIGTERM make ``on_step`` return ``False``.
 
     Before the first step there is nothing to keep, so a signal interrupts at once. So does a second signal. A step that
-    takes too long is interrupted.
+    takes too long is interrupted; one that is indivisible (``realfill.compute.progress``) has half a minute.
 
     Attributes:
         requested: whether a signal was received.
@@ -85,13 +87,12 @@ class StopOnInterrupt:
         """Prepare; nothing changes before the context is entered.
 
         Args:
-            patience_s: seconds for the current step to end. More than a second suits a job that cannot keep anything of
-                an interrupted step.
+            patience_s: seconds for the current step to end.
         """
         self.requested = False
         self._patience_s = patience_s
         self._started = False
-        self._timer: threading.Timer | None = None
+        self._ended = threading.Event()  # the job has been told to end, or has ended
 
     def __enter__(self) -> Self:
         """Take over the signals of ``SignalsEndCommand``."""
@@ -103,30 +104,33 @@ class StopOnInterrupt:
     ) -> None:
         """Give the signals back."""
         _signals.stopping = self._outer
-        self._end_patience()
+        self._ended.set()
 
     def on_step(self, _: Progress) -> bool | None:
         """Return ``False``, which ends the job, once a signal was received."""
         self._started = True
         if not self.requested:
             return None
-        self._end_patience()
+        self._ended.set()
         return False
 
     def request(self, number: int) -> bool:
         """Ask the job to end after its current step; ``False`` if it has to be interrupted instead."""
         if self.requested or not self._started:
-            self._end_patience()
+            self._ended.set()
             return False
         self.requested = True
-        self._timer = threading.Timer(self._patience_s, _send_to_main_thread, [number])
-        self._timer.daemon = True
-        self._timer.start()
+        threading.Thread(target=self._interrupt_later, args=[number], daemon=True).start()
         return True
 
-    def _end_patience(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
+    def _interrupt_later(self, number: int) -> None:
+        """Interrupt the job if it does not end by itself."""
+        longest = time.monotonic() + _LONGEST_S
+        ended = self._ended.wait(self._patience_s)
+        while not ended and is_indivisible() and time.monotonic() < longest:
+            ended = self._ended.wait(_POLL_S)
+        if not ended:
+            _send_to_main_thread(number)
 
 
 def _send_to_main_thread(number: int) -> None:

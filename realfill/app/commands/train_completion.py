@@ -10,12 +10,11 @@ import tyro
 from realfill.app.commands.common import MachineOptions
 from realfill.app.commands.jobs import in_output
 from realfill.app.commands.stopping import StopOnInterrupt
+from realfill.compute.progress import Progress
 from realfill.training.completion_config import CompletionTrainingConfig
 
 # Modules that need torch, OpenCV or matplotlib are imported where they are used, so that --help answers at once.
 # ruff: noqa: PLC0415
-
-_PATIENCE_S = 30.0  # an interrupted step would cost all steps since the last checkpoint
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,8 +31,11 @@ class TrainCompletion:
         """Run the command."""
         from realfill.training.completion_training import train_completion
 
-        with in_output(self.config.output), StopOnInterrupt(_PATIENCE_S) as stop:
-            folder = train_completion(self.config, on_step=stop.on_step, progress=not self.quiet)
-        if stop.requested:
-            raise KeyboardInterrupt(f"the weights and a checkpoint are in {folder}")
+        with in_output(self.config.output), StopOnInterrupt() as stop:
+
+            def on_step(report: Progress) -> None:
+                if stop.on_step(report) is False:  # weights and previews, which take time, are not written then
+                    raise KeyboardInterrupt(f"a checkpoint is in {self.config.output}")
+
+            folder = train_completion(self.config, on_step=on_step, progress=not self.quiet)
         MachineOptions(quiet=self.quiet).say(f"completion network written to {folder}")
