@@ -7,6 +7,7 @@ fit has few steps, because the pictures show the page and not what a fit can do.
 """
 
 import argparse
+import re
 import shutil
 import tempfile
 import threading
@@ -70,6 +71,7 @@ def walk(tab: Tab, address: str, folder: Path, num_steps: int) -> None:
     tab.get_by_label("Steps").fill(str(num_steps))
     tab.get_by_role("button", name="Fit and complete").click()
     tab.get_by_role("img", name="preview of the fit").wait_for()
+    tab.locator("job-status", has_text=re.compile(r"step ([89]|\d\d) of")).wait_for()
     time.sleep(1.5)
     shoot(tab, ".rf-fill", folder / "app_fit.png")
     tab.get_by_text(f"Fit of mini, {num_steps} steps").wait_for()

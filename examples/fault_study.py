@@ -11,6 +11,7 @@ result must equal the undisturbed one.
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import sys
@@ -41,16 +42,21 @@ from planted_faults import (
 from small_jobs import find_differences, find_faults, find_leftovers, table
 
 _MAX_REACTION_S = 2.0
-_FINISHED_FIRST = {"train"}  # after Ctrl-C
+_FINISHED_FIRST = {"train"}  # after Ctrl-C, because an interrupted step would lose earlier ones
 
+_FIT = ("read", "load", "encode", "fit step", "save adapter")
+_COMPLETE = ("sample", "decode", "blend", "rank", "write", "contact sheet")
 _STAGES_OF = {
-    "run": ("read", "load", "encode", "fit step", "sample", "decode", "blend", "rank", "write", "contact sheet"),
-    "complete, aligned": ("align",),
-    "train-completion": ("train",),
-    "pretrain": ("fit step",),
-    "bench": ("fit step", "sample", "measure"),
-    "batch": ("sample", "erase"),
-    "erase": ("erase",),
+    "run": (*_FIT, *_COMPLETE),
+    "fit": _FIT,
+    "adapt": ("load", "read photos", "encode", "fit step", "validate", "save adapter", "compare"),
+    "complete": ("read", "load", *_COMPLETE),
+    "complete, aligned": ("align", "rank"),
+    "bench": ("read", "load", "fit step", "sample", "measure", "report"),
+    "batch": ("read", "load", "sample", "write", "load detector", "fill"),
+    "erase": ("erase", "fill"),
+    "train-completion": ("train", "save network", "draw previews"),
+    "pretrain": ("build", "encode", "fit step", "save base", "preview"),
 }
 
 
@@ -89,6 +95,12 @@ class Study:
         shutil.rmtree(place, ignore_errors=True)
         place.mkdir()
         return place
+
+    def new_note(self) -> Path:
+        """Return the path of a file that does not exist, for a note of the next job."""
+        note = self.folder / "note"
+        note.unlink(missing_ok=True)
+        return note
 
     def strike(
         self, fault: str, name: str, where: str, prepare: Callable[[Path], object], *, legal: Sequence[int] = (1,)
@@ -191,11 +203,13 @@ def out_of_memory(study: Study) -> None:
         for stage in stages if name in study.references else ():
             for error in (MemoryError(), torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")):
                 for lasting in (False, True):
-                    fail = failing(error, lasting=lasting)
+                    note = study.new_note()
+                    fail = failing(error, note, lasting=lasting)
                     study.strike(
                         type(error).__name__, name, f"{stage}, {'always' if lasting else 'once'}",
                         lambda _, stage=stage, fail=fail: wrap(stage, fail), legal=(0, 1),
                     )  # fmt: skip
+                    study.trials[-1].problems += [] if note.exists() else ["the command has no such stage"]
 
 
 def clock_set_back(study: Study) -> None:
@@ -233,11 +247,11 @@ def interrupts(study: Study) -> None:
         for stage in stages if name in study.references else ():
             if stage in _FINISHED_FIRST:
                 continue
-            place, note = study.place(name), study.folder / "note"
+            place, note = study.place(name), study.new_note()
             ending = run_forked(
                 study.command(name, place), study.log, prepare=partial(wrap, stage, partial(press_ctrl_c, note))
             )
-            waited = time.monotonic() - float(note.read_text())
+            waited = time.monotonic() - float(note.read_text()) if note.exists() else math.inf
             late = [f"it took {waited:.1f} s to end"] if waited > _MAX_REACTION_S else []
             study.judge("Ctrl-C", name, f"{stage}: {waited:.1f} s", ending, place, legal=(130,), extra=late)
 

@@ -9,6 +9,7 @@ In some kinds the references cannot show it: those of another scene, of a moved 
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -21,6 +22,7 @@ from numpy.typing import NDArray
 from planted_worlds import Quad, box, boxes, draw_texture, layers, moved, rectangle, street, wall
 
 from realfill import Scene
+from realfill.errors import SceneError
 from realfill.geometry.cameras import Camera
 from realfill.io.images import ImageArray, read_image
 from realfill.io.recognition import find_fault
@@ -287,6 +289,21 @@ def _visible(depth: NDArray[np.float64], target: Camera, other: Camera, seen: ND
     return inside & (np.abs(far / nearest - 1) < 0.03)
 
 
+def read_textures(folder: Path, *, limit: int = 40) -> list[ImageArray]:
+    """Read the first photos of a folder. Files that cannot be read are named and left out."""
+    photos: list[ImageArray] = []
+    for path in sorted(p for p in folder.iterdir() if find_fault(p) is None):
+        if len(photos) == limit:
+            break
+        try:
+            photos.append(read_image(path, path.name)[0])
+        except SceneError as error:
+            print(f"left out: {error}", file=sys.stderr)
+    if not photos:
+        raise SystemExit(f"{str(folder)!r} has no photo that can be read; legal: a folder of photos")
+    return photos
+
+
 def main(
     textures: tyro.conf.Positional[Path],
     output: tyro.conf.Positional[Path],
@@ -294,8 +311,7 @@ def main(
     kinds: tuple[Kind, ...] = KINDS,
     num_scenes: int = 4,
 ) -> None:
-    paths = sorted(p for p in textures.iterdir() if find_fault(p) is None)
-    photos = [read_image(path, path.name)[0] for path in paths[:40]]
+    photos = read_textures(textures)
     for kind in kinds:
         for seed in range(num_scenes):
             planted = plant(kind, photos, seed)

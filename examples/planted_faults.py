@@ -28,12 +28,24 @@ STAGES: Mapping[str, tuple[str, str]] = {
     "sample": ("realfill.filling.fill", "sample"),
     "decode": ("realfill.models.diffusion.stable_diffusion", "StableDiffusionInpainter.decode"),
     "blend": ("realfill.filling.fill", "blend"),
-    "rank": ("realfill.pipeline.completing", "rank"),
+    "rank": ("realfill.pipeline.ranking", "rank"),
     "write": ("realfill.results.completions", "Completion.save"),
     "contact sheet": ("realfill.results.completions", "image_grid"),
     "train": ("realfill.training.completion_trainer", "CompletionTrainer.update"),
     "measure": ("realfill.benchmark.runner", "rank"),
     "erase": ("realfill.pipeline.erasing", "load_detector"),
+    "load detector": ("realfill.segmentation.detection", "load_detector"),
+    "fill": ("realfill.models.classical", "_Deterministic.fill"),
+    "save adapter": ("realfill.models.diffusion.adapter", "Adapter.save"),
+    "read photos": ("realfill.training.photo_folder", "PhotoFolder._crops"),
+    "validate": ("realfill.training.epochs", "validation_loss"),
+    "compare": ("realfill.filling.unfitted", "UnfittedBase.fill"),
+    "report": ("realfill.benchmark.report", "markdown"),
+    "build": ("realfill.training.pretraining", "build_pipeline"),
+    "save base": ("realfill.models.diffusion.stable_diffusion", "save_pipeline"),
+    "preview": ("realfill.training.pretraining", "sample"),
+    "save network": ("realfill.models.feedforward.completion", "CompletionNetwork.save"),
+    "draw previews": ("realfill.training.completion_training", "draw_previews"),
 }
 """Stages of the commands, each with a function that does it."""
 
@@ -71,25 +83,31 @@ def turn_clock_back() -> None:
     time.time = lambda: 2 * start - 3600 - real()  # type: ignore[assignment]
 
 
-def failing(error: BaseException, *, lasting: bool) -> Callable[[], None]:
-    """Make a function that raises an error at its first call, or at every call."""
-    calls = []
+def failing(error: BaseException, note: Path, *, lasting: bool) -> Callable[[], None]:
+    """Make a function that raises an error at its first call, which writes a note, or at every call."""
 
     def fail() -> None:
-        calls.append(1)
-        if lasting or len(calls) == 1:
+        is_first = not note.exists()
+        note.touch()
+        if lasting or is_first:
             raise error
 
     return fail
 
 
-def wrap(stage: str, before: Callable[[], object]) -> None:
-    """Call a function before each call of a stage, in this process from now on."""
+def find_stage(stage: str) -> tuple[Any, str]:
+    """Return the module or class of a stage's function, and the function's name there."""
     module, path = STAGES[stage]
     owner: Any = importlib.import_module(module)
     *names, last = path.split(".")
     for name in names:
         owner = getattr(owner, name)
+    return owner, last
+
+
+def wrap(stage: str, before: Callable[[], object]) -> None:
+    """Call a function before each call of a stage, in this process from now on."""
+    owner, last = find_stage(stage)
     original = owner.__dict__[last] if isinstance(owner, type) else getattr(owner, last)
     function = original.__func__ if isinstance(original, classmethod | staticmethod) else original
 
