@@ -31,11 +31,10 @@ class GeometryConfig(Config):
     expected error of -15 ln c levels of 255. The default, ours, stands for 16 levels; on the planted scenes of
     ``examples/planted_3d.py`` pixels above it err by 6 on average."""
     corrected_confidence: float | None = auto(0.01)
-    """Confidence, in [0, 1], from which a pixel is corrected: a mean of the composite and what the model fills in, in
-    which the composite's weight rises from 0 here to 1 at a fifth of the way to ``photographed_confidence``. Below, and
-    where no reference reaches, the model invents. The default, ours, stands for 69 levels: on planted scenes, the
-    mean of the composite and of a fill by Telea's method or by the packaged base is closer to the truth than either,
-    from 0.01 to about 0.12."""
+    """Confidence, in [0, 1], from which a pixel is corrected: a mean of the composite and what the model fills in. The
+    composite's weight falls with its expected error, from 1 at ``photographed_confidence`` to about a half, and to 0
+    just above this confidence. Below, and where no reference reaches, the model invents. The default, ours, stands for
+    69 levels, about as many as a fill by Telea's method or by the packaged base errs by on planted scenes."""
 
     cameras_by: CamerasBy | None = auto("opencv")
     """How the cameras of target and references are estimated: ``opencv`` starts at the target and adjusts them by
