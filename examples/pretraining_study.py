@@ -26,7 +26,8 @@ from realfill import FitConfig, complete, fit
 from realfill.benchmark.cases import Case
 from realfill.benchmark.metrics import detail, gmsd, psnr, ssim
 from realfill.config import FitSettings, GeometryConfig
-from realfill.models.diffusion.hub import MINI_DIRECTORY, Card
+from realfill.models.diffusion.card import Card
+from realfill.models.diffusion.hub import MINI_DIRECTORY
 from realfill.models.diffusion.stable_diffusion import StableDiffusionInpainter
 from realfill.models.mini.building import build_pipeline, principal_components
 from realfill.scene.windows import choose_window

@@ -12,7 +12,7 @@ import torch
 from helpers import TINY_FIT, build_tiny_klein, build_tiny_sd, make_photo
 
 from realfill import FitConfig, Scene
-from realfill.models.diffusion.hub import Card
+from realfill.models.diffusion.card import Card
 
 torch.set_num_threads(1)  # with tiny tensors a second thread only waits, on a busy machine for seconds
 

@@ -10,8 +10,8 @@ from transformers import CLIPTextConfig, CLIPTextModel
 
 from realfill.io.writing import write_png
 from realfill.models.diffusion import klein_cards
+from realfill.models.diffusion.card import Card
 from realfill.models.diffusion.files import StableDiffusionInpaintPipeline
-from realfill.models.diffusion.hub import Card
 from realfill.models.diffusion.lora import attach
 from realfill.models.diffusion.stable_diffusion import StableDiffusionInpainter
 from realfill.models.mini.building import spelling_tokenizer

@@ -19,7 +19,7 @@ from kornia.feature import LoFTR
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from realfill.geometry.loftr import LoftrMatcher
-from realfill.models.diffusion.hub import Card
+from realfill.models.diffusion.card import Card
 from realfill.models.mini.building import spelling_tokenizer
 from realfill.models.quiet import quiet
 

@@ -19,7 +19,7 @@ from realfill.config import SampleConfig, SampleSettings, WindowConfig, WindowSe
 from realfill.errors import BaseModelError, RealFillWarning
 from realfill.filling.fill import fill_hole
 from realfill.io.images import ImageArray, MaskArray
-from realfill.models.diffusion.adapter import MANIFEST_NAME, Adapter
+from realfill.models.diffusion.adapter import MANIFEST_NAME, Adapter, resolve_sampling
 from realfill.models.diffusion.families import load_family, load_family_of
 from realfill.models.diffusion.family import DiffusionFamily
 from realfill.models.diffusion.lora import attach
@@ -67,11 +67,7 @@ class UnfittedBase:
         options: dict[str, Any] = {"local_files_only": local_files_only}
         inpainter = load_family(base, **options) if adapter is None else load_family_of(adapter, None, **options)
         window = WindowConfig().resolve(inpainter.card.window) if adapter is None else adapter.window
-        config = sample or SampleConfig()
-        if adapter is not None:
-            prompt = adapter.config.prompt if config.prompt is None else config.prompt
-            config = dataclasses.replace(config.following(adapter.config), prompt=prompt)
-        settings = config.resolve({**inpainter.card.sample, **(adapter.sample if adapter is not None else {})})
+        settings = resolve_sampling(sample or SampleConfig(), inpainter.card, adapter)
         if adapter is not None:
             if settings.is_guided_from_base(window.num_stages):
                 inpainter.keep_unfitted()

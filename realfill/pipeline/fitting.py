@@ -25,9 +25,10 @@ from realfill.filling.fill import choose_parts, require_room
 from realfill.geometry.composite import Composite
 from realfill.geometry.matching import load_matcher
 from realfill.models.diffusion.adapter import Adapter
+from realfill.models.diffusion.card import Card
 from realfill.models.diffusion.families import load_family
 from realfill.models.diffusion.family import DiffusionFamily
-from realfill.models.diffusion.hub import Card, locate, origin
+from realfill.models.diffusion.hub import locate, origin
 from realfill.models.diffusion.lora import Trainable, attach, stack, trainable_lora, trainable_weights
 from realfill.pipeline.evidence import compose
 from realfill.pipeline.references import (

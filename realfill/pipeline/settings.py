@@ -21,9 +21,9 @@ from realfill.config import (
     WindowSettings,
 )
 from realfill.errors import warn
-from realfill.models.diffusion.adapter import Adapter
+from realfill.models.diffusion.adapter import Adapter, resolve_sampling
+from realfill.models.diffusion.card import Card
 from realfill.models.diffusion.family import DiffusionFamily
-from realfill.models.diffusion.hub import Card
 from realfill.scene.scene import Scene
 
 
@@ -58,10 +58,7 @@ def resolve_completion(
     **machine: Any,
 ) -> CompletionJob:
     """Resolve the settings of a completion."""
-    if adapter is not None:
-        prompt = adapter.config.prompt if config.prompt is None else config.prompt
-        config = dataclasses.replace(config.following(adapter.config), prompt=prompt)
-    sample = config.resolve({**inpainter.card.sample, **(adapter.sample if adapter is not None else {})})
+    sample = resolve_sampling(config, inpainter.card, adapter)
     return CompletionJob(
         scene=scene, inpainter=inpainter, adapter=adapter, sample=sample,
         window=resolve_windows(window, adapter, inpainter.card),

@@ -31,8 +31,8 @@ from realfill.io.files import partial_folder, whole_file
 from realfill.io.images import ImageArray, read_image, resize, to_array, to_tensor
 from realfill.io.recognition import find_fault
 from realfill.io.writing import write_png
+from realfill.models.diffusion.card import Card
 from realfill.models.diffusion.family import DiffusionFamily
-from realfill.models.diffusion.hub import Card
 from realfill.models.diffusion.linear_attention import LinearAttentionUNet
 from realfill.models.diffusion.lora import Trainable
 from realfill.models.diffusion.sampling import sample

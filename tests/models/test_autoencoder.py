@@ -8,7 +8,8 @@ from diffusers import AutoencoderKL, StableDiffusionInpaintPipeline
 from transformers import CLIPTokenizer
 
 from realfill.io.images import resize, to_tensor
-from realfill.models.diffusion.hub import MINI_DIRECTORY, Card
+from realfill.models.diffusion.card import Card
+from realfill.models.diffusion.hub import MINI_DIRECTORY
 from realfill.models.diffusion.stable_diffusion import StableDiffusionInpainter
 from realfill.models.mini.autoencoder import PatchAutoencoder
 from realfill.models.mini.building import (

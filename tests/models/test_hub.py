@@ -23,7 +23,8 @@ from huggingface_hub.utils import httpx
 
 from realfill import FitConfig
 from realfill.errors import BaseModelError
-from realfill.models.diffusion.hub import BASES, MINI_DIRECTORY, Card, download_bytes, is_present, locate
+from realfill.models.diffusion.card import Card
+from realfill.models.diffusion.hub import BASES, MINI_DIRECTORY, download_bytes, is_present, locate
 from realfill.models.diffusion.stable_diffusion import StableDiffusionInpainter
 
 LIVING, DEAD = BASES["sd2"].repositories

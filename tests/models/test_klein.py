@@ -16,9 +16,9 @@ from realfill.config import SampleConfig, SampleSettings
 from realfill.errors import AdapterError, BaseModelError
 from realfill.io.images import to_array, to_tensor
 from realfill.models.diffusion.adapter import Adapter
+from realfill.models.diffusion.card import Card
 from realfill.models.diffusion.families import load_family
 from realfill.models.diffusion.family import ReferenceView
-from realfill.models.diffusion.hub import Card
 from realfill.models.diffusion.klein import KleinInpainter, _patchify, _unpatchify
 from realfill.models.diffusion.klein_cards import BASE
 from realfill.models.diffusion.lora import attach, trainable_lora

@@ -5,8 +5,8 @@ import torch
 import torch.nn.functional as F
 from helpers import build_tiny_sd
 
+from realfill.models.diffusion.card import Card
 from realfill.models.diffusion.files import StableDiffusionInpaintPipeline
-from realfill.models.diffusion.hub import Card
 from realfill.models.diffusion.linear_attention import LinearAttention, LinearAttentionUNet
 from realfill.models.diffusion.stable_diffusion import StableDiffusionInpainter
 from realfill.models.quiet import quiet

@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from realfill.errors import BaseModelError
+from realfill.models.diffusion.card import Card
 from realfill.models.diffusion.families import load_family
-from realfill.models.diffusion.hub import Card, origin, revision
+from realfill.models.diffusion.hub import origin, revision
 
 
 @pytest.fixture

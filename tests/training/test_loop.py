@@ -11,7 +11,7 @@ from helpers import TINY_FIT, make_photo
 
 from realfill import FitConfig, fit
 from realfill.errors import AdapterError, OutputError, RealFillWarning, SceneError, TrainingError
-from realfill.models.diffusion.hub import Card
+from realfill.models.diffusion.card import Card
 from realfill.training import loop
 from realfill.training.checkpoint import CHECKPOINT_NAME
 from realfill.training.crops import Crops, TrainingImage

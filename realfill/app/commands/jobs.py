@@ -83,7 +83,8 @@ def make_request(
         ranking: settings of the ranking, resolved in the same way.
         inputs: further plain JSON values.
     """
-    from realfill.models.diffusion.hub import Card, locate
+    from realfill.models.diffusion.card import Card
+    from realfill.models.diffusion.hub import locate
 
     try:
         card = Card.load(locate(base, local_files_only=True))

@@ -20,7 +20,8 @@ class Models:
 
     def __call__(self) -> None:
         """Run the command."""
-        from realfill.models.diffusion.hub import BASES, Card, locate
+        from realfill.models.diffusion.card import Card
+        from realfill.models.diffusion.hub import BASES, locate
 
         for name, source in BASES.items():
             card = Card()

@@ -25,7 +25,7 @@ from realfill.config import FitConfig, Precision, Scheduler, WindowConfig
 from realfill.errors import BaseModelError
 from realfill.io.images import ImageArray
 from realfill.models.diffusion.adapter import Adapter
-from realfill.models.diffusion.hub import Card
+from realfill.models.diffusion.card import Card
 from realfill.models.diffusion.lora import trainable_lora
 from realfill.models.diffusion.stable_diffusion import StableDiffusionInpainter
 from realfill.models.quiet import quiet

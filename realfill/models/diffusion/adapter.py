@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping
@@ -14,12 +15,13 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, load_file, save
 
-from realfill.config import FitSettings, GeometryConfig, GeometrySettings, SampleConfig, WindowSettings
+from realfill.config import FitSettings, GeometryConfig, GeometrySettings, SampleConfig, SampleSettings, WindowSettings
 from realfill.errors import AdapterError, OutputError
 from realfill.io.files import partial_folder
 from realfill.io.json_files import read_json
 from realfill.io.lock import locked
-from realfill.models.diffusion.hub import ADAPTER_NAME, INDEX_NAME
+from realfill.models.diffusion.card import INDEX_NAME, Card
+from realfill.models.diffusion.hub import ADAPTER_NAME
 from realfill.models.diffusion.structure import PREFIX, Structure
 
 WEIGHTS_NAME = "pytorch_lora_weights.safetensors"  # the name that diffusers looks for
@@ -174,6 +176,16 @@ class Adapter:
     def __repr__(self) -> str:
         size = sum(t.numel() * t.element_size() for t in self.tensors.values()) / 1e6
         return f"Adapter(base {self.base!r}, {len(self.losses)} steps, {size:.1f} MB)"
+
+
+def resolve_sampling(config: SampleConfig, card: Card, adapter: Adapter | None) -> SampleSettings:
+    """Fill the open fields of a sampling's settings: the adapter's values come first, then those of the base model."""
+    defaults = dict(card.sample)
+    if adapter is not None:
+        prompt = adapter.config.prompt if config.prompt is None else config.prompt
+        config = dataclasses.replace(config.following(adapter.config), prompt=prompt)
+        defaults |= adapter.sample
+    return config.resolve(defaults)
 
 
 def _read_weights(path: Path, expected: object) -> dict[str, torch.Tensor]:

@@ -11,9 +11,10 @@ from safetensors import safe_open
 from realfill.config import Quantization
 from realfill.errors import BaseModelError
 from realfill.models.diffusion.adapter import Adapter
+from realfill.models.diffusion.card import Card, family_of, read_index
 from realfill.models.diffusion.family import DiffusionFamily
 from realfill.models.diffusion.files import hash_networks
-from realfill.models.diffusion.hub import BASES, Card, family_of, is_present, locate, read_index
+from realfill.models.diffusion.hub import BASES, is_present, locate
 from realfill.models.diffusion.stable_diffusion import StableDiffusionInpainter
 from realfill.models.diffusion.trusted import check_base
 from realfill.models.quiet import quiet

@@ -14,7 +14,7 @@ from torch import nn
 
 from realfill.config import Scheduler
 from realfill.io.images import ImageArray
-from realfill.models.diffusion.hub import Card
+from realfill.models.diffusion.card import Card
 from realfill.models.diffusion.structure import Structure
 
 

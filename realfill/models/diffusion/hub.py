@@ -1,4 +1,4 @@
-"""Base models by name: their cards, and the search for their files on this machine and on the hub.
+"""Base models by name: the search for their files on this machine and on the hub.
 
 This module loads none of the model libraries when it is imported, so that the command line answers at once.
 """
@@ -8,100 +8,21 @@ This module loads none of the model libraries when it is imported, so that the c
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from realfill.config import AdaptConfig, FitConfig, RankConfig, SampleConfig, WindowConfig
 from realfill.errors import BaseModelError
-from realfill.io.files import write_text
-from realfill.io.json_files import read_json
-from realfill.models.diffusion import klein_cards
+from realfill.models.diffusion.card import INDEX_NAME, Family, family_of
 from realfill.models.quiet import quiet
 
 MINI_DIRECTORY = Path(__file__).parents[1] / "mini" / "weights"
-CARD_NAME = "card.json"
-INDEX_NAME = "model_index.json"  # every model in diffusers' layout has it
 ADAPTER_NAME = "adapter.json"  # every adapter has it
-Family = Literal["stable_diffusion", "klein"]
 _DENOISERS: Mapping[Family, str] = {"stable_diffusion": "unet", "klein": "transformer"}
 _NETWORKS = ("vae", "text_encoder")
 _PARTS = (*_NETWORKS, "tokenizer", "scheduler")
 _TIMEOUT_S = 5.0
-_MAX_SIDE_PX = 8192
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Card:
-    """The properties and default settings of a base model, from ``card.json`` beside its weights."""
-
-    resolution: int | None = None
-    """Side in pixels of the square images that it was trained on. None: derived from the U-Net's sample size."""
-    masked_image: Literal["grey", "smooth"] = "grey"
-    """Content of the hole in the masked image: mid-grey (Stable Diffusion), or a smooth continuation of the known
-    pixels."""
-    masked_latent: Literal["nearest", "any"] = "nearest"
-    """Latents that the mask channel marks: those whose first pixel is hidden (Stable Diffusion), or any pixel."""
-    fit: Mapping[str, Any] = field(default_factory=dict)
-    """The base model's defaults for ``FitConfig``."""
-    adapt: Mapping[str, Any] = field(default_factory=dict)
-    """The base model's defaults for ``AdaptConfig``."""
-    sample: Mapping[str, Any] = field(default_factory=dict)
-    """The base model's defaults for ``SampleConfig``."""
-    rank: Mapping[str, Any] = field(default_factory=dict)
-    """The base model's defaults for ``RankConfig``."""
-    window: Mapping[str, Any] = field(default_factory=dict)
-    """The base model's defaults for ``WindowConfig``."""
-    about: Mapping[str, Any] = field(default_factory=dict)
-    """Information for people: data and its terms, compute, losses, limits."""
-
-    @classmethod
-    def load(cls, directory: Path) -> Card:
-        """Read ``card.json`` from a model's directory; without one, return a card that fits the model's family.
-
-        Raises:
-            BaseModelError: the file is damaged, or has values that this version does not know.
-        """
-        path = directory / CARD_NAME
-        if not path.is_file():
-            return _default_card(directory)
-        try:
-            card = cls(**read_json(path))
-            card._check()
-        except (OSError, TypeError, ValueError, AttributeError, LookupError, ArithmeticError) as error:
-            raise BaseModelError(
-                f"{str(path)!r} is damaged or from another version ({error}); download the base model again"
-            ) from error
-        return card
-
-    def _check(self) -> None:
-        """Check the values, which may come from a stranger.
-
-        Raises:
-            TypeError: defaults are no object.
-            ValueError: a value is not legal. A card names no base model, since naming one may download it.
-        """
-        side = self.resolution
-        if side is not None and not (type(side) is int and 8 <= side <= _MAX_SIDE_PX):
-            raise ValueError(f"resolution is {side!r}; legal: None, or from 8 to {_MAX_SIDE_PX}")
-        for name, legal in (("masked_image", ("grey", "smooth")), ("masked_latent", ("nearest", "any"))):
-            if getattr(self, name) not in legal:
-                raise ValueError(f"{name} is {getattr(self, name)!r}; legal: {', '.join(legal)}")
-        if not isinstance(self.about, Mapping):
-            raise TypeError("about is no object")
-        for config, defaults in (
-            (FitConfig(), self.fit), (AdaptConfig(), self.adapt), (SampleConfig(), self.sample),
-            (RankConfig(), self.rank), (WindowConfig(), self.window),
-        ):  # fmt: skip
-            if "base" in defaults:
-                raise ValueError("it names a base model; legal: settings other than base")
-            config.resolve(defaults)
-
-    def save(self, directory: Path) -> None:
-        """Write ``card.json`` into a directory."""
-        write_text(directory / CARD_NAME, json.dumps(asdict(self), indent=1) + "\n")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,32 +73,6 @@ BASES: Mapping[str, Source] = {
         directory=MINI_DIRECTORY,
     ),
 }
-
-
-def family_of(directory: Path) -> Family:
-    """Return the family of a base model, by the pipeline class that its files name.
-
-    Args:
-        directory: a directory in diffusers' layout. A damaged index counts as Stable Diffusion's; its loader reports
-            it.
-    """
-    return "klein" if str(read_index(directory).get("_class_name")).startswith("Flux2Klein") else "stable_diffusion"
-
-
-def read_index(directory: Path) -> Mapping[str, Any]:
-    """Read ``model_index.json``; empty if it is missing or damaged."""
-    try:
-        values = read_json(directory / INDEX_NAME)
-    except (OSError, ValueError):
-        return {}
-    return values if isinstance(values, dict) else {}
-
-
-def _default_card(directory: Path) -> Card:
-    """Return the card of a model whose directory has none."""
-    if family_of(directory) == "klein":
-        return Card(**(klein_cards.DISTILLED if read_index(directory).get("is_distilled") else klein_cards.BASE))
-    return Card()
 
 
 def locate(base: str, *, local_files_only: bool = False) -> Path:

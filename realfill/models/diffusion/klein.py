@@ -22,10 +22,10 @@ from realfill.compute.memory import fits
 from realfill.config import Quantization, Scheduler
 from realfill.errors import BaseModelError
 from realfill.io.images import resize, to_shares, to_tensor
+from realfill.models.diffusion.card import Card
 from realfill.models.diffusion.decoding import decode_in_pieces
 from realfill.models.diffusion.family import ReferenceView
 from realfill.models.diffusion.flow import diffuse_flow, make_flow_sampler
-from realfill.models.diffusion.hub import Card
 from realfill.models.diffusion.layers import all_known, blanked, find_layers
 from realfill.models.diffusion.quantization import check_quantization, quantize
 from realfill.models.diffusion.structure import Structure

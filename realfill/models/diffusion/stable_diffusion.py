@@ -21,6 +21,7 @@ from realfill.compute.devices import send
 from realfill.config import Scheduler
 from realfill.errors import BaseModelError
 from realfill.io.images import to_shares
+from realfill.models.diffusion.card import Card, read_index
 from realfill.models.diffusion.decoding import decode_in_pieces
 from realfill.models.diffusion.family import ReferenceView
 from realfill.models.diffusion.files import (
@@ -29,7 +30,7 @@ from realfill.models.diffusion.files import (
     load_pipeline,
     save_pipeline,
 )
-from realfill.models.diffusion.hub import BASES, Card, locate, read_index
+from realfill.models.diffusion.hub import BASES, locate
 from realfill.models.diffusion.layers import all_known, blanked, find_layers
 from realfill.models.diffusion.schedules import diffuse, estimate_clean, make_scheduler, training_schedule
 from realfill.models.diffusion.structure import Structure
