@@ -32,7 +32,7 @@ class GeometryConfig(Config):
     ``examples/planted_3d.py`` pixels above it err by 6 on average."""
     corrected_confidence: float | None = auto(0.01)
     """Confidence, in [0, 1], from which a pixel is corrected: a mean of the composite and what the model fills in. The
-    composite's weight falls with its expected error, from 1 at ``photographed_confidence`` to about a half, and to 0
+    composite's weight falls with its expected error, from 1 at ``photographed_confidence`` to about 0.6, and then to 0
     just above this confidence. Below, and where no reference reaches, the model invents. The default, ours, stands for
     69 levels, about as many as a fill by Telea's method or by the packaged base errs by on planted scenes."""
 
