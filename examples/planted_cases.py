@@ -21,14 +21,16 @@ import tyro
 from numpy.typing import NDArray
 from planted_3d import KINDS, Kind, plant
 
-from realfill.config import SampleConfig, WindowConfig
+from realfill.config import GeometryConfig, SampleConfig, WindowConfig
 from realfill.filling.fill import fill_hole
+from realfill.filling.keeping import Kept
 from realfill.geometry.agreement import contradiction
 from realfill.geometry.composite import composite
 from realfill.geometry.fields import WarpField
 from realfill.io.images import ImageArray, MaskArray, read_image
 from realfill.io.recognition import find_fault
 from realfill.models.diffusion.stable_diffusion import StableDiffusionInpainter
+from realfill.results.evidence import Evidence
 from realfill.scene.scene import Scene
 
 SIZE = (240, 320)
@@ -100,6 +102,13 @@ class Case:
             values.setdefault(name, np.zeros((0,), np.int16))
         references = [values.pop(name) for name in numbered]
         return cls(**{**values, "name": str(values["name"])}, references=references)
+
+
+def keep(case: Case, image: ImageArray, confidence: NDArray, source: NDArray) -> Kept:
+    """Keep the pixels of a composite of a case, as ``complete`` does with its default settings."""
+    settings = GeometryConfig().resolve({})
+    evidence = Evidence.judge(case.mask, confidence, source, settings)
+    return Kept.of_composite(Scene(case.references, case.known, case.mask), image, evidence, settings)
 
 
 def load_cases(folder: Path, part: int) -> list[Case]:

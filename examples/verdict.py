@@ -3,7 +3,7 @@
     python examples/planted_cases.py TEXTURES CASES --part 2 --seeds 200 201 202
     python examples/verdict.py CASES --parts 2
 
-Each planted scene is judged five times: as the composite leaves it; with its doubtful pixels filled by Telea's method
+Each planted scene is judged five times: as the composite leaves it; completed as ``complete`` does, by Telea's method
 or by the unfitted packaged base; and with the whole hole filled by that base or by a smooth fill. ``authentic`` is
 right if the hole's mean absolute error is at most 12 levels, ``unsupported`` if references show less than 20 % of the
 hole or the error is above 30, ``doubtful`` between.
@@ -20,7 +20,7 @@ from typing import get_args
 
 import numpy as np
 import tyro
-from planted_cases import Case, load_cases
+from planted_cases import Case, keep, load_cases
 
 from realfill.io.images import ImageArray
 from realfill.models.classical import inpaint_smooth, inpaint_telea
@@ -34,7 +34,7 @@ from realfill.results.verdict import (
 )
 
 KINDS: tuple[VerdictKind, ...] = get_args(VerdictKind)
-KEPT = 0.35  # confidence from which a completion keeps the composite
+KEPT = 0.35  # confidence from which a completion keeps the composite as it is
 BANDS = (0.0, 0.1, 0.2, 0.3, 0.35, 0.4, 0.5, 0.6, 0.7, 1.01)
 
 
@@ -55,13 +55,18 @@ class Judged:
 
 def completions(case: Case) -> dict[str, ImageArray]:
     """Fill the hole of a case in several ways."""
-    keeps = case.mask & (case.source >= 0) & (case.confidence >= KEPT)
-    kept = np.where(keeps[..., None], case.composite, case.known)
-    rest = case.mask & ~keeps
+    kept = keep(case, case.composite, case.confidence, case.source)
+
+    def join(filled: ImageArray) -> ImageArray:
+        result, rest = case.known.copy(), case.mask & ~kept.evidence.photographed
+        result[case.mask] = kept.joined(filled[rest])
+        return result
+
+    left = kept.scene
     return {
         "composite": case.composite,
-        "kept and Telea": inpaint_telea(kept, rest) if rest.any() else kept,
-        "kept and base": np.where(rest[..., None], case.samples[1], kept),
+        "kept and Telea": join(inpaint_telea(left.known, left.mask) if left is not None else case.known),
+        "kept and base": join(case.samples[1]),
         "unfitted base": case.samples[0],
         "smooth": inpaint_smooth(case.known, case.mask),
     }

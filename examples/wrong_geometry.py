@@ -16,18 +16,14 @@ from pathlib import Path
 import numpy as np
 import tyro
 from numpy.typing import NDArray
-from planted_cases import Case, load_cases, sample
+from planted_cases import Case, keep, load_cases, sample
 
 from realfill.benchmark.metrics import psnr
-from realfill.config import GeometryConfig
-from realfill.filling.keeping import Kept
 from realfill.geometry.composite import composite
 from realfill.geometry.correspondences import Pairs, match_all
 from realfill.io.images import ImageArray
 from realfill.models.classical import inpaint_telea
 from realfill.models.diffusion.stable_diffusion import StableDiffusionInpainter
-from realfill.results.evidence import Evidence
-from realfill.scene.scene import Scene
 
 PLANTED = {"elsewhere": "another scene", "mirrored": "a reference mirrored", "moved": "a moved object"}
 SOUND = ("boxes", "layers")
@@ -53,10 +49,7 @@ def moved(pairs: Pairs) -> Pairs:
 
 def completed(case: Case, image: ImageArray, confidence: NDArray, source: NDArray, base: StableDiffusionInpainter):
     """Complete a case without a fit, as ``complete`` does: the base fills what the composite leaves to it."""
-    scene = Scene(case.references, case.known, case.mask)
-    settings = GeometryConfig().resolve({})
-    kept = Kept.of_composite(scene, image, Evidence.judge(case.mask, confidence, source, settings), settings)
-    result = case.known.copy()
+    kept, result = keep(case, image, confidence, source), case.known.copy()
     rest = np.zeros((0, 3), np.uint8) if kept.scene is None else sample(base, kept.scene)[0][kept.scene.mask]
     result[case.mask] = kept.joined(rest)
     return result

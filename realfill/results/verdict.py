@@ -31,9 +31,10 @@ _LEAST_LEVELS = 2.0  # expected error of any pixel: noise
 _MOST_LEVELS = 60.0  # expected error of the worst pixel of a composite
 _GUESS_SHARE = 0.85  # expected error of a guess, as a share of the surroundings' contrast
 _SHOWN = 0.1  # confidence from which a reference counts as showing a pixel
-_AUTHENTIC_BELOW, _UNSUPPORTED_ABOVE = 12.5, 28.0  # expected levels; a false "authentic" is the worst mistake
+_AUTHENTIC_BELOW, _UNSUPPORTED_ABOVE = 10.5, 30.0  # expected levels; a false "authentic" is the worst mistake
 _AUTHENTIC_COVERAGE = 0.7
 _CONTRADICTED = 20.0  # see geometry.agreement
+_SAME_LEVELS = 10.0  # difference up to which a pixel is what a reference shows
 _MOSTLY = 0.5  # share from which invention or contradiction is named as the cause
 _JUDGED_PX = 768  # longer side to which larger images are shrunk
 _SURROUNDINGS = 0.06  # their width, as a share of the longer side
@@ -50,7 +51,8 @@ class Verdict:
         expected_error: estimated mean absolute error of the hole, of 255 levels.
         coverage: share of the hole that references show with a confidence of at least 0.1, in [0, 1].
         contradicted: share of what they show that another reference contradicts, in [0, 1].
-        invented: share of the hole that differs from what the references show, in [0, 1].
+        invented: share of the hole that differs from what the references show by more than 10 levels, or that none
+            shows, in [0, 1].
     """
 
     kind: VerdictKind
@@ -88,7 +90,8 @@ def judge(
     if not mask.any():
         raise ValueError("the mask is empty, so there is nothing to judge; legal: a mask with a hole")
     shown = mask & (source >= 0) & (confidence >= _SHOWN)
-    differs = (image != composite).any(axis=2) | (source < 0)
+    distance = np.abs(image[mask].astype(np.float64) - composite[mask]).mean(axis=1)
+    differs = (distance > _SAME_LEVELS) | (source[mask] < 0)
     errors = _expected_errors_when_small(image, mask, composite, confidence, source)
     compared = shown if contradiction is None else shown & np.isfinite(contradiction)
     contradicted = 0.0
@@ -96,7 +99,7 @@ def judge(
         contradicted = float(np.mean(contradiction[compared] > _CONTRADICTED))
     coverage, error = float(shown[mask].mean()), float(errors.mean())
     kind = _kind(coverage, error)
-    invented = float(differs[mask].mean())
+    invented = float(differs.mean())
     return Verdict(
         kind=kind, reason=_reason(kind, coverage, error, contradicted, invented), expected_error=error,
         coverage=coverage, contradicted=contradicted, invented=invented,
