@@ -33,6 +33,21 @@ def test_matches_follow_the_homography_and_stay_out_of_the_hole(name, monkeypatc
     assert not hole[y, x].any()
 
 
+def test_what_is_left_out_of_a_reference_has_no_influence(monkeypatch):
+    monkeypatch.setattr(correspondences, "_AFFINE_STAGES", ())
+    photo, left_out = view(VIEWS["shifted"]), blob((120, 60))
+    other = np.where(left_out[..., None], np.random.default_rng(1).integers(0, 256, photo.shape), photo)
+    one, two = (match_all([TARGET, image.astype(np.uint8)], blob(), [left_out])[0, 1] for image in (photo, other))
+    assert len(one) > 60 and np.array_equal(one, two)
+
+
+def test_the_share_of_the_work_rises_with_each_photo_and_each_pair(monkeypatch):
+    monkeypatch.setattr(correspondences, "_AFFINE_STAGES", ())
+    shares = []
+    match_all([TARGET, *[view(VIEWS["shifted"])] * 2], blob(), check=shares.append)
+    assert shares == pytest.approx([0, 0.1, 0.2, 0.3, 0.3 + 0.7 / 3, 0.3 + 1.4 / 3])
+
+
 def test_affine_views_are_taken_where_matches_stay_few(monkeypatch):
     taken = []
 
@@ -77,7 +92,8 @@ def test_false_matches_are_dropped_whatever_the_images_size():
         matches[:60, 2:] = rng.uniform(0, side, (60, 2))
         kept = verify(matches.astype(np.float32), (side, side))
         assert 120 < len(kept) < 155
-    assert len(verify(matches[:11].astype(np.float32), (side, side))) == 0
+    exact = (np.concatenate(places, axis=1)[:12] * 1000).astype(np.float32)
+    assert [len(verify(exact[:count], (1000, 1000))) for count in (11, 12)] == [0, 12]
 
 
 def test_matches_of_a_mirrored_photo_or_of_another_scene_are_left_out():
