@@ -7,7 +7,8 @@ that nothing confirms, so that its misplacement grows faster with that distance.
 known pixels at the hole's border or another layer at a seam, blending must correct it, and what was corrected much is
 wrong more often.
 
-The numbers below follow regressions of absolute errors on planted scenes with one and with three references.
+The numbers below follow regressions of absolute errors on planted scenes with one and with three references. The weight
+of contradicting references and that of the correction were rounded after a look at six real scenes too.
 """
 
 from __future__ import annotations
