@@ -17,7 +17,7 @@ from realfill.geometry.alignment import FullLayer, find_parts
 from realfill.geometry.cameras import Frame
 from realfill.geometry.choice import choose, enlarge
 from realfill.geometry.colmap import reconstruct_by_colmap, require_pycolmap
-from realfill.geometry.confidence import confidence_of
+from realfill.geometry.confidence import after_correction, confidence_of
 from realfill.geometry.correspondences import Pairs, match_all, without_false_pairs
 from realfill.geometry.depth import DepthMap, sweep
 from realfill.geometry.fields import WarpField, find_homographies, warp_by_depth, warp_by_plane
@@ -135,7 +135,8 @@ def composite(
     numbers = np.full(256, -1, np.int16)
     numbers[: len(layers)] = [layer.warp.reference for layer in layers]
     source = numbers[labels]
-    trust = np.asarray(cv2.resize(found.trust, hole.shape[::-1], interpolation=cv2.INTER_LINEAR), np.float32)
+    trust = cv2.GaussianBlur(confidence_of(after_correction(found.error, plan.correction)), (0, 0), 1.5)
+    trust = np.asarray(cv2.resize(trust, hole.shape[::-1], interpolation=cv2.INTER_LINEAR), np.float32)
     trust[source < 0] = 0
     trust[~hole] = 1
     return Composite(
@@ -152,7 +153,7 @@ class _Found:
         layers: the candidates.
         labels: (h, w) at half the working size; the label after the last layer is the rest.
         half_hole: (h, w) bool, the hole at that size.
-        trust: (h, w) float32 at that size, the confidence of the chosen layers.
+        error: (h, w) float32 at that size, by how many levels the chosen layers are expected to err.
         reconstruction: the cameras.
         depth: of the target.
         reference_sizes: (height, width) of each reference.
@@ -161,7 +162,7 @@ class _Found:
     layers: tuple[Layer, ...]
     labels: NDArray
     half_hole: MaskArray
-    trust: NDArray
+    error: NDArray
     reconstruction: Reconstruction | None
     depth: DepthMap | None
     reference_sizes: tuple[tuple[int, int], ...]
@@ -199,8 +200,7 @@ def _choose_layers(working: Working, estimate: DepthEstimator | None, stages: St
     nothing = np.full(half.hole.shape, np.inf, np.float32)
     error = np.take_along_axis(np.stack([*(layer.error for layer in layers), nothing]), labels[None], axis=0)[0]
     return _Found(
-        layers=layers, labels=labels, half_hole=half.hole, trust=cv2.GaussianBlur(confidence_of(error), (0, 0), 1.5),
-        reconstruction=reconstruction, depth=depth,
+        layers=layers, labels=labels, half_hole=half.hole, error=error, reconstruction=reconstruction, depth=depth,
         reference_sizes=tuple((r.shape[0], r.shape[1]) for r in references),
     )  # fmt: skip
 

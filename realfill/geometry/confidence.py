@@ -3,9 +3,12 @@
 A pixel errs in two ways. It is misplaced by a fraction of a pixel or more, which costs much where the image is steep
 and nothing in a clear sky; or the layer shows something else there. Both grow with the misfit around the hole, with the
 difference to other references, and with the distance from the known pixels. What a single reference shows has a depth
-that nothing confirms, so that its misplacement grows faster with that distance.
+that nothing confirms, so that its misplacement grows faster with that distance. Finally, where a layer contradicts the
+known pixels at the hole's border or another layer at a seam, blending must correct it, and what was corrected much is
+wrong more often.
 
-The numbers below are a regression of absolute errors on planted scenes with one and with three references.
+The numbers below follow regressions of absolute errors on planted scenes with one and with three references. The weight
+of contradicting references and that of the correction were rounded after a look at six real scenes too.
 """
 
 from __future__ import annotations
@@ -15,17 +18,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 _SCALE = 15.0  # levels of expected error at which confidence has fallen to 1/e
-_LEAST_PX = 0.05  # misplacement of a pixel that fits in all respects
-_PX_PER_COST = 0.04  # for each unit of misfit and of difference to other references
-_PX_PER_DISTANCE = 15.0  # for each longer side of the target between an unconfirmed pixel and the known pixels
-_FREE_MISFIT, _LEVELS_PER_MISFIT = 6.0, 0.6  # chance of other content: where it begins, and levels for each unit
-_LEVELS_PER_DISTANCE = 23.0  # and for each longer side of the target
+_LEAST_PX = 0.04  # misplacement of a pixel that fits in all respects
+_PX_PER_COST = 0.032  # for each unit of misfit and of difference to other references
+_PX_PER_DISTANCE = 12.0  # for each longer side of the target between an unconfirmed pixel and the known pixels
+_FREE_MISFIT, _LEVELS_PER_MISFIT = 6.0, 0.48  # chance of other content: where it begins, and levels for each unit
+_LEVELS_PER_VOTE = 0.3  # the same for each unit of difference to other references
+_LEVELS_PER_DISTANCE = 18.0  # and for each longer side of the target
+_LEVELS_PER_CORRECTION = 0.5  # for each level that blending adds to a pixel or takes from it
 _SLOPE_PX = 7  # window in which slopes are averaged
 _STEEPEST = 25.0  # levels per pixel
 
 
 def expected_error(image: NDArray, misfit: NDArray, vote: NDArray, distance: NDArray) -> NDArray[np.float32]:
-    """Estimate the absolute error of each pixel of a layer.
+    """Estimate the absolute error of each pixel of a layer, before it is blended.
 
     Args:
         image: (H, W, 3) in [0, 255], the layer.
@@ -38,10 +43,26 @@ def expected_error(image: NDArray, misfit: NDArray, vote: NDArray, distance: NDA
     """
     slope = cv2.resize(slope_of(image), misfit.shape[::-1], interpolation=cv2.INTER_AREA).clip(0, _STEEPEST)
     confirmed = np.isfinite(vote)
-    misplaced = _LEAST_PX + _PX_PER_COST * (misfit + np.where(confirmed, vote, 0))
+    vote = np.where(confirmed, vote, 0)
+    misplaced = _LEAST_PX + _PX_PER_COST * (misfit + vote)
     misplaced = misplaced + np.where(confirmed, 0, _PX_PER_DISTANCE * distance)
     other = _LEVELS_PER_MISFIT * np.maximum(misfit - _FREE_MISFIT, 0) + _LEVELS_PER_DISTANCE * distance
+    other = other + _LEVELS_PER_VOTE * np.maximum(vote - _FREE_MISFIT, 0)
     return (slope * misplaced + other).astype(np.float32)
+
+
+def after_correction(error: NDArray, correction: NDArray) -> NDArray[np.float32]:
+    """Add what the correction of a blended pixel says about its error.
+
+    Args:
+        error: (h, w), the result of ``expected_error`` for the layer that each pixel comes from.
+        correction: (H, W, 3), the result of ``seamless.correct``, in levels.
+
+    Returns:
+        (h, w) in levels of 255.
+    """
+    corrected = cv2.resize(np.abs(correction).mean(axis=2), error.shape[::-1], interpolation=cv2.INTER_AREA)
+    return (error + _LEVELS_PER_CORRECTION * corrected).astype(np.float32)
 
 
 def slope_of(image: NDArray) -> NDArray[np.float32]:

@@ -42,7 +42,7 @@ class Layer:
         colours: (4, 3) float32, the matrix that brings the reference's colours to the target's.
         misfit: mean difference to the known pixels around the hole, from 0 (equal) to about 98.
         cost: (h, w) float32 at half the target's size, by which layers are chosen.
-        error: (h, w) float32 at that size, the expected absolute error in levels of 255.
+        error: (h, w) float32 at that size, the expected absolute error in levels of 255 before blending.
     """
 
     warp: WarpField
