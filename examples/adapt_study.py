@@ -28,6 +28,7 @@ from realfill.training.photo_folder import list_photos
 
 _SHARES = (0.89, 0.1, 0.01)  # the fold is the test, so the recipe's own test part is as small as it can be
 _NUM_DRAWS = 2000
+_RANGES = ("num_shapes", "shape_size", "crop_share")
 
 
 def main() -> None:
@@ -41,6 +42,10 @@ def main() -> None:
     parser.add_argument("--num-epochs", type=int)
     parser.add_argument("--learning-rate", type=float)
     parser.add_argument("--patience", type=int)
+    parser.add_argument("--masks-per-photo", type=int)
+    parser.add_argument("--num-shapes", type=int, nargs=2)
+    parser.add_argument("--shape-size", type=float, nargs=2)
+    parser.add_argument("--crop-share", type=float, nargs=2)
     parser.add_argument("--keep", choices=["best", "last"])
     parser.add_argument("--num-folds", type=int, default=5)
     parser.add_argument("--folds-per-seed", type=int, help="keep only so many of the folds out with each seed, in turn")
@@ -71,6 +76,8 @@ def _run_fold(options: argparse.Namespace, paths: list[Path], seed: int, fold: i
     config = AdaptConfig(
         base=options.base, preset=options.preset, num_epochs=options.num_epochs, learning_rate=options.learning_rate,
         patience=options.patience, keep=options.keep, shares=_SHARES, seed=seed,
+        masks_per_photo=options.masks_per_photo,
+        **{name: tuple(value) for name in _RANGES if (value := getattr(options, name)) is not None},
     )  # fmt: skip
     adapter = adapt(
         [path for path in paths if path not in held_out], config, device=options.device, checkpoint_dir=folder
