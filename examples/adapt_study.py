@@ -7,9 +7,11 @@ one, with the same holes. Finished folds are kept in the output folder, and the 
     python examples/adapt_study.py PHOTOS -o OUT --base mini
     python examples/adapt_study.py PHOTOS -o OUT --base mini --names examples/monuments.txt
 
-Over-training shows with a learning rate that is too high, and ``--keep last`` measures what it does, where the recipe
-would have kept the best epoch: ``--learning-rate 3e-3 --keep last``. Prints a Markdown table of the metrics, and one of
-the validation loss after each epoch.
+Three ways to train too much can be measured: a learning rate that is too high (``--learning-rate 3e-3``), too many
+epochs (``--num-epochs 16 --patience 16``), and too much augmentation, which is more masks for each photo
+(``--masks-per-photo 40``), or masks that hide most of a crop and crops that show little of a photo (``--num-shapes 8
+12 --shape-size 0.3 0.7 --crop-share 0.1 0.3``). ``--keep last`` measures the last epoch, where the recipe would have
+kept the best. Prints a Markdown table of the metrics, and one of the validation loss after each epoch.
 """
 
 from __future__ import annotations
