@@ -20,6 +20,7 @@ import argparse
 import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -75,11 +76,11 @@ def _run_fold(options: argparse.Namespace, paths: list[Path], seed: int, fold: i
     if (folder / "report.json").is_file():
         return
     held_out = paths[fold :: options.num_folds]
+    ranges: dict[str, Any] = {name: tuple(value) for name in _RANGES if (value := getattr(options, name)) is not None}
     config = AdaptConfig(
         base=options.base, preset=options.preset, num_epochs=options.num_epochs, learning_rate=options.learning_rate,
         patience=options.patience, keep=options.keep, shares=_SHARES, seed=seed,
-        masks_per_photo=options.masks_per_photo,
-        **{name: tuple(value) for name in _RANGES if (value := getattr(options, name)) is not None},
+        masks_per_photo=options.masks_per_photo, **ranges,
     )  # fmt: skip
     adapter = adapt(
         [path for path in paths if path not in held_out], config, device=options.device, checkpoint_dir=folder

@@ -18,7 +18,7 @@ from realfill.training.trainer import Trainer
 from realfill.training.validation import combiner_error, validation_loss
 
 _VALIDATION_SEED = 1
-_MASKS_TO_VALIDATE = 4  # per photo
+_MASKS_TO_VALIDATE = 4  # per photo and stage, so that each kind of mask is met in each stage
 _NOTICEABLE_RISE = 0.01  # share of the loss; smaller rises are as likely chance
 
 
@@ -83,7 +83,8 @@ def train_in_epochs(
         TrainingError: training diverged.
         AdapterError: the checkpoint is damaged or belongs to another training.
     """
-    crops = validation.draw_all(_VALIDATION_SEED, masks_per_photo=min(_MASKS_TO_VALIDATE, settings.masks_per_photo))
+    num_masks = min(_MASKS_TO_VALIDATE * settings.num_stages, settings.masks_per_photo)
+    crops = validation.draw_all(_VALIDATION_SEED, masks_per_photo=num_masks)
     length = steps_per_epoch(training.num_items, settings.batch_size)
 
     def validate(number: int) -> None:

@@ -32,6 +32,7 @@ class FakeFolder:
         )  # fmt: skip
 
     def draw_all(self, seed, *, masks_per_photo):
+        self.num_masks = masks_per_photo
         return self.draw_batch(seed, np.random.default_rng(seed))
 
 
@@ -61,6 +62,7 @@ def start(tiny_sd, monkeypatch):
             trainer, folder, folder, settings, checkpoint=checkpoint, identity="x", progress=False,
             on_step=lambda report: stop_at is None or report.step < stop_at,
         )  # fmt: skip
+        trainer.notes["masks"] = folder.num_masks
         return trainer, done, seen
 
     return run
@@ -104,6 +106,12 @@ def test_a_training_that_never_helps_leaves_the_base_model_unchanged(start):
     with pytest.warns(RealFillWarning, match="the adapter changes nothing"):
         trainer, _, seen = start([0.5, 0.6, 0.7], num_epochs=2)
     assert equal(trainer.parameters, seen[0])
+
+
+@pytest.mark.parametrize(("num_stages", "num_masks"), [(1, 4), (2, 8), (3, 10)])
+def test_every_stage_is_validated_with_every_kind_of_mask_if_there_are_enough(start, num_stages, num_masks):
+    trainer, _, _ = start([1.0, 0.5], num_epochs=1, num_stages=num_stages, masks_per_photo=10)
+    assert trainer.notes["masks"] == num_masks
 
 
 def test_the_combiner_is_kept_by_its_own_error_because_the_loss_does_not_depend_on_it(start):
