@@ -59,6 +59,7 @@ ARMS: dict[str, dict] = {
     "boundary loss": {"boundary_weight": LOSS},
     "consistency loss": {"consistency_weight": LOSS},
     "all losses": {"image_weight": LOSS, "boundary_weight": LOSS, "consistency_weight": LOSS},
+    "all losses, ten times": {"image_weight": (2.0,), "boundary_weight": (2.0,), "consistency_weight": (2.0,)},
     "all": {"preset": "structure"},
     "all, guided": {"preset": "structure"},
 }
@@ -68,7 +69,8 @@ PAIRS = (
     ("categories, guided", "categories"), ("three stages", "base, three stages"),
     ("three stages and combiner", "three stages"), ("noise loss without mask weights", "LoRA alone"),
     ("image loss", "LoRA alone"), ("boundary loss", "LoRA alone"), ("consistency loss", "LoRA alone"),
-    ("all losses", "LoRA alone"), ("all", "base, three stages"), ("all, guided", "all"), ("all, guided", "base"),
+    ("all losses", "LoRA alone"), ("all losses, ten times", "LoRA alone"), ("all", "base, three stages"),
+    ("all, guided", "all"), ("all, guided", "base"),
 )  # fmt: skip
 
 
