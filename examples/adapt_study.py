@@ -10,13 +10,16 @@ one, with the same holes. Finished folds are kept in the output folder, and the 
 Three ways to train too much can be measured: a learning rate that is too high (``--learning-rate 3e-3``), too many
 epochs (``--num-epochs 16 --patience 16``), and too much augmentation, which is more masks for each photo
 (``--masks-per-photo 40``), or masks that hide most of a crop and crops that show little of a photo (``--num-shapes 8
-12 --shape-size 0.3 0.7 --crop-share 0.1 0.3``). ``--keep last`` measures the last epoch, where the recipe would have
-kept the best. Prints a Markdown table of the metrics, and one of the validation loss after each epoch.
+12 --shape-size 0.3 0.7 --crop-share 0.1 0.3``). The holes that are filled have the usual shapes, whatever the masks of
+the training. ``--keep last`` measures the last epoch, where the recipe would have kept the best.
+
+Prints a Markdown table of the metrics, and one of the validation loss after each epoch.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import hashlib
 import json
 from pathlib import Path
@@ -77,17 +80,21 @@ def _run_fold(options: argparse.Namespace, paths: list[Path], seed: int, fold: i
         return
     held_out = paths[fold :: options.num_folds]
     ranges: dict[str, Any] = {name: tuple(value) for name in _RANGES if (value := getattr(options, name)) is not None}
-    config = AdaptConfig(
+    recipe = AdaptConfig(
         base=options.base, preset=options.preset, num_epochs=options.num_epochs, learning_rate=options.learning_rate,
         patience=options.patience, keep=options.keep, shares=_SHARES, seed=seed,
         masks_per_photo=options.masks_per_photo, **ranges,
     )  # fmt: skip
     adapter = adapt(
-        [path for path in paths if path not in held_out], config, device=options.device, checkpoint_dir=folder
+        [path for path in paths if path not in held_out], recipe, device=options.device, checkpoint_dir=folder
     )
     adapter.save(folder, overwrite=True)
     filled = held_out[: options.num_photos]
-    report = compare_adapter(folder, filled, seeds=(seed,), device=options.device)
+    usual = AdaptConfig().resolve({})
+    config = dataclasses.replace(adapter.config, num_rectangles=usual.num_shapes, rectangle_size=usual.shape_size)
+    compared = folder / "usual-holes"
+    dataclasses.replace(adapter, config=config).save(compared, overwrite=True)
+    report = compare_adapter(compared, filled, seeds=(seed,), device=options.device)
     report.save(folder)
     values = {"photos": [path.name for path in filled], "values": report.values}
     write_text(folder / "values.json", json.dumps(values, indent=1) + "\n")
