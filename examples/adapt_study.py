@@ -7,17 +7,23 @@ one, with the same holes. Finished folds are kept in the output folder, and the 
     python examples/adapt_study.py PHOTOS -o OUT --base mini
     python examples/adapt_study.py PHOTOS -o OUT --base mini --names examples/monuments.txt
 
-Over-training shows with a learning rate that is too high, and ``--keep last`` measures what it does, where the recipe
-would have kept the best epoch: ``--learning-rate 3e-3 --keep last``. Prints a Markdown table of the metrics, and one of
-the validation loss after each epoch.
+Three ways to train too much can be measured: a learning rate that is too high (``--learning-rate 3e-3``), too many
+epochs (``--num-epochs 16 --patience 16``), and too much augmentation, which is more masks for each photo
+(``--masks-per-photo 40``), or masks that hide most of a crop and crops that show little of a photo (``--num-shapes 8
+12 --shape-size 0.3 0.7 --crop-share 0.1 0.3``). The holes that are filled have the usual shapes, whatever the masks of
+the training. ``--keep last`` measures the last epoch, where the recipe would have kept the best.
+
+Prints a Markdown table of the metrics, and one of the validation loss after each epoch.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -28,6 +34,7 @@ from realfill.training.photo_folder import list_photos
 
 _SHARES = (0.89, 0.1, 0.01)  # the fold is the test, so the recipe's own test part is as small as it can be
 _NUM_DRAWS = 2000
+_RANGES = ("num_shapes", "shape_size", "crop_share")
 
 
 def main() -> None:
@@ -41,6 +48,10 @@ def main() -> None:
     parser.add_argument("--num-epochs", type=int)
     parser.add_argument("--learning-rate", type=float)
     parser.add_argument("--patience", type=int)
+    parser.add_argument("--masks-per-photo", type=int)
+    parser.add_argument("--num-shapes", type=int, nargs=2)
+    parser.add_argument("--shape-size", type=float, nargs=2)
+    parser.add_argument("--crop-share", type=float, nargs=2)
     parser.add_argument("--keep", choices=["best", "last"])
     parser.add_argument("--num-folds", type=int, default=5)
     parser.add_argument("--folds-per-seed", type=int, help="keep only so many of the folds out with each seed, in turn")
@@ -68,16 +79,22 @@ def _run_fold(options: argparse.Namespace, paths: list[Path], seed: int, fold: i
     if (folder / "report.json").is_file():
         return
     held_out = paths[fold :: options.num_folds]
-    config = AdaptConfig(
+    ranges: dict[str, Any] = {name: tuple(value) for name in _RANGES if (value := getattr(options, name)) is not None}
+    recipe = AdaptConfig(
         base=options.base, preset=options.preset, num_epochs=options.num_epochs, learning_rate=options.learning_rate,
         patience=options.patience, keep=options.keep, shares=_SHARES, seed=seed,
+        masks_per_photo=options.masks_per_photo, **ranges,
     )  # fmt: skip
     adapter = adapt(
-        [path for path in paths if path not in held_out], config, device=options.device, checkpoint_dir=folder
+        [path for path in paths if path not in held_out], recipe, device=options.device, checkpoint_dir=folder
     )
     adapter.save(folder, overwrite=True)
     filled = held_out[: options.num_photos]
-    report = compare_adapter(folder, filled, seeds=(seed,), device=options.device)
+    usual = AdaptConfig().resolve({})
+    config = dataclasses.replace(adapter.config, num_rectangles=usual.num_shapes, rectangle_size=usual.shape_size)
+    compared = folder / "usual-holes"
+    dataclasses.replace(adapter, config=config).save(compared, overwrite=True)
+    report = compare_adapter(compared, filled, seeds=(seed,), device=options.device)
     report.save(folder)
     values = {"photos": [path.name for path in filled], "values": report.values}
     write_text(folder / "values.json", json.dumps(values, indent=1) + "\n")

@@ -7,9 +7,10 @@ and the result is compared with the photo without the object.
 
     python examples/structure_study.py PHOTOS -o OUT --base mini
 
-Finished arms are kept in the output folder, and the same command goes on with the others. It prints a table, and writes
-``table.md``, after each arm, and ``pictures.png``. Like ``adapt`` itself, an arm keeps the base model unchanged if no
-epoch has a lower validation loss; the table marks such arms. KID is computed from histograms of oriented gradients
+Finished arms are kept in the output folder, and the same command goes on with the others. It prints tables of the
+metrics and of what each part adds, which it also writes to ``table.md`` after each arm, and draws ``pictures.png``.
+Like ``adapt`` itself, an arm keeps the base model unchanged if no epoch has a lower validation loss; the table marks
+such arms, and ``--keep last`` measures them all the same. KID is computed from histograms of oriented gradients
 (scikit-image), because the usual Inception network cannot be had offline; its values are comparable within the table
 only.
 """
@@ -17,6 +18,7 @@ only.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -43,6 +45,7 @@ PHOTO_PX, THUMB_PX, SOFT_PX = 512, 16, 1.0
 SIZES = {"small": 0.2, "large": 0.55}  # of an object, as a share of the photo's shorter side
 GROWTH_PX, BAND_PX, FEATURE_PX = 4, 6, 64
 NUM_SHOWN, NUM_DRAWS = 4, 2000
+DIGITS = {"PSNR dB": 2, "GMSD": 4, "boundary": 2, "LPIPS": 3}
 LOSS, GUIDED = (0.2,), {"guidance_from": "foreground", "guidance_scale": 2.0, "stage_guidance": (1.5, 1.0)}
 CATEGORIES = {"num_category_tokens": 10}
 ARMS: dict[str, dict] = {
@@ -51,12 +54,24 @@ ARMS: dict[str, dict] = {
     "categories, guided": CATEGORIES,
     "three stages": {"num_stages": 3},
     "three stages and combiner": {"num_stages": 3, "combiner": True},
-    "all, guided": {"preset": "structure"},
     "noise loss without mask weights": {"visible_weight": 1.0},
     "image loss": {"image_weight": LOSS},
     "boundary loss": {"boundary_weight": LOSS},
     "consistency loss": {"consistency_weight": LOSS},
+    "all losses": {"image_weight": LOSS, "boundary_weight": LOSS, "consistency_weight": LOSS},
+    "all losses, ten times": {"image_weight": (2.0,), "boundary_weight": (2.0,), "consistency_weight": (2.0,)},
+    "all": {"preset": "structure"},
+    "all, guided": {"preset": "structure"},
 }
+UNTRAINED: dict[str, int] = {"base": 1, "base, three stages": 3}  # number of stages to fill in
+PAIRS = (
+    ("base, three stages", "base"), ("LoRA alone", "base"), ("categories", "LoRA alone"),
+    ("categories, guided", "categories"), ("three stages", "base, three stages"),
+    ("three stages and combiner", "three stages"), ("noise loss without mask weights", "LoRA alone"),
+    ("image loss", "LoRA alone"), ("boundary loss", "LoRA alone"), ("consistency loss", "LoRA alone"),
+    ("all losses", "LoRA alone"), ("all losses, ten times", "LoRA alone"), ("all", "base, three stages"),
+    ("all, guided", "all"), ("all, guided", "base"),
+)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,6 +115,8 @@ def main() -> None:
     parser.add_argument("--num-epochs", type=int, default=4)
     parser.add_argument("--masks-per-photo", type=int, default=12)
     parser.add_argument("--learning-rate", type=float, default=1e-4)
+    parser.add_argument("--structure-learning-rate", type=float, help="of the categories and of the combiner")
+    parser.add_argument("--keep", choices=["best", "last"], default="best", help="epoch that becomes the adapter")
     parser.add_argument("--device")
     options = parser.parse_args()
     options.output.mkdir(parents=True, exist_ok=True)
@@ -109,13 +126,13 @@ def main() -> None:
     for case in training:
         if not (folder / f"{case.name}.png").exists():
             write_png(folder / f"{case.name}.png", case.photo)
-    results = {"base": _measured(options, "base", tests)}
+    results = {arm: _measured(options, arm, tests) for arm in UNTRAINED}
     for arm in ARMS:
         if not (options.output / _slug(arm) / "values.json").exists():
             _train(options, arm, folder, training)
         results[arm] = _measured(options, arm, tests)
-        write_text(options.output / "table.md", _tables(results) + "\n")
-    print(_tables(results))
+        write_text(options.output / "table.md", f"{_tables(results)}\n\n{_pairs(results)}\n")
+    print(_tables(results), _pairs(results), sep="\n\n")
     _draw_pictures(options.output, tests)
 
 
@@ -190,8 +207,9 @@ def _train(options: argparse.Namespace, arm: str, photos: Path, training: Sequen
         return  # the same adapter, filled with other settings
     config = AdaptConfig(
         base=options.base, num_epochs=options.num_epochs, masks_per_photo=options.masks_per_photo,
-        learning_rate=options.learning_rate, foreground_classes=("object",), mask_shapes=("ellipse", "polygon"),
-        shares=(0.85, 0.12, 0.03), **ARMS[arm],
+        learning_rate=options.learning_rate, structure_learning_rate=options.structure_learning_rate,
+        keep=options.keep, foreground_classes=("object",),
+        mask_shapes=("ellipse", "polygon"), shares=(0.85, 0.12, 0.03), **ARMS[arm],
     )  # fmt: skip
     adapter = adapt(photos, config, device=options.device, detector=PlantedDetector(training), checkpoint_dir=folder)
     adapter.save(folder, overwrite=True)
@@ -208,6 +226,8 @@ def _measured(options: argparse.Namespace, arm: str, tests: Sequence[Case]) -> d
     guidance = GUIDED if "guided" in arm else {"guidance_scale": 1.0, "stage_guidance": (1.0,)}
     guidance = {"guidance_from": "negative_prompt", **guidance}
     engine = UnfittedBase.load(str(source), device=options.device, sample=SampleConfig(**guidance))
+    if arm in UNTRAINED:
+        engine = dataclasses.replace(engine, window=dataclasses.replace(engine.window, num_stages=UNTRAINED[arm]))
     try:
         lpips = load_lpips(engine.inpainter.device)
     except (BaseModelError, MissingDependencyError):
@@ -272,20 +292,39 @@ def _tables(results: dict[str, dict]) -> str:
             means = [f"{np.mean(np.array(values[name])[chosen]):.{2 if name == 'PSNR dB' else 3}f}" for name in names]
             features, truth = (np.array(values[name])[chosen] for name in ("features", "truth"))
             gain = np.array(values["PSNR dB"])[chosen] - np.array(results["LoRA alone"]["PSNR dB"])[chosen]
-            kept = " (no epoch is better than the base)" if values.get("best epoch") == [0] else ""
-            lines.append(f"| {arm}{kept} | {' | '.join(means)} | {kid(features, truth):.2f} | {_interval(gain)} |")
+            mark = " (no epoch is better than the base)" if values.get("best epoch") == [0] else ""
+            lines.append(f"| {arm}{mark} | {' | '.join(means)} | {kid(features, truth):.2f} | {_interval(gain)} |")
         lines.append("")
     if "LPIPS" not in results["base"]:
         lines.append("LPIPS is not measured, because its weights are not on this machine.")
     return "\n".join(lines).strip()
 
 
-def _interval(differences: np.ndarray) -> str:
+def _pairs(results: dict[str, dict]) -> str:
+    """Write what each part adds to the arm without it, as means over photos with intervals."""
+    columns = [(size, name) for size in SIZES for name in DIGITS if name in results["base"]]
+    lines = [
+        f"| arm | against | {' | '.join(f'{size}: {name}' for size, name in columns)} |",
+        "|---" * (len(columns) + 2) + "|",
+    ]
+    for arm, other in PAIRS:
+        if arm not in results or other not in results:
+            continue
+        cells = []
+        for size, name in columns:
+            chosen = [i for i, case in enumerate(results["base"]["case"]) if case.endswith(size)]
+            values, others = (np.array(results[which][name])[chosen] for which in (arm, other))
+            cells.append(_interval(values - others, DIGITS[name]))
+        lines.append(f"| {arm} | {other} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _interval(differences: np.ndarray, digits: int = 2) -> str:
     if not differences.any():
         return ""
     draws = np.random.default_rng(0).choice(differences, (NUM_DRAWS, len(differences))).mean(axis=1)
     low, high = np.percentile(draws, [2.5, 97.5])
-    return f"{differences.mean():+.2f} ({low:+.2f} to {high:+.2f})"
+    return f"{differences.mean():+.{digits}f} ({low:+.{digits}f} to {high:+.{digits}f})"
 
 
 def _draw_pictures(output: Path, tests: Sequence[Case]) -> None:
@@ -295,14 +334,14 @@ def _draw_pictures(output: Path, tests: Sequence[Case]) -> None:
         for number in range(first, min(first + NUM_SHOWN, first + count)):
             case = tests[number]
             rows.append((case.name, case.photo))
-            for arm in ("base", *ARMS):
+            for arm in (*UNTRAINED, *ARMS):
                 path = output / _slug(arm) / f"{number}.png"
                 try:
                     rows.append((arm, read_image(path, path.name)[0]))
                 except SceneError:
                     rows.append((arm, np.zeros_like(case.photo)))
             rows.append(("without the object", case.behind))
-    image_grid(rows, columns=len(ARMS) + 3).savefig(output / "pictures.png")
+    image_grid(rows, columns=len(UNTRAINED) + len(ARMS) + 2).savefig(output / "pictures.png")
 
 
 if __name__ == "__main__":

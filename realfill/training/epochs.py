@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -10,12 +11,14 @@ import torch
 from realfill.compute.progress import OnStep, say
 from realfill.config import AdaptSettings
 from realfill.errors import warn
-from realfill.training.loop import train, validation_loss
+from realfill.training.loop import train
 from realfill.training.photo_folder import PhotoFolder, steps_per_epoch
+from realfill.training.structure import COMBINER
 from realfill.training.trainer import Trainer
+from realfill.training.validation import combiner_error, validation_loss
 
 _VALIDATION_SEED = 1
-_MASKS_TO_VALIDATE = 4  # per photo
+_MASKS_TO_VALIDATE = 4  # per photo and stage, so that each kind of mask is met in each stage
 _NOTICEABLE_RISE = 0.01  # share of the loss; smaller rises are as likely chance
 
 
@@ -27,17 +30,21 @@ class Epoch:
         number: epochs done; 0: before training.
         training_loss: mean over the epoch's steps; ``None`` before training.
         validation_loss: on the photos that are kept out for validation, with the same noise in each epoch.
+        combiner_error: the share of the error of enlarged predictions on the same photos that the combiner leaves;
+            ``None``: the recipe has no combiner.
     """
 
     number: int
     training_loss: float | None
     validation_loss: float
+    combiner_error: float | None = None
 
     def describe(self) -> str:
         """Describe the epoch in a line."""
         loss = self.training_loss
         start = "before training" if loss is None else f"epoch {self.number}: loss {loss:.4f}"
-        return f"{start}, validation loss {self.validation_loss:.4f}"
+        error = "" if self.combiner_error is None else f", the combiner leaves {self.combiner_error:.2%} of the error"
+        return f"{start}, validation loss {self.validation_loss:.4f}{error}"
 
 
 def train_in_epochs(
@@ -55,7 +62,8 @@ def train_in_epochs(
     """Train, validate after each epoch, and leave the parameters of the best epoch, or of the last, in the model.
 
     Training ends after all epochs, after ``patience`` epochs without a lower validation loss, or when ``on_step``
-    returns ``False``. An epoch counts as the best only if it is better than the base model itself.
+    returns ``False``. An epoch counts as the best only if it is better than the base model itself. The combiner has no
+    influence on the validation loss, so its own error decides which of its states is kept.
 
     Args:
         trainer: the state of the training; its batches come from ``training``.
@@ -75,7 +83,8 @@ def train_in_epochs(
         TrainingError: training diverged.
         AdapterError: the checkpoint is damaged or belongs to another training.
     """
-    crops = validation.draw_all(_VALIDATION_SEED, masks_per_photo=min(_MASKS_TO_VALIDATE, settings.masks_per_photo))
+    num_masks = min(_MASKS_TO_VALIDATE * settings.num_stages, settings.masks_per_photo)
+    crops = validation.draw_all(_VALIDATION_SEED, masks_per_photo=num_masks)
     length = steps_per_epoch(training.num_items, settings.batch_size)
 
     def validate(number: int) -> None:
@@ -86,10 +95,10 @@ def train_in_epochs(
             number=number,
             training_loss=sum(recent) / len(recent) if recent else None,
             validation_loss=validation_loss(trainer, crops, _VALIDATION_SEED),
+            combiner_error=combiner_error(trainer, crops, _VALIDATION_SEED),
         )
         earlier = [e for e in _epochs(trainer) if e.number < number]
-        if not earlier or epoch.validation_loss < min(e.validation_loss for e in earlier):
-            trainer.notes["best"] = {n: p.detach().to("cpu", copy=True) for n, p in trainer.trainable.parameters()}
+        _note_best(trainer, epoch, earlier)
         trainer.notes["epochs"] = [asdict(e) for e in (*earlier, epoch)]
         say(epoch.describe() if progress and trainer.accelerator.is_main_process else None)
 
@@ -111,9 +120,15 @@ def train_in_epochs(
     return epochs
 
 
-def best_epoch(epochs: list[Epoch]) -> Epoch:
+def best_epoch(epochs: Sequence[Epoch]) -> Epoch:
     """Return the first epoch with the lowest validation loss."""
     return min(epochs, key=lambda epoch: epoch.validation_loss)
+
+
+def best_epoch_of_combiner(epochs: Sequence[Epoch]) -> Epoch | None:
+    """Return the first epoch with the combiner's lowest error, or ``None`` without a combiner."""
+    errors = {epoch.number: epoch.combiner_error for epoch in epochs if epoch.combiner_error is not None}
+    return next((epoch for epoch in epochs if errors and epoch.combiner_error == min(errors.values())), None)
 
 
 def _epochs(trainer: Trainer) -> list[Epoch]:
@@ -124,6 +139,20 @@ def _is_exhausted(trainer: Trainer, settings: AdaptSettings) -> bool:
     """Tell whether the last ``patience`` epochs brought no lower validation loss."""
     epochs = _epochs(trainer)
     return bool(epochs) and epochs[-1].number - best_epoch(epochs).number >= settings.patience
+
+
+def _note_best(trainer: Trainer, epoch: Epoch, earlier: Sequence[Epoch]) -> None:
+    """Note the parameters of an epoch that has a lower loss than those before."""
+    is_best = all(epoch.validation_loss < e.validation_loss for e in earlier)
+    is_best_of_combiner = best_epoch_of_combiner([*earlier, epoch]) == epoch
+    trainer.notes["best"] = {
+        **trainer.notes.get("best", {}),
+        **{
+            name: parameter.detach().to("cpu", copy=True)
+            for name, parameter in trainer.trainable.parameters()
+            if (is_best_of_combiner if name.startswith(COMBINER) else is_best)
+        },
+    }
 
 
 def _restore_best(trainer: Trainer) -> None:
@@ -137,7 +166,9 @@ def _report(epochs: list[Epoch], settings: AdaptSettings) -> None:
     best, last = best_epoch(epochs), epochs[-1]
     keeps_best = settings.keep == "best"
     if best.number == 0 and last.number > 0:
-        result = "so the adapter changes nothing" if keeps_best else "and keep='last' keeps the last one"
+        combiner = best_epoch_of_combiner(epochs)
+        what = "only the combiner has an effect" if combiner and combiner.number else "the adapter changes nothing"
+        result = f"so {what}" if keeps_best else "and keep='last' keeps the last one"
         warn(
             f"no epoch has a lower validation loss than the base model ({best.validation_loss:.4f}; the last one has "
             f"{last.validation_loss:.4f}), {result}; try another AdaptConfig.learning_rate than "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import time
 from collections import deque
@@ -18,8 +17,8 @@ from realfill.compute.progress import OnStep, Progress, ProgressBar
 from realfill.errors import AdapterError, TrainingError
 from realfill.io.files import require_space
 from realfill.training.checkpoint import damaged_state, load_checkpoint, save_checkpoint
-from realfill.training.crops import Crops, Noising, TrainingImage, draw_noising, step_rng
-from realfill.training.objective import Latents, encode_crops
+from realfill.training.crops import Noising, TrainingImage, draw_noising
+from realfill.training.objective import Latents
 from realfill.training.trainer import Trainer
 
 _NUM_SLOW_STEPS = 2  # the first steps do not show how long the others take
@@ -116,7 +115,7 @@ def compute_gradients(trainer: Trainer, photos: Sequence[TrainingImage]) -> torc
         latents, draws = batch[piece], noising[piece]
         is_last = piece.stop >= len(weights)  # only then do processes exchange gradients
         with nullcontext() if is_last else accelerator.no_sync(trainer.denoiser):
-            loss = _summed_loss(trainer, latents, draws, weights[piece], structured=True)
+            loss = summed_loss(trainer, latents, draws, weights[piece], structured=True)
             accelerator.backward(loss * accelerator.num_processes)  # it averages gradients over processes
         total_loss += loss.detach()
     if trainer.structure is not None and trainer.structure.combiner is not None and accelerator.num_processes > 1:
@@ -125,33 +124,7 @@ def compute_gradients(trainer: Trainer, photos: Sequence[TrainingImage]) -> torc
     return total_loss
 
 
-@torch.no_grad()
-def validation_loss(trainer: Trainer, crops: Crops, seed: int) -> float:
-    """Compute the mean loss of crops with noise that depends on the seed alone; the model is not changed.
-
-    Losses between images do not count, so that the result is comparable with that of other recipes.
-
-    Args:
-        trainer: the state of the fit. Its LoRA layers have no dropout.
-        crops: the crops, which share nothing with those that are trained on.
-        seed: seed of noise and noise levels.
-    """
-    inpainter, num_crops = trainer.inpainter, len(crops)
-    settings = dataclasses.replace(
-        trainer.settings, batch_size=num_crops, gradient_accumulation_steps=1, prompt_dropout=0.0, noise_bias=1.0
-    )
-    with trainer.accelerator.autocast():
-        latents = encode_crops(inpainter, crops, settings.visible_weight, trainer.piece_size)
-    num_channels, height, width = latents.mean.shape[1:]
-    noising = draw_noising(settings, (num_channels, height, width), *step_rng(seed, 0)).to(inpainter.device)
-    total = torch.zeros((), device=inpainter.device)
-    for first in range(0, num_crops, trainer.piece_size):
-        piece = slice(first, first + trainer.piece_size)
-        total += _summed_loss(trainer, latents[piece], noising[piece], latents.weights[piece])
-    return float(total / (latents.weights.sum().clamp(min=1) * num_channels))
-
-
-def _summed_loss(
+def summed_loss(
     trainer: Trainer, latents: Latents, draws: Noising, weights: torch.Tensor, *, structured: bool = False
 ) -> torch.Tensor:
     """Sum the weighted squared error of the model's prediction over latents (paper, equation 3).
@@ -163,6 +136,23 @@ def _summed_loss(
         weights: (B, 1, h, w), the weight of each latent.
         structured: add the mean losses between images, and weight the error by stage, if the recipe says so.
     """
+    noisy_latents, timesteps, target, loss_scale, model_pred = predict(trainer, latents, draws)
+    errors = (model_pred - target) ** 2 * loss_scale * weights
+    if trainer.structure is None or not structured:
+        return errors.sum()
+    structure, batch_size = trainer.structure, trainer.settings.batch_size
+    extra = structure.image_losses(trainer.inpainter, latents, noisy_latents, timesteps, model_pred)
+    return (errors * structure.noise_weights(latents)).sum() + extra / batch_size
+
+
+def predict(
+    trainer: Trainer, latents: Latents, draws: Noising
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Add noise to latents and predict the target.
+
+    Returns:
+        What ``DiffusionFamily.diffuse`` returns, and the prediction.
+    """
     noisy_latents, timesteps, target, loss_scale = trainer.inpainter.diffuse(
         latents.sample(draws.noise[0]), draws.noise[1], draws.quantiles
     )
@@ -170,12 +160,7 @@ def _summed_loss(
         model_pred = trainer.denoiser(
             noisy_latents, timesteps, latents.mask_latents, draws.prompted, latents.references, latents.categories
         )
-    errors = (model_pred - target) ** 2 * loss_scale * weights
-    if trainer.structure is None or not structured:
-        return errors.sum()
-    structure, batch_size = trainer.structure, trainer.settings.batch_size
-    extra = structure.image_losses(trainer.inpainter, latents, noisy_latents, timesteps, model_pred)
-    return (errors * structure.noise_weights(latents)).sum() + extra / batch_size
+    return noisy_latents, timesteps, target, loss_scale, model_pred
 
 
 def _resume(trainer: Trainer, checkpoint: Path, identity: str, *, overwrite: bool) -> None:

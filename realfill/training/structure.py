@@ -19,7 +19,9 @@ from realfill.models.diffusion.lora import Trainable
 from realfill.models.diffusion.structure import CategoryTable, Combiner
 from realfill.training.objective import Latents
 
-_NAMES = ("categories", "combiner")  # which begin the names of the parameters
+COMBINER = "combiner"
+"""The beginning of the names of the combiner's parameters."""
+_NAMES = ("categories", COMBINER)  # which begin the names of the parameters
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -105,6 +107,26 @@ class StructureTraining:
             corrected = self.combiner(enlarged_from_half(filled.detach()), images, hole)
             total = total + (mean_difference(corrected, images, hole) * signal).sum()
         return total
+
+    @torch.no_grad()
+    def combiner_errors(
+        self, inpainter: DiffusionFamily, latents: Latents, noisy: torch.Tensor, timesteps: torch.Tensor,
+        model_pred: torch.Tensor,
+    ) -> torch.Tensor:  # fmt: skip
+        """Sum the differences between enlarged predictions and photos, with and without the combiner.
+
+        The arguments are those of ``image_losses``.
+
+        Returns:
+            (2,), with the combiner and without it, weighted as in its training; zeros if there is no combiner.
+        """
+        images, hole = latents.images, latents.hidden
+        if self.combiner is None or images is None or hole is None:
+            return noisy.new_zeros(2)
+        clean, signal = inpainter.estimate_clean(noisy, timesteps, model_pred)
+        enlarged = enlarged_from_half(torch.where(hole, inpainter.decode(clean), images))
+        both = (self.combiner(enlarged, images, hole), enlarged)
+        return torch.stack([(mean_difference(image, images, hole) * signal).sum() for image in both])
 
 
 def mean_difference(first: torch.Tensor, second: torch.Tensor, where: torch.Tensor) -> torch.Tensor:

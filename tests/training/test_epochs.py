@@ -12,6 +12,7 @@ from realfill.models.diffusion.stable_diffusion import StableDiffusionInpainter
 from realfill.training import epochs
 from realfill.training.crops import Crops
 from realfill.training.epochs import best_epoch, train_in_epochs
+from realfill.training.structure import StructureTraining
 from realfill.training.trainer import Trainer
 
 
@@ -25,9 +26,13 @@ class FakeFolder:
         known = np.ones((1, 32, 32), bool)
         hidden = np.zeros_like(known)
         hidden[:, 8:24, 8:24] = True
-        return Crops(images=images, known=known, learnt=known, hidden=hidden, references=np.full(1, -1))
+        return Crops(
+            images=images, known=known, learnt=known, hidden=hidden, references=np.full(1, -1),
+            categories=np.zeros(1, int), stages=np.zeros(1, int),
+        )  # fmt: skip
 
     def draw_all(self, seed, *, masks_per_photo):
+        self.num_masks = masks_per_photo
         return self.draw_batch(seed, np.random.default_rng(seed))
 
 
@@ -35,14 +40,15 @@ class FakeFolder:
 def start(tiny_sd, monkeypatch):
     """A function that trains with given validation losses; returns the trainer and the epochs."""
 
-    def run(losses, *, checkpoint=None, stop_at=None, **changes):
+    def run(losses, *, errors=None, checkpoint=None, stop_at=None, **changes):
         settings = AdaptConfig(base=tiny_sd, batch_size=1, **changes).resolve({})
         fit = settings.fit_settings(3, {"text_encoder_learning_rate": 0.0})
         inpainter = StableDiffusionInpainter.load(tiny_sd).to(torch.device("cpu"), torch.float32)
         folder = FakeFolder()
+        structure = StructureTraining.prepare(inpainter, settings)
         trainer = Trainer(
-            inpainter, trainable_lora(inpainter, fit), fit, make_accelerator(torch.device("cpu"), "no"),
-            draw_batch=folder.draw_batch,
+            inpainter, structure.added_to(trainable_lora(inpainter, fit)), fit,
+            make_accelerator(torch.device("cpu"), "no"), draw_batch=folder.draw_batch, structure=structure,
         )  # fmt: skip
         seen = []
 
@@ -51,10 +57,12 @@ def start(tiny_sd, monkeypatch):
             return losses[trainer.step // 3]
 
         monkeypatch.setattr(epochs, "validation_loss", loss)
+        monkeypatch.setattr(epochs, "combiner_error", lambda trainer, *_: errors and errors[trainer.step // 3])
         done = train_in_epochs(
             trainer, folder, folder, settings, checkpoint=checkpoint, identity="x", progress=False,
             on_step=lambda report: stop_at is None or report.step < stop_at,
         )  # fmt: skip
+        trainer.notes["masks"] = folder.num_masks
         return trainer, done, seen
 
     return run
@@ -98,6 +106,23 @@ def test_a_training_that_never_helps_leaves_the_base_model_unchanged(start):
     with pytest.warns(RealFillWarning, match="the adapter changes nothing"):
         trainer, _, seen = start([0.5, 0.6, 0.7], num_epochs=2)
     assert equal(trainer.parameters, seen[0])
+
+
+@pytest.mark.parametrize(("num_stages", "num_masks"), [(1, 4), (2, 8), (3, 10)])
+def test_every_stage_is_validated_with_every_kind_of_mask_if_there_are_enough(start, num_stages, num_masks):
+    trainer, _, _ = start([1.0, 0.5], num_epochs=1, num_stages=num_stages, masks_per_photo=10)
+    assert trainer.notes["masks"] == num_masks
+
+
+def test_the_combiner_is_kept_by_its_own_error_because_the_loss_does_not_depend_on_it(start):
+    with pytest.warns(RealFillWarning, match="so only the combiner has an effect"):
+        trainer, done, seen = start([0.5, 0.6, 0.7], errors=[1.0, 0.8, 0.9], num_epochs=2, combiner=True)
+    assert "validation loss 0.6000, the combiner leaves 80.00% of the error" in done[1].describe()
+    kept = [name.startswith("combiner") for name, _ in trainer.trainable.parameters()]
+    assert 0 < sum(kept) < len(kept)
+    for is_combiner, parameter, *states in zip(kept, trainer.parameters, *seen, strict=True):
+        assert torch.equal(parameter, states[1 if is_combiner else 0])
+    assert not torch.equal(seen[1][kept.index(True)], seen[2][kept.index(True)])
 
 
 @pytest.mark.parametrize("stop_at", [2, 3, 4, 6])

@@ -15,8 +15,8 @@ from realfill.models.diffusion.card import Card
 from realfill.training import loop
 from realfill.training.checkpoint import CHECKPOINT_NAME
 from realfill.training.crops import Crops, TrainingImage
-from realfill.training.loop import validation_loss
 from realfill.training.trainer import Trainer
+from realfill.training.validation import validation_loss
 
 PHOTO = TrainingImage(image=make_photo(64, 96), crop_sides_px=(20, 60))
 
