@@ -82,6 +82,25 @@ def test_a_match_must_be_mutual_and_distinct():
     assert len(starts) == 5
 
 
+def test_the_surest_match_comes_first_and_each_place_and_partner_serves_once():
+    rng = np.random.default_rng(2)
+    descriptors = rng.random((8, 128)).astype(np.float32)
+    noise = np.array([0.3, 0.02, 0.15, 0.0])[:, None] * rng.random((4, 128)).astype(np.float32)
+    points = np.arange(16, dtype=np.float32).reshape(8, 2) * 20
+    first = np.concatenate([descriptors[:4] + noise, descriptors[:1] + 0.6 * rng.random((1, 128)), descriptors[3:4]])
+    places = np.concatenate([points[:4], points[:1] + 200, points[3:4] + 0.2])
+
+    def unit(rows):
+        return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+
+    matches = match(
+        Keypoints(points=places.astype(np.float32), descriptors=unit(first)),
+        Keypoints(points=points, descriptors=unit(descriptors)),
+    )
+    assert matches[:, 2:].tolist() == points[[3, 1, 2, 0]].tolist()
+    assert np.abs(matches[:, :2] - points[[3, 1, 2, 0]]).max() < 0.3
+
+
 def test_false_matches_are_dropped_whatever_the_images_size():
     rng = np.random.default_rng(0)
     points = rng.uniform((-1, -1, 3), (1, 1, 6), (200, 3))
