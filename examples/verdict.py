@@ -12,7 +12,7 @@ hole or the error is above 30, ``doubtful`` between.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -20,10 +20,11 @@ from typing import get_args
 
 import numpy as np
 import tyro
-from planted_cases import Case, keep, load_cases
+from planted_cases import Case, keep, load_cases, sample
 
 from realfill.io.images import ImageArray
 from realfill.models.classical import inpaint_smooth, inpaint_telea
+from realfill.models.diffusion.stable_diffusion import StableDiffusionInpainter
 from realfill.results.verdict import (
     AUTHENTIC_LEVELS,
     UNSUPPORTED_COVERAGE,
@@ -32,6 +33,7 @@ from realfill.results.verdict import (
     VerdictKind,
     judge,
 )
+from realfill.scene.scene import Scene
 
 KINDS: tuple[VerdictKind, ...] = get_args(VerdictKind)
 KEPT = 0.35  # confidence from which a completion keeps the composite as it is
@@ -53,20 +55,19 @@ class Judged:
         return self.verdict.kind == self.right
 
 
-def completions(case: Case) -> dict[str, ImageArray]:
+def completions(case: Case, base: StableDiffusionInpainter) -> dict[str, ImageArray]:
     """Fill the hole of a case in several ways."""
     kept = keep(case, case.composite, case.confidence, case.source)
 
-    def join(filled: ImageArray) -> ImageArray:
-        result, rest = case.known.copy(), case.mask & ~kept.evidence.photographed
-        result[case.mask] = kept.joined(filled[rest])
+    def join(fill: Callable[[Scene], ImageArray]) -> ImageArray:
+        result, left = case.known.copy(), kept.scene
+        result[case.mask] = kept.joined(np.zeros((0, 3), np.uint8) if left is None else fill(left)[left.mask])
         return result
 
-    left = kept.scene
     return {
         "composite": case.composite,
-        "kept and Telea": join(inpaint_telea(left.known, left.mask) if left is not None else case.known),
-        "kept and base": join(case.samples[1]),
+        "kept and Telea": join(lambda left: inpaint_telea(left.known, left.mask)),
+        "kept and base": join(lambda left: sample(base, left)[1]),
         "unfitted base": case.samples[0],
         "smooth": inpaint_smooth(case.known, case.mask),
     }
@@ -81,9 +82,9 @@ def truth_of(case: Case, image: ImageArray) -> tuple[VerdictKind, float]:
 
 
 def judge_all(cases: Sequence[Case]) -> list[Judged]:
-    results = []
+    results, base = [], StableDiffusionInpainter.load("mini")
     for case in cases:
-        for filling, image in completions(case).items():
+        for filling, image in completions(case, base).items():
             verdict = judge(
                 image, case.mask, composite=case.composite, confidence=case.confidence, source=case.source,
                 contradiction=case.contradiction,

@@ -1,7 +1,7 @@
 """Verdict: whether a completion shows what was there, judged by what the references say about the hole.
 
 The judgement rests on an expected error for each pixel of the hole. For a pixel of the composite it follows from its
-confidence; for one that a model made, also from its distance to the composite; where no reference reaches, it is what a
+confidence; for one that differs from the composite, also from that difference; where no reference reaches, it is what a
 guess usually costs in surroundings of this contrast. The numbers below were chosen on planted scenes
 (``examples/verdict.py``), whose truth is known, and measured on others.
 """
@@ -31,7 +31,7 @@ _LEAST_LEVELS = 2.0  # expected error of any pixel: noise
 _MOST_LEVELS = 60.0  # expected error of the worst pixel of a composite
 _GUESS_SHARE = 0.85  # expected error of a guess, as a share of the surroundings' contrast
 _SHOWN = 0.1  # confidence from which a reference counts as showing a pixel
-_AUTHENTIC_BELOW, _UNSUPPORTED_ABOVE = 10.5, 30.0  # expected levels; a false "authentic" is the worst mistake
+_AUTHENTIC_BELOW, _UNSUPPORTED_ABOVE = 13.0, 30.0  # expected levels; a false "authentic" is the worst mistake
 _AUTHENTIC_COVERAGE = 0.7
 _CONTRADICTED = 20.0  # see geometry.agreement
 _SAME_LEVELS = 10.0  # difference up to which a pixel is what a reference shows
@@ -75,7 +75,8 @@ def judge(
     """Judge a completion by a composite of the same target.
 
     Args:
-        image: (H, W, 3) uint8, the completion. Pixels that differ from the composite count as invented.
+        image: (H, W, 3) uint8, the completion. Pixels that differ from the composite by more than 10 levels
+            count as invented.
         mask: (H, W) bool, the hole.
         composite: (H, W, 3) uint8.
         confidence: (H, W) in [0, 1], of the composite.
@@ -132,15 +133,16 @@ def expected_errors(
 ) -> NDArray[np.float64]:
     """Estimate the absolute error of each pixel of the hole, (K,) of 255 levels; the arguments are those of ``judge``.
 
-    A pixel of the composite is off by what its confidence says. For an invented one, the composite is right with a
-    probability that falls with this error; then the distance to the composite counts, else the cost of a guess.
+    A pixel of the composite is off by what its confidence says. For one that differs from the composite, the composite
+    is right with a probability that falls with this error; then the difference counts, else the cost of a guess. The
+    result lies between the composite's own error and the sum of that and the difference.
     """
     own = errors_of_composite(confidence[mask])
     guess = max(_LEAST_LEVELS, _GUESS_SHARE * contrast_around(image, mask))
     distance = np.abs(image[mask].astype(np.float64) - composite[mask]).mean(axis=1)
-    right = np.where(source[mask] >= 0, np.clip(1 - own / UNSUPPORTED_LEVELS, 0, 1), 0)
-    invented = np.maximum(right * distance + (1 - right) * guess, _LEAST_LEVELS)
-    return np.where((distance == 0) & (source[mask] >= 0), own, invented)
+    right = np.clip(1 - own / UNSUPPORTED_LEVELS, 0, 1)
+    differing = np.clip(right * distance + (1 - right) * guess, own, own + distance)
+    return np.where(source[mask] >= 0, differing, guess)
 
 
 def errors_of_composite(confidence: NDArray) -> NDArray[np.float64]:
