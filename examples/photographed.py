@@ -6,7 +6,8 @@ SCENES holds folders of scenes with ``target/gt.png``. The unfitted packaged bas
 for several thresholds of confidence, the share of the holes' pixels above it and the PSNR of the composite there. The
 second one has, for each scene, the verdict, and for each kind of pixel its share, the PSNR of the composite and what
 the completion gains over it; GMSD in all that is not photographed, of both; and the detail of the completion at the
-target's own size, of the truth's (1 is best), beside that of the sharpest warped reference that fits the known pixels.
+target's own size as a share of the truth's (1 is best), beside that of the sharpest warped reference that fits the
+known pixels.
 Grain is not matched.
 """
 
@@ -16,6 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
 import numpy as np
 import tyro
 from numpy.typing import NDArray
@@ -69,24 +71,24 @@ class Measured:
 
     def sharpest(self) -> float:
         """Return the largest detail of a warped reference that fits and reaches at least half of the hole."""
-        details, least = [0.0], min(layer.misfit for layer in self.found.layers)
+        details, size = [0.0], self.mask.shape[::-1]
+        least = min((layer.misfit for layer in self.found.layers), default=0.0)
         for layer in self.found.layers:
-            reached = self.mask & layer.warp.valid_mask
+            reached = self.mask & (cv2.resize(layer.warp.valid_mask.astype(np.uint8), size) > 0)
             if reached.sum() >= LEAST_SHARE * self.mask.sum() and layer.misfit <= MOST_MISFIT * least:
-                picture = layer.image.round().clip(0, 255).astype(np.uint8)
+                picture = cv2.resize(layer.image, size).round().clip(0, 255).astype(np.uint8)
                 details.append(native_detail(picture, self.truth, reached))
         return max(details)
 
 
-def measure(folder: Path) -> Measured:
-    """Complete a scene without a fit."""
+def measure(folder: Path) -> Measured | None:
+    """Complete a scene without a fit; ``None`` if its references could not be aligned."""
     scene = Scene.load(folder).blanked()
     truth = read_image(folder / "target" / "gt.png", "the ground truth")[0]
     config = SampleConfig(num_samples=1, match_grain=False)
     (completion,) = complete(scene, "mini", config, geometry=GeometryConfig(), ranked=False, progress=False)
     found = composite_of(scene)
-    assert found is not None
-    return Measured(name=folder.name, mask=scene.mask, truth=truth, found=found, completion=completion)
+    return found and Measured(name=folder.name, mask=scene.mask, truth=truth, found=found, completion=completion)
 
 
 def decibels(error: NDArray) -> str:
@@ -110,7 +112,7 @@ def print_thresholds(measured: Sequence[Measured]) -> None:
 
 def main(scenes: tyro.conf.Positional[Path], /) -> None:
     folders = sorted(path for path in scenes.iterdir() if (path / "target" / "gt.png").is_file())
-    measured = [measure(folder) for folder in folders]
+    measured = [each for folder in folders if (each := measure(folder)) is not None]
     print_thresholds(measured)
     kinds = " | ".join(f"{kind}: share, composite's dB, gain" for kind in KINDS)
     print(f"\n| scene | verdict | {kinds} | GMSD of the rest: composite / completion | detail / sharpest reference |")

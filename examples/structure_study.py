@@ -9,10 +9,10 @@ and the result is compared with the photo without the object.
 
 Finished arms are kept in the output folder, and the same command goes on with the others. It prints tables of the
 metrics and of what each part adds, which it also writes to ``table.md`` after each arm, and draws ``pictures.png``.
-Like ``adapt`` itself, an arm keeps the base model unchanged if no epoch has a lower validation loss; the table marks
-such arms, and ``--keep last`` measures them all the same. KID is computed from histograms of oriented gradients
-(scikit-image), because the usual Inception network cannot be had offline; its values are comparable within the table
-only.
+Like ``adapt`` itself, an arm keeps the weights of the base model if no epoch has a lower validation loss, and the best
+state of a combiner by its own error. The table marks such arms, and ``--keep last`` measures them all the same. KID is
+computed from histograms of oriented gradients (scikit-image), because the usual Inception network is not available
+offline; its values are comparable within the table only.
 """
 
 from __future__ import annotations

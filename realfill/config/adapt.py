@@ -88,8 +88,8 @@ class AdaptConfig(Config):
     patience: int | None = auto(3)
     """Epochs without a lower loss on the validation photos after which training stops."""
     keep: Kept | None = auto("best")
-    """Which epoch becomes the adapter: ``best``, the one with the lowest loss on the validation photos, or
-    ``last``, which shows what over-training does."""
+    """Which epoch becomes the adapter: ``best``, the one with the lowest loss on the validation photos (for the
+    combiner, the one with its lowest error there), or ``last``, which shows what over-training does."""
     shares: tuple[float, float, float] | None = auto((0.8, 0.1, 0.1))
     """Shares of the photos that are trained on, validated on and tested on. They are chosen by a hash of their names;
     each part has at least one photo."""

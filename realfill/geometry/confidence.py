@@ -4,8 +4,8 @@ A pixel errs in two ways. It is misplaced by a fraction of a pixel or more, whic
 and nothing in a clear sky; or the layer shows something else there. Both grow with the misfit around the hole, with the
 difference to other references, and with the distance from the known pixels. What a single reference shows has a depth
 that nothing confirms, so that its misplacement grows faster with that distance. Finally, where a layer contradicts the
-known pixels at the hole's border or another layer at a seam, blending must correct it, and what was corrected much is
-wrong more often.
+known pixels at the hole's border or another layer at a seam, blending must correct it, and pixels that were corrected
+much are wrong more often.
 
 The numbers below follow regressions of absolute errors on planted scenes with one and with three references. The weight
 of contradicting references and that of the correction were rounded after a look at six real scenes too.

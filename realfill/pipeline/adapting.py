@@ -26,7 +26,7 @@ from realfill.results.provenance import describe_fit, fit_identity
 from realfill.segmentation.detection import Detector, load_detector
 from realfill.training.category_masks import CategoryMasks
 from realfill.training.checkpoint import CHECKPOINT_NAME
-from realfill.training.epochs import best_epoch, train_in_epochs
+from realfill.training.epochs import best_epoch, best_epoch_of_combiner, train_in_epochs
 from realfill.training.photo_folder import PhotoFolder, PhotoParts, list_photos, split_photos, steps_per_epoch
 from realfill.training.structure import StructureTraining
 from realfill.training.trainer import Trainer
@@ -51,8 +51,9 @@ def adapt(
     """Fine-tune an inpainting model on photos of one kind, with random masks.
 
     The photos are split by name into those to train on, to validate on and to test on. The validation loss decides
-    which epoch is kept and when training stops. ``realfill adapt`` also compares the result with the base model on the
-    test photos (``realfill.benchmark.adaptation``).
+    which epoch is kept and when training stops; the combiner's own error decides which of its states is kept.
+    ``realfill adapt`` also compares the result with the base model on the test photos
+    (``realfill.benchmark.adaptation``).
 
     Args:
         photos: a folder of photos, at any depth, or paths of photos; at least three. They are read when a step needs
@@ -122,9 +123,11 @@ def adapt(
     tensors, rank, kept = _export(trainer, trainable, settings)
     num_with_objects = training.count_with_objects(trainer.step)
     sampling = _choose_sampling(settings, inpainter.card.sample, num_with_objects)
+    of_combiner = best_epoch_of_combiner(epochs)
     about = {
         "epochs": [dataclasses.asdict(epoch) for epoch in epochs],
         "best_epoch": best_epoch(epochs).number,
+        **({"best_epoch_of_combiner": of_combiner.number} if of_combiner is not None else {}),
         "kept_change": kept,
         **({"photos_with_objects": num_with_objects} if masks is not None else {}),
         "photos": {part: [path.name for path in getattr(parts, part)] for part in PhotoParts.__slots__},

@@ -15,7 +15,7 @@ from realfill.training.loop import train
 from realfill.training.photo_folder import PhotoFolder, steps_per_epoch
 from realfill.training.structure import COMBINER
 from realfill.training.trainer import Trainer
-from realfill.training.validation import combiner_error, validation_loss
+from realfill.training.validation import validate
 
 _VALIDATION_SEED = 1
 _MASKS_TO_VALIDATE = 4  # per photo and stage, so that each kind of mask is met in each stage
@@ -43,7 +43,8 @@ class Epoch:
         """Describe the epoch in a line."""
         loss = self.training_loss
         start = "before training" if loss is None else f"epoch {self.number}: loss {loss:.4f}"
-        error = "" if self.combiner_error is None else f", the combiner leaves {self.combiner_error:.2%} of the error"
+        left = self.combiner_error
+        error = "" if left is None else f", the combiner leaves {100 * left:.2f} % of the error"
         return f"{start}, validation loss {self.validation_loss:.4f}{error}"
 
 
@@ -83,20 +84,21 @@ def train_in_epochs(
         TrainingError: training diverged.
         AdapterError: the checkpoint is damaged or belongs to another training.
     """
-    num_masks = min(_MASKS_TO_VALIDATE * settings.num_stages, settings.masks_per_photo)
+    num_masks = min(_MASKS_TO_VALIDATE, settings.masks_per_photo)
+    if settings.num_stages > 1:
+        num_masks = _MASKS_TO_VALIDATE * settings.num_stages
     crops = validation.draw_all(_VALIDATION_SEED, masks_per_photo=num_masks)
     length = steps_per_epoch(training.num_items, settings.batch_size)
 
-    def validate(number: int) -> None:
+    def note(number: int) -> None:
         """Note the losses of an epoch, and the parameters if they are the best so far."""
         trainer.read_losses()
         recent = trainer.losses[(number - 1) * length : number * length] if number else []
+        losses = validate(trainer, crops, _VALIDATION_SEED)
         epoch = Epoch(
-            number=number,
-            training_loss=sum(recent) / len(recent) if recent else None,
-            validation_loss=validation_loss(trainer, crops, _VALIDATION_SEED),
-            combiner_error=combiner_error(trainer, crops, _VALIDATION_SEED),
-        )
+            number=number, training_loss=sum(recent) / len(recent) if recent else None, validation_loss=losses.loss,
+            combiner_error=losses.combiner_error,
+        )  # fmt: skip
         earlier = [e for e in _epochs(trainer) if e.number < number]
         _note_best(trainer, epoch, earlier)
         trainer.notes["epochs"] = [asdict(e) for e in (*earlier, epoch)]
@@ -105,7 +107,7 @@ def train_in_epochs(
     def proceed() -> bool:
         number, rest = divmod(trainer.step, length)
         if rest == 0 and len(_epochs(trainer)) <= number:
-            validate(number)
+            note(number)
         return not _is_exhausted(trainer, settings)
 
     train(
@@ -128,7 +130,7 @@ def best_epoch(epochs: Sequence[Epoch]) -> Epoch:
 def best_epoch_of_combiner(epochs: Sequence[Epoch]) -> Epoch | None:
     """Return the first epoch with the combiner's lowest error, or ``None`` without a combiner."""
     errors = {epoch.number: epoch.combiner_error for epoch in epochs if epoch.combiner_error is not None}
-    return next((epoch for epoch in epochs if errors and epoch.combiner_error == min(errors.values())), None)
+    return min((e for e in epochs if e.number in errors), key=lambda epoch: errors[epoch.number], default=None)
 
 
 def _epochs(trainer: Trainer) -> list[Epoch]:
@@ -142,7 +144,7 @@ def _is_exhausted(trainer: Trainer, settings: AdaptSettings) -> bool:
 
 
 def _note_best(trainer: Trainer, epoch: Epoch, earlier: Sequence[Epoch]) -> None:
-    """Note the parameters of an epoch that has a lower loss than those before."""
+    """Note the best parameters so far: the combiner's by its own error, all others by the validation loss."""
     is_best = all(epoch.validation_loss < e.validation_loss for e in earlier)
     is_best_of_combiner = best_epoch_of_combiner([*earlier, epoch]) == epoch
     trainer.notes["best"] = {
@@ -163,11 +165,11 @@ def _restore_best(trainer: Trainer) -> None:
 
 def _report(epochs: list[Epoch], settings: AdaptSettings) -> None:
     """Warn of over-training, and of a training that has not helped."""
-    best, last = best_epoch(epochs), epochs[-1]
+    best, last, combiner = best_epoch(epochs), epochs[-1], best_epoch_of_combiner(epochs)
     keeps_best = settings.keep == "best"
     if best.number == 0 and last.number > 0:
-        combiner = best_epoch_of_combiner(epochs)
-        what = "only the combiner has an effect" if combiner and combiner.number else "the adapter changes nothing"
+        changes = combiner is not None and combiner.number > 0 and settings.num_stages > 1
+        what = "only the combiner has an effect" if changes else "the adapter changes nothing"
         result = f"so {what}" if keeps_best else "and keep='last' keeps the last one"
         warn(
             f"no epoch has a lower validation loss than the base model ({best.validation_loss:.4f}; the last one has "
@@ -177,8 +179,10 @@ def _report(epochs: list[Epoch], settings: AdaptSettings) -> None:
     elif last.number > best.number:
         is_noticeable = last.validation_loss > (1 + _NOTICEABLE_RISE) * best.validation_loss
         reason = "the photos were learnt by heart" if is_noticeable else "more epochs do not help"
+        differs = keeps_best and combiner is not None and combiner.number != best.number
         warn(
             f"the validation loss was lowest after epoch {best.number} ({best.validation_loss:.4f}) and rose to "
             f"{last.validation_loss:.4f} after epoch {last.number}: {reason}. The state of epoch "
             f"{(best if keeps_best else last).number} is kept"
+            + (f"; the combiner is that of epoch {combiner.number}" if differs and combiner is not None else "")
         )

@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -115,7 +116,7 @@ def compute_gradients(trainer: Trainer, photos: Sequence[TrainingImage]) -> torc
         latents, draws = batch[piece], noising[piece]
         is_last = piece.stop >= len(weights)  # only then do processes exchange gradients
         with nullcontext() if is_last else accelerator.no_sync(trainer.denoiser):
-            loss = summed_loss(trainer, latents, draws, weights[piece], structured=True)
+            loss = _summed_loss(trainer, latents, draws, weights[piece])
             accelerator.backward(loss * accelerator.num_processes)  # it averages gradients over processes
         total_loss += loss.detach()
     if trainer.structure is not None and trainer.structure.combiner is not None and accelerator.num_processes > 1:
@@ -124,35 +125,26 @@ def compute_gradients(trainer: Trainer, photos: Sequence[TrainingImage]) -> torc
     return total_loss
 
 
-def summed_loss(
-    trainer: Trainer, latents: Latents, draws: Noising, weights: torch.Tensor, *, structured: bool = False
-) -> torch.Tensor:
-    """Sum the weighted squared error of the model's prediction over latents (paper, equation 3).
+class Prediction(NamedTuple):
+    """What the model predicted from noisy latents; all but the last are what ``DiffusionFamily.diffuse`` returns."""
 
-    Args:
-        trainer: the state of the fit.
-        latents: the encoded crops.
-        draws: their noise.
-        weights: (B, 1, h, w), the weight of each latent.
-        structured: add the mean losses between images, and weight the error by stage, if the recipe says so.
-    """
-    noisy_latents, timesteps, target, loss_scale, model_pred = predict(trainer, latents, draws)
-    errors = (model_pred - target) ** 2 * loss_scale * weights
-    if trainer.structure is None or not structured:
-        return errors.sum()
-    structure, batch_size = trainer.structure, trainer.settings.batch_size
-    extra = structure.image_losses(trainer.inpainter, latents, noisy_latents, timesteps, model_pred)
-    return (errors * structure.noise_weights(latents)).sum() + extra / batch_size
+    noisy_latents: torch.Tensor
+    timesteps: torch.Tensor
+    target: torch.Tensor
+    loss_scale: torch.Tensor
+    model_pred: torch.Tensor
+
+    def errors(self, weights: torch.Tensor) -> torch.Tensor:
+        """Return the weighted squared errors of the prediction over latents (paper, equation 3).
+
+        Args:
+            weights: (B, 1, h, w), the weight of each latent.
+        """
+        return (self.model_pred - self.target) ** 2 * self.loss_scale * weights
 
 
-def predict(
-    trainer: Trainer, latents: Latents, draws: Noising
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Add noise to latents and predict the target.
-
-    Returns:
-        What ``DiffusionFamily.diffuse`` returns, and the prediction.
-    """
+def predict(trainer: Trainer, latents: Latents, draws: Noising) -> Prediction:
+    """Add noise to latents, and let the model predict the target."""
     noisy_latents, timesteps, target, loss_scale = trainer.inpainter.diffuse(
         latents.sample(draws.noise[0]), draws.noise[1], draws.quantiles
     )
@@ -160,7 +152,23 @@ def predict(
         model_pred = trainer.denoiser(
             noisy_latents, timesteps, latents.mask_latents, draws.prompted, latents.references, latents.categories
         )
-    return noisy_latents, timesteps, target, loss_scale, model_pred
+    return Prediction(noisy_latents, timesteps, target, loss_scale, model_pred)
+
+
+def _summed_loss(trainer: Trainer, latents: Latents, draws: Noising, weights: torch.Tensor) -> torch.Tensor:
+    """Sum the weighted squared errors of the model's prediction, by stage if the recipe says so.
+
+    Mean losses between images are added if the recipe says so.
+    """
+    prediction = predict(trainer, latents, draws)
+    errors = prediction.errors(weights)
+    if trainer.structure is None:
+        return errors.sum()
+    structure, batch_size = trainer.structure, trainer.settings.batch_size
+    extra = structure.image_losses(
+        trainer.inpainter, latents, prediction.noisy_latents, prediction.timesteps, prediction.model_pred
+    )
+    return (errors * structure.noise_weights(latents)).sum() + extra / batch_size
 
 
 def _resume(trainer: Trainer, checkpoint: Path, identity: str, *, overwrite: bool) -> None:

@@ -3,21 +3,33 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from typing import NamedTuple
 
 import torch
 
 from realfill.training.crops import Crops, Noising, draw_noising, step_rng
-from realfill.training.loop import predict, summed_loss
+from realfill.training.loop import predict
 from realfill.training.objective import Latents, encode_crops
 from realfill.training.trainer import Trainer
 
 
-@torch.no_grad()
-def validation_loss(trainer: Trainer, crops: Crops, seed: int) -> float:
-    """Compute the mean loss of crops with noise that depends on the seed alone; the model is not changed.
+class ValidationLosses(NamedTuple):
+    """The losses of a state of the training.
 
-    Losses between images do not count, so that the result is comparable with that of other recipes.
+    Attributes:
+        loss: the mean loss of the noise. Losses between images do not count, so that it is comparable with that of
+            other recipes.
+        combiner_error: the share of the error of enlarged predictions that the combiner leaves, 1 if it changes
+            nothing; ``None`` if the recipe has no combiner.
+    """
+
+    loss: float
+    combiner_error: float | None
+
+
+@torch.no_grad()
+def validate(trainer: Trainer, crops: Crops, seed: int) -> ValidationLosses:
+    """Compute the losses of crops with noise that depends on the seed alone; the model is not changed.
 
     Args:
         trainer: the state of the fit. Its LoRA layers have no dropout.
@@ -25,27 +37,21 @@ def validation_loss(trainer: Trainer, crops: Crops, seed: int) -> float:
         seed: seed of noise and noise levels.
     """
     latents, noising = _draw_validation(trainer, crops, seed)
-    total = torch.zeros((), device=trainer.inpainter.device)
-    for piece in _pieces(trainer, len(crops)):
-        total += summed_loss(trainer, latents[piece], noising[piece], latents.weights[piece])
-    return float(total / (latents.weights.sum().clamp(min=1) * latents.mean.shape[1]))
-
-
-@torch.no_grad()
-def combiner_error(trainer: Trainer, crops: Crops, seed: int) -> float | None:
-    """Compute which share of the error of enlarged predictions the combiner leaves; 1 if it changes nothing.
-
-    The noise and the crops are those of ``validation_loss``. The result is ``None`` if the recipe has no combiner.
-    """
-    structure = trainer.structure
-    if structure is None or structure.combiner is None:
-        return None
-    latents, noising = _draw_validation(trainer, crops, seed)
-    errors = torch.zeros(2, device=trainer.inpainter.device)
-    for piece in _pieces(trainer, len(crops)):
-        noisy_latents, timesteps, _, _, model_pred = predict(trainer, latents[piece], noising[piece])
-        errors += structure.combiner_errors(trainer.inpainter, latents[piece], noisy_latents, timesteps, model_pred)
-    return float(errors[0] / errors[1].clamp(min=1e-9))
+    structure, device = trainer.structure, trainer.inpainter.device
+    has_combiner = structure is not None and structure.combiner is not None
+    total, of_combiner = torch.zeros((), device=device), torch.zeros(2, device=device)
+    for first in range(0, len(crops), trainer.piece_size):
+        piece = slice(first, first + trainer.piece_size)
+        prediction = predict(trainer, latents[piece], noising[piece])
+        total += prediction.errors(latents.weights[piece]).sum()
+        if structure is not None and has_combiner:
+            of_combiner += structure.combiner_errors(
+                trainer.inpainter, latents[piece], prediction.noisy_latents, prediction.timesteps, prediction.model_pred
+            )
+    return ValidationLosses(
+        loss=float(total / (latents.weights.sum().clamp(min=1) * latents.mean.shape[1])),
+        combiner_error=float(of_combiner[0] / of_combiner[1].clamp(min=1e-9)) if has_combiner else None,
+    )
 
 
 def _draw_validation(trainer: Trainer, crops: Crops, seed: int) -> tuple[Latents, Noising]:
@@ -58,8 +64,3 @@ def _draw_validation(trainer: Trainer, crops: Crops, seed: int) -> tuple[Latents
     num_channels, height, width = latents.mean.shape[1:]
     noising = draw_noising(settings, (num_channels, height, width), *step_rng(seed, 0))
     return latents, noising.to(trainer.inpainter.device)
-
-
-def _pieces(trainer: Trainer, length: int) -> Iterator[slice]:
-    """Divide rows into pieces that the device can compute at a time."""
-    return (slice(first, first + trainer.piece_size) for first in range(0, length, trainer.piece_size))

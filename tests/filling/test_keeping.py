@@ -59,6 +59,12 @@ def test_the_weight_of_corrected_pixels_falls_with_the_expected_error(scene):
     assert means[0] == pytest.approx(1 / (1 + (15 * np.log(0.05) / 65) ** 2), abs=0.06)  # inverse squares of errors
 
 
+def test_the_weight_reaches_1_at_any_upper_threshold(scene):
+    settings = GeometryConfig(photographed_confidence=0.06).resolve({})
+    kept = keep(scene, make_composite(scene, doubtful=0.057), settings)
+    assert kept.weight[kept.evidence.kind == CORRECTED].min() > 0.95
+
+
 def test_sixteen_bits_are_kept(scene):
     deep = dataclasses.replace(scene.original, pixels=scene.original.pixels.astype(np.uint16) * 257)
     deep_scene = scene.retargeted(deep, scene.mask, {}, whole_hole=scene.whole_hole)

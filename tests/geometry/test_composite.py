@@ -120,6 +120,14 @@ def test_pixels_under_the_hole_have_no_influence(boxes, result):
     assert np.array_equal(other.image, result.image) and np.array_equal(other.confidence, result.confidence)
 
 
+def test_the_confidence_counts_what_blending_corrected(boxes, result, monkeypatch):
+    monkeypatch.setattr("realfill.geometry.composite.after_correction", lambda error, _: error)
+    other = composite(boxes.known, boxes.hole, boxes.references, pairs=boxes.pairs)
+    loss = (other.confidence - result.confidence)[boxes.hole]
+    assert np.array_equal(other.image, result.image)
+    assert loss.min() >= 0 and loss.max() > 0.05
+
+
 def test_references_of_another_scene_are_not_trusted():
     solved = Solved("elsewhere", 1)
     result = composite(solved.known, solved.hole, solved.references, pairs=solved.pairs)

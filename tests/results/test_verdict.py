@@ -59,7 +59,9 @@ def test_pixels_of_hardly_any_confidence_are_not_shown():
     assert verdict_of(confidence=0.09).coverage == 0 and verdict_of(confidence=0.11).coverage == 1
 
 
-@pytest.mark.parametrize(("levels", "kind"), [(6, "authentic"), (20, "doubtful"), (45, "unsupported")])
+@pytest.mark.parametrize(
+    ("levels", "kind"), [(6, "authentic"), (12, "authentic"), (14, "doubtful"), (29, "doubtful"), (33, "unsupported")]
+)
 def test_an_invention_is_judged_by_its_distance_to_a_trusted_composite(levels, kind):
     verdict = verdict_of(with_hole(SMOOTH, 120 + levels), SMOOTH)
     assert verdict.kind == kind and verdict.invented == (levels > 10)
@@ -75,6 +77,17 @@ def test_a_composite_that_may_be_wrong_says_little_about_an_invention():
     distance = np.abs(BUSY[HOLE].astype(float) - 250).mean()
     assert abs(errors[0] - distance) < 0.15 * distance < abs(errors[1] - distance)
     assert abs(errors[1] - guess) < abs(errors[0] - guess)
+
+
+@pytest.mark.parametrize("confidence", [0.1, 0.3, 0.9])
+def test_a_difference_of_a_level_hardly_changes_the_expected_error(confidence):
+    flat = np.full((*SIZE, 3), 120, np.uint8)
+    arguments = {"confidence": np.full(SIZE, confidence, np.float32), "source": np.where(HOLE, 0, -1)}
+    own, other = (
+        expected_errors(with_hole(flat, 120 + levels), HOLE, composite=flat, **arguments).mean() for levels in (0, 1)
+    )
+    assert own == pytest.approx(max(2, -15 * np.log(confidence)), abs=0.01)
+    assert own <= other <= own + 1
 
 
 def test_where_no_reference_reaches_an_error_is_that_of_a_guess():

@@ -14,6 +14,7 @@ from realfill.training.crops import Crops
 from realfill.training.epochs import best_epoch, train_in_epochs
 from realfill.training.structure import StructureTraining
 from realfill.training.trainer import Trainer
+from realfill.training.validation import ValidationLosses
 
 
 class FakeFolder:
@@ -54,10 +55,10 @@ def start(tiny_sd, monkeypatch):
 
         def loss(trainer, crops, seed):
             seen.append([p.detach().clone() for p in trainer.parameters])
-            return losses[trainer.step // 3]
+            number = trainer.step // 3
+            return ValidationLosses(losses[number], errors and errors[number])
 
-        monkeypatch.setattr(epochs, "validation_loss", loss)
-        monkeypatch.setattr(epochs, "combiner_error", lambda trainer, *_: errors and errors[trainer.step // 3])
+        monkeypatch.setattr(epochs, "validate", loss)
         done = train_in_epochs(
             trainer, folder, folder, settings, checkpoint=checkpoint, identity="x", progress=False,
             on_step=lambda report: stop_at is None or report.step < stop_at,
@@ -108,21 +109,37 @@ def test_a_training_that_never_helps_leaves_the_base_model_unchanged(start):
     assert equal(trainer.parameters, seen[0])
 
 
-@pytest.mark.parametrize(("num_stages", "num_masks"), [(1, 4), (2, 8), (3, 10)])
-def test_every_stage_is_validated_with_every_kind_of_mask_if_there_are_enough(start, num_stages, num_masks):
+@pytest.mark.parametrize(("num_stages", "num_masks"), [(1, 4), (2, 8), (3, 12)])
+def test_every_stage_is_validated_with_every_kind_of_mask(start, num_stages, num_masks):
     trainer, _, _ = start([1.0, 0.5], num_epochs=1, num_stages=num_stages, masks_per_photo=10)
     assert trainer.notes["masks"] == num_masks
 
 
-def test_the_combiner_is_kept_by_its_own_error_because_the_loss_does_not_depend_on_it(start):
-    with pytest.warns(RealFillWarning, match="so only the combiner has an effect"):
-        trainer, done, seen = start([0.5, 0.6, 0.7], errors=[1.0, 0.8, 0.9], num_epochs=2, combiner=True)
-    assert "validation loss 0.6000, the combiner leaves 80.00% of the error" in done[1].describe()
-    kept = [name.startswith("combiner") for name, _ in trainer.trainable.parameters()]
-    assert 0 < sum(kept) < len(kept)
-    for is_combiner, parameter, *states in zip(kept, trainer.parameters, *seen, strict=True):
-        assert torch.equal(parameter, states[1 if is_combiner else 0])
-    assert not torch.equal(seen[1][kept.index(True)], seen[2][kept.index(True)])
+@pytest.mark.parametrize(
+    ("losses", "errors", "kept", "message"),
+    [
+        ([0.5, 0.6, 0.7], [1.0, 0.8, 0.9], (0, 1), "so only the combiner has an effect"),
+        ([0.5, 0.4, 0.45], [1.0, 0.9, 0.8], (1, 2), "The state of epoch 1 is kept; the combiner is that of epoch 2"),
+        ([0.5, 0.6, 0.7], [1.0, 1.1, 1.2], (0, 0), "so the adapter changes nothing"),
+    ],
+)
+def test_the_combiner_is_kept_by_its_own_error_because_the_loss_does_not_depend_on_it(
+    start, losses, errors, kept, message
+):
+    with pytest.warns(RealFillWarning, match=message):
+        trainer, done, seen = start(losses, errors=errors, num_epochs=2, num_stages=3, combiner=True)
+    assert f", the combiner leaves {100 * errors[1]:.2f} % of the error" in done[1].describe()
+    of_combiner = [name.startswith("combiner") for name, _ in trainer.trainable.parameters()]
+    assert 0 < sum(of_combiner) < len(of_combiner)
+    for is_combiner, parameter, *states in zip(of_combiner, trainer.parameters, *seen, strict=True):
+        assert torch.equal(parameter, states[kept[is_combiner]])
+    assert not torch.equal(seen[1][of_combiner.index(True)], seen[2][of_combiner.index(True)])
+
+
+def test_a_later_best_epoch_does_not_replace_a_better_combiner(start):
+    trainer, _, seen = start([1.0, 0.9, 0.8], errors=[1.0, 0.8, 0.9], num_epochs=2, num_stages=3, combiner=True)
+    for (name, parameter), *states in zip(trainer.trainable.parameters(), *seen, strict=True):
+        assert torch.equal(parameter, states[1 if name.startswith("combiner") else 2])
 
 
 @pytest.mark.parametrize("stop_at", [2, 3, 4, 6])

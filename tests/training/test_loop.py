@@ -16,7 +16,7 @@ from realfill.training import loop
 from realfill.training.checkpoint import CHECKPOINT_NAME
 from realfill.training.crops import Crops, TrainingImage
 from realfill.training.trainer import Trainer
-from realfill.training.validation import validation_loss
+from realfill.training.validation import validate
 
 PHOTO = TrainingImage(image=make_photo(64, 96), crop_sides_px=(20, 60))
 
@@ -364,6 +364,6 @@ def test_the_pieces_of_a_batch_do_not_change_the_validation_loss(make_trainer):
     hidden[:, 8:24, 8:24] = True
     crops = Crops(images=images, known=known, learnt=known, hidden=hidden, references=np.full(3, -1))
     whole, pieces = (
-        validation_loss(make_trainer(batch_size=4, gradient_accumulation_steps=n), crops, seed=1) for n in (1, 2)
+        validate(make_trainer(batch_size=4, gradient_accumulation_steps=n), crops, seed=1).loss for n in (1, 2)
     )
     assert pieces == pytest.approx(whole, rel=1e-4)

@@ -21,7 +21,7 @@ from realfill.training.structure import (
     mean_difference,
 )
 from realfill.training.trainer import Trainer
-from realfill.training.validation import combiner_error, validation_loss
+from realfill.training.validation import validate
 
 LOSSES = ("image_weight", "boundary_weight", "consistency_weight")
 
@@ -106,18 +106,18 @@ def test_new_networks_have_a_learning_rate_of_their_own(make):
 
 def test_the_validation_loss_is_that_of_the_noise_alone(make):
     crops = make_crops()
-    one, two = (validation_loss(make(**changes), crops, 3) for changes in ({}, {"image_weight": (1.0,)}))
+    one, two = (validate(make(**changes), crops, 3).loss for changes in ({}, {"image_weight": (1.0,)}))
     assert one == two
 
 
 def test_the_combiner_is_validated_by_what_it_leaves_of_the_error(make, monkeypatch):
     trainer, crops = make(combiner=True), make_crops()
-    assert combiner_error(make(), crops, 3) is None
-    assert combiner_error(trainer, crops, 3) == pytest.approx(1)
-    before = validation_loss(trainer, crops, 3)
+    assert validate(make(), crops, 3).combiner_error is None
+    assert validate(trainer, crops, 3).combiner_error == pytest.approx(1)
+    before = validate(trainer, crops, 3).loss
     monkeypatch.setattr(Combiner, "forward", lambda self, enlarged, known, hole: enlarged.lerp(known, 0.25))
-    assert combiner_error(trainer, crops, 3) == pytest.approx(0.75)
-    assert validation_loss(trainer, crops, 3) == before
+    assert validate(trainer, crops, 3).combiner_error == pytest.approx(0.75)
+    assert validate(trainer, crops, 3).loss == before
 
 
 def test_rows_get_the_embeddings_of_their_category(make, monkeypatch):
