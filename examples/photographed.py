@@ -4,7 +4,7 @@
 
 SCENES holds folders of scenes with ``target/gt.png``. The unfitted packaged base completes each. The first table has,
 for several thresholds of confidence, the share of the holes' pixels above it and the PSNR of the composite there. The
-second one has, for each scene, the verdict, and for each kind of pixel its share, the PSNR of the composite and what
+second one has, for each scene, the verdict and the mean absolute error of 255 levels, and for each kind of pixel its share, the PSNR of the composite and what
 the completion gains over it; GMSD in all that is not photographed, of both; and the detail of the completion at the
 target's own size as a share of the truth's (1 is best), beside that of the sharpest warped reference that fits the
 known pixels.
@@ -59,7 +59,9 @@ class Measured:
         shown, image = self.found.image, self.completion.image
         of_composite, of_completion = self.error(shown), self.error(image)
         kinds = self.completion.evidence.kinds[self.mask]
-        cells = [self.name, verdict.kind if (verdict := self.completion.verdict) is not None else "-"]
+        kind = verdict.kind if (verdict := self.completion.verdict) is not None else "-"
+        levels = np.abs(image[self.mask].astype(float) - self.truth[self.mask]).mean()
+        cells = [self.name, f"{kind}, {levels:.0f}"]
         for kind in KINDS.values():
             here = kinds == kind
             gain = f"{decibels(of_composite[here])} {gained(of_composite[here], of_completion[here])}"
@@ -115,7 +117,9 @@ def main(scenes: tyro.conf.Positional[Path], /) -> None:
     measured = [each for folder in folders if (each := measure(folder)) is not None]
     print_thresholds(measured)
     kinds = " | ".join(f"{kind}: share, composite's dB, gain" for kind in KINDS)
-    print(f"\n| scene | verdict | {kinds} | GMSD of the rest: composite / completion | detail / sharpest reference |")
+    print(
+        f"\n| scene | verdict, error | {kinds} | GMSD of the rest: composite / completion | detail / sharpest reference |"
+    )
     print("|---" * 7 + "|")
     for each in measured:
         print(each.row())
