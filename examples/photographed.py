@@ -4,11 +4,10 @@
 
 SCENES holds folders of scenes with ``target/gt.png``. The unfitted packaged base completes each. The first table has,
 for several thresholds of confidence, the share of the holes' pixels above it and the PSNR of the composite there. The
-second one has, for each scene, the verdict and the mean absolute error of 255 levels, and for each kind of pixel its share, the PSNR of the composite and what
-the completion gains over it; GMSD in all that is not photographed, of both; and the detail of the completion at the
-target's own size as a share of the truth's (1 is best), beside that of the sharpest warped reference that fits the
-known pixels.
-Grain is not matched.
+second one has, for each scene, the verdict and the mean absolute error, of 255 levels; for each kind of pixel its
+share, the PSNR of the composite and what the completion gains over it; GMSD in all that is not photographed, of both;
+and the detail of the completion at the target's own size as a share of the truth's (1 is best), beside that of the
+sharpest warped reference that fits the known pixels. Grain is not matched.
 """
 
 from __future__ import annotations
