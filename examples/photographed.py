@@ -116,9 +116,8 @@ def main(scenes: tyro.conf.Positional[Path], /) -> None:
     measured = [each for folder in folders if (each := measure(folder)) is not None]
     print_thresholds(measured)
     kinds = " | ".join(f"{kind}: share, composite's dB, gain" for kind in KINDS)
-    print(
-        f"\n| scene | verdict, error | {kinds} | GMSD of the rest: composite / completion | detail / sharpest reference |"
-    )
+    rest, detail = "GMSD of the rest: composite / completion", "detail / sharpest reference"
+    print(f"\n| scene | verdict, error | {kinds} | {rest} | {detail} |")
     print("|---" * 7 + "|")
     for each in measured:
         print(each.row())
