@@ -38,7 +38,7 @@ STAGES: Mapping[str, tuple[str, str]] = {
     "fill": ("realfill.models.classical", "_Deterministic.fill"),
     "save adapter": ("realfill.models.diffusion.adapter", "Adapter.save"),
     "read photos": ("realfill.training.photo_folder", "PhotoFolder._crops"),
-    "validate": ("realfill.training.epochs", "validation_loss"),
+    "validate": ("realfill.training.epochs", "validate"),
     "compare": ("realfill.filling.unfitted", "UnfittedBase.fill"),
     "report": ("realfill.benchmark.report", "markdown"),
     "build": ("realfill.training.pretraining", "build_pipeline"),
