@@ -53,6 +53,20 @@ def test_an_unrelated_reference_has_no_influence():
     assert [s.score for s in alone] == pytest.approx([s.score for s in beside])
 
 
+def test_each_image_that_is_read_is_reported():
+    reports = []
+    compare(TARGET, HOLE, [view(SHIFTED)], fills(), report=reports.append)
+    assert sum(reports) == len(fills()) and reports[-1] == 1
+
+
+def test_the_other_completions_count_beside_the_references():
+    truth, other = fills()[0], fills()[3]
+    beside_truths, beside_others = (
+        compare(TARGET, HOLE, [view(SHIFTED)], [truth, *[beside] * 3])[0].score for beside in (truth, other)
+    )
+    assert beside_truths > beside_others + 1
+
+
 def test_without_an_aligned_reference_completions_are_compared_with_each_other_with_a_warning():
     with pytest.warns(RealFillWarning, match="similarity to each other"):
         ranked = rank(completions([make_world(9)[:150, :200]]), config=CONFIG, progress=False)
