@@ -29,7 +29,7 @@ SIDE_PX, HOLE_PX = 384, (96, 128)
 METRICS = ("PSNR", "GMSD", "detail", "seam")
 MAX_PSNR_LOSS = 0.2
 NUM_ROWS = 12
-OURS = ("completion", "completion, poisson")
+OURS = ("completion, cut", "completion, poisson")
 OTHERS = ("telea", "smooth", "shiftmap")
 
 
@@ -41,7 +41,7 @@ def main() -> None:
     parser.add_argument("--num-photos", type=int, default=60, help="use the first photos of the list alone")
     options = parser.parse_args()
     engines: dict[str, Engine] = {
-        "completion": load_engine("completion", weights=options.weights),
+        "completion, cut": load_engine("completion", weights=options.weights, blend="cut"),
         "completion, poisson": load_engine("completion", weights=options.weights, blend="poisson"),
         **{name: load_engine(name) for name in OTHERS},
     }

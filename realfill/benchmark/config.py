@@ -43,10 +43,11 @@ class BenchConfig(Config):
     """Methods to run. ``realfill``, or else the first one, is compared with each of the others, scene by scene.
     ``base`` is the base model without a fit; both start from the composite, and ``realfill_plain`` and ``base_plain``
     fill the whole hole by the model. ``prompt`` is ``base_plain`` with the case's prompt. ``smooth``, ``telea``,
-    ``shiftmap``, ``stitching`` and ``composite`` need no weights; ``completion``, ``lama``, ``migan``,
-    ``paint_by_example``, ``dreambooth`` and those of ``klein`` need their own. ``klein`` is the model alone, with
-    the references as conditioning; ``klein_warped`` sees them warped to the target view instead, and ``klein_both``
-    sees both. ``klein_fit`` starts from the composite, as ``realfill`` does, and ``klein_fit_plain`` does not."""
+    ``shiftmap``, ``stitching`` and ``composite`` need no weights, and those of ``completion`` are packaged; ``lama``,
+    ``migan``, ``paint_by_example``, ``dreambooth`` and those of ``klein`` need their own. ``klein`` is the model alone,
+    with the references as conditioning; ``klein_warped`` sees them warped to the target view instead, and
+    ``klein_both`` sees both. ``klein_fit`` starts from the composite, as ``realfill`` does, and ``klein_fit_plain``
+    does not."""
     metrics: tuple[MetricName, ...] = get_args(MetricName)
     """Metrics to measure. The results name those whose weights or packages are not available."""
     fit_seeds: int = 1
@@ -55,8 +56,8 @@ class BenchConfig(Config):
     """Run each method that uses references once for each of these numbers, with the first references of a case. Empty:
     once, with all references. Paper's supplement: 1 to 5."""
     completion: str | None = None
-    """File or folder of the weights for ``completion``, which realfill train-completion wrote; it
-    has no default."""
+    """File or folder of the weights for ``completion``, which realfill train-completion wrote. None: the
+    packaged ones."""
     lama: str | None = None
     """TorchScript file of the weights for ``lama``. None: the published one, downloaded once."""
     migan: str | None = None

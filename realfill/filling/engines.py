@@ -10,7 +10,6 @@ import torch
 
 from realfill.compute.devices import resolve_device
 from realfill.config import Blend, EngineName, SampleConfig
-from realfill.errors import BaseModelError
 from realfill.filling.one_pass import OnePass
 from realfill.filling.unfitted import UnfittedBase
 from realfill.models.classical import ShiftMap, Smooth, Telea
@@ -23,7 +22,7 @@ def load_engine(
     name: EngineName,
     *,
     weights: str | PathLike[str] | None = None,
-    blend: Blend = "cut",
+    blend: Blend | None = None,
     trust_weights: bool = False,
     device: str | torch.device | None = None,
     local_files_only: bool = False,
@@ -33,12 +32,13 @@ def load_engine(
 
     Args:
         name: see ``EngineName``.
-        weights: for ``completion``, the file or folder that ``realfill train-completion`` wrote, which it needs. For
-            ``lama`` and ``migan``, the TorchScript file; ``None``: the published one, downloaded once. For ``base``,
-            the base model: ``mini``, ``sd2``, ``sd15``, ``klein``, a hub id, a folder, or the folder of an adapter;
-            ``None``: ``mini``. The others take none.
+        weights: for ``completion``, the file or folder that ``realfill train-completion`` wrote; ``None``: the packaged
+            weights. For ``lama`` and ``migan``, the TorchScript file; ``None``: the published one, downloaded once. For
+            ``base``, the base model: ``mini``, ``sd2``, ``sd15``, ``klein``, a hub id, a folder, or the folder of an
+            adapter; ``None``: ``mini``. The others take none.
         blend: for ``completion``, ``lama`` and ``migan``: ``cut`` keeps the network's pixels, ``poisson`` matches their
-            colours to those around the hole. The other engines ignore it.
+            colours to those around the hole. ``None``: ``poisson`` for ``completion``, ``cut`` for ``lama`` and
+            ``migan``. The other engines ignore it.
         trust_weights: for ``lama`` and ``migan``: load a file that is not the published one. It is a program, so trust
             its source.
         device: ``cpu``, ``cuda``, ``mps`` and so on. ``None``: the best available. Classical methods use the CPU.
@@ -61,12 +61,7 @@ def load_engine(
         base = "mini" if weights is None else str(weights)
         return UnfittedBase.load(base, device=device, local_files_only=local_files_only, sample=sample)
     chosen = resolve_device(device)
-    if name in ("lama", "migan"):
-        network = load_scripted(name, weights, device=chosen, trust=trust_weights, local_files_only=local_files_only)
-        return OnePass(network=network, blend=blend)
-    if weights is None:
-        raise BaseModelError(
-            "the engine 'completion' has no weights of its own; train some with realfill train-completion PHOTOS -o "
-            "DIR, and give DIR as the weights"
-        )
-    return OnePass(network=CompletionNetwork.load(weights, chosen), blend=blend)
+    if name == "completion":
+        return OnePass(network=CompletionNetwork.load(weights, chosen), blend=blend or "poisson")
+    network = load_scripted(name, weights, device=chosen, trust=trust_weights, local_files_only=local_files_only)
+    return OnePass(network=network, blend=blend or "cut")

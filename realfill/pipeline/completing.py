@@ -66,8 +66,8 @@ def complete(
         scene: the scene to complete. It may be another target of the moment that the adapter was fitted to. Without
             references, the completions stay in the order of their seeds.
         adapter: the result of ``fit``, or the folder where it was saved; the name or folder of a base model, to
-            complete without a fit; or ``telea``, ``smooth``, ``shiftmap``, ``lama`` or ``migan``, to fill by that
-            engine what the references do not show.
+            complete without a fit; or ``telea``, ``smooth``, ``shiftmap``, ``completion``, ``lama`` or ``migan``, to
+            fill by that engine what the references do not show.
         config: seeds, sampler and blending. ``None``: the base model's defaults, else the paper's.
         window: the windows in which the hole is filled. ``None``: those of the adapter's fit; for a bare base model,
             its defaults.

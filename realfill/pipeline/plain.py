@@ -29,7 +29,7 @@ def fill(
     *,
     seed: int = 0,
     weights: str | PathLike[str] | None = None,
-    blend: Blend = "cut",
+    blend: Blend | None = None,
     trust_weights: bool = False,
     device: str | torch.device | None = None,
     local_files_only: bool = False,
@@ -92,7 +92,7 @@ def fill_by_engine(
     images = engine.fill(scene.known, scene.mask, seeds, on_step=on_step)
     if not images:
         raise StoppedError("the job was ended before the hole was filled")
-    is_seeded, provenance = name not in (*PLAIN_ENGINES, "completion"), describe_fill(name)
+    is_seeded, provenance = name not in PLAIN_ENGINES, describe_fill(name)
     return [
         Completion.from_image(image, scene, seed if is_seeded else None, provenance=provenance)
         for image, seed in zip(images, seeds, strict=False)

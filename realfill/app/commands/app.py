@@ -36,7 +36,8 @@ class App:
     base: str = "mini"
     """Base model of fits: a name, hub id or folder, as for ``realfill fit``."""
     completion: Path | None = None
-    """File or folder that ``realfill train-completion`` wrote, to offer that network as an engine."""
+    """File or folder of weights for the completion network, which ``realfill train-completion`` wrote. None: the
+    packaged ones."""
     keep_days: float = 7.0
     """Days after its last use after which a visit is removed."""
     device: str | None = None

@@ -39,8 +39,8 @@ class Complete:
     adapter: Path | None = None
     """Folder of an adapter that realfill fit, realfill run or realfill adapt wrote."""
     base: str | None = None
-    """Base model to complete with directly, without an adapter; or ``telea``, ``smooth`` or ``shiftmap``, which fill
-    what the references do not show without a model."""
+    """Base model to complete with directly, without an adapter; or ``telea``, ``smooth``, ``shiftmap`` or
+    ``completion``, which fill what the references do not show without a diffusion model."""
     extend: bool = False
     """Add seeds to the completions in the output folder: --num-samples more, counted up from the last seed there."""
     redo: Path | None = None

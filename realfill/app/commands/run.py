@@ -48,7 +48,7 @@ class Run:
     where its fit takes days, the result without a fit."""
     no_fit: bool = False
     """Do not fit: take what the references show, and fill the rest by the bare base model. The base can then also be a
-    plain inpainter: ``telea``, ``smooth`` or ``shiftmap``."""
+    plain inpainter: ``telea``, ``smooth``, ``shiftmap`` or ``completion``."""
     fit: FitConfig = field(default_factory=FitConfig)
     sample: SampleConfig = field(default_factory=SampleConfig)
     rank: RankConfig = field(default_factory=RankConfig)

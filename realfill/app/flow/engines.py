@@ -37,7 +37,7 @@ def list_engines(settings: Settings) -> list[EngineChoice]:
         EngineChoice(name="auto", label=f"the best that can run here ({best_engine()})"),
         EngineChoice(name="lama", label="LaMa", obstacle=_missing("lama")),
         EngineChoice(name="migan", label="MI-GAN", obstacle=_missing("migan")),
-        EngineChoice(name="completion", label="a completion network of your own", obstacle=_no_network(settings)),
+        EngineChoice(name="completion", label="the completion network", obstacle=_no_network(settings)),
         EngineChoice(name="telea", label="Telea's method"),
         EngineChoice(name="smooth", label="a smooth fill"),
         EngineChoice(name="shiftmap", label="shifted patches"),
@@ -76,9 +76,8 @@ def _missing(name: Literal["lama", "migan"]) -> str:
 
 
 def _no_network(settings: Settings) -> str:
-    if settings.completion is None:
-        return "none is given (realfill app --completion, panel(completion=...)); realfill train-completion trains one"
-    return "" if settings.completion.exists() else f"there is no file {settings.completion.name!r}"
+    given = settings.completion
+    return "" if given is None or given.exists() else f"there is no file {given.name!r}"
 
 
 def _no_base(settings: Settings) -> str:

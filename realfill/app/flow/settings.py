@@ -31,7 +31,8 @@ class Settings:
         rank: settings of the ranking.
         device: where to compute; ``None``: the best available.
         local_files_only: do not use the network for weights.
-        completion: what ``realfill train-completion`` wrote, for the engine ``completion``; ``None``: none.
+        completion: weights that ``realfill train-completion`` wrote, for the engine ``completion``; ``None``: the
+            packaged ones.
     """
 
     fit: FitConfig

@@ -149,7 +149,8 @@ def panel(
             nor a target is given, the panel goes on with it.
         device: where to compute. ``None``: the best available.
         local_files_only: do not use the network for weights.
-        completion: what ``realfill train-completion`` wrote, to offer it as a quick engine.
+        completion: weights that ``realfill train-completion`` wrote, for the quick engine ``completion``. ``None``: the
+            packaged ones.
 
     Raises:
         SceneError: a photo or the mask cannot be used.

@@ -47,7 +47,8 @@ class PageOptions:
         base: the base model of fits.
         device: where to compute; ``None``: the best available.
         local_files_only: do not use the network for base models.
-        completion: what ``realfill train-completion`` wrote, to offer it as an engine; ``None``: it is not offered.
+        completion: weights that ``realfill train-completion`` wrote, for the engine ``completion``; ``None``: the
+            packaged ones.
         keep_days: days after its last use after which a visit is removed.
         preview_every_s: least seconds of training between two previews.
         token: what visitors must know; ``None``: nothing, which is only legal on a loopback address.

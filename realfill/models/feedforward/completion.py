@@ -23,6 +23,7 @@ from realfill.io.json_files import parse_json
 from realfill.models.feedforward.network import padded_call
 
 WEIGHTS_NAME = "completion.safetensors"
+PACKAGED_WEIGHTS = Path(__file__).parent / "weights" / WEIGHTS_NAME
 MULTIPLE = 4  # two layers of stride 2
 _FORMAT = "realfill completion network 1"
 _FIRST = "layers.0.0.weight"
@@ -115,17 +116,18 @@ class CompletionNetwork(nn.Module):
         return path
 
     @classmethod
-    def load(cls, source: str | PathLike[str], device: torch.device | None = None) -> Self:
+    def load(cls, source: str | PathLike[str] | None = None, device: torch.device | None = None) -> Self:
         """Load weights that ``save`` wrote, in evaluation mode and single precision.
 
         Args:
-            source: the file, or the folder that holds it.
+            source: the file, or the folder that holds it. ``None``: the packaged weights.
             device: where to compute. ``None``: the CPU.
 
         Raises:
             BaseModelError: there is no such file, or it holds other weights.
         """
-        path = Path(source) / WEIGHTS_NAME if Path(source).is_dir() else Path(source)
+        path = PACKAGED_WEIGHTS if source is None else Path(source)
+        path = path / WEIGHTS_NAME if path.is_dir() else path
         if not path.is_file():
             raise BaseModelError(
                 f"there are no weights of a completion network at {str(path)!r}; legal: {WEIGHTS_NAME}, or the folder "
