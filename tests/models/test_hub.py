@@ -21,9 +21,7 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.utils import httpx
 
-from realfill import FitConfig
 from realfill.errors import BaseModelError
-from realfill.models.diffusion.card import Card
 from realfill.models.diffusion.hub import BASES, MINI_DIRECTORY, download_bytes, is_present, locate
 from realfill.models.diffusion.stable_diffusion import StableDiffusionInpainter
 
@@ -114,13 +112,6 @@ def test_the_packaged_base_needs_no_network(hub):
     assert locate("mini") == MINI_DIRECTORY
     assert is_present("mini")
     assert hub.calls == []
-
-
-def test_the_card_of_the_packaged_base_has_defaults_for_the_configs():
-    card = Card.load(MINI_DIRECTORY)
-    config = FitConfig(base="mini").resolve(card.fit)
-    assert card.resolution == 128
-    assert config.num_steps == card.fit["num_steps"] != FitConfig().resolve({}).num_steps
 
 
 def test_the_first_repository_is_preferred(hub, tiny_sd):
@@ -274,23 +265,6 @@ def test_damaged_descriptions_are_refused(copy, part):
     (copy / part).write_text("{")
     with pytest.raises(BaseModelError, match="cannot be loaded"):
         StableDiffusionInpainter.load(str(copy))
-
-
-def test_a_card_survives_saving_and_loading(tmp_path):
-    card = Card(resolution=96, masked_image="smooth", masked_latent="any", fit={"num_steps": 5}, about={"data": "none"})
-    card.save(tmp_path)
-    assert Card.load(tmp_path) == card
-
-
-def test_a_model_without_a_card_is_treated_as_stable_diffusion(tmp_path):
-    assert Card.load(tmp_path) == Card(masked_image="grey", masked_latent="nearest")
-
-
-@pytest.mark.parametrize("content", ["{", "[1]", json.dumps({"unknown": 1})])
-def test_the_error_for_a_damaged_card_names_the_file(tmp_path, content):
-    (tmp_path / "card.json").write_text(content)
-    with pytest.raises(BaseModelError, match=r"card\.json"):
-        Card.load(tmp_path)
 
 
 def test_a_folder_with_a_bases_name_does_not_hide_the_base(tmp_path, monkeypatch):

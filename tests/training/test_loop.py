@@ -14,9 +14,8 @@ from realfill.errors import AdapterError, OutputError, RealFillWarning, SceneErr
 from realfill.models.diffusion.card import Card
 from realfill.training import loop
 from realfill.training.checkpoint import CHECKPOINT_NAME
-from realfill.training.crops import Crops, TrainingImage
+from realfill.training.crops import TrainingImage
 from realfill.training.trainer import Trainer
-from realfill.training.validation import validate
 
 PHOTO = TrainingImage(image=make_photo(64, 96), crop_sides_px=(20, 60))
 
@@ -356,14 +355,3 @@ def test_a_fit_leaves_the_global_random_state_alone(scene, tiny_fit):
 def test_a_scene_without_references_is_refused(scene, tiny_fit):
     with pytest.raises(SceneError, match="no references"):
         fit(type(scene)([], scene.target, scene.mask), tiny_fit)
-
-
-def test_the_pieces_of_a_batch_do_not_change_the_validation_loss(make_trainer):
-    images = np.random.default_rng(0).integers(256, size=(3, 32, 32, 3), dtype=np.uint8)
-    known, hidden = np.ones((3, 32, 32), bool), np.zeros((3, 32, 32), bool)
-    hidden[:, 8:24, 8:24] = True
-    crops = Crops(images=images, known=known, learnt=known, hidden=hidden, references=np.full(3, -1))
-    whole, pieces = (
-        validate(make_trainer(batch_size=4, gradient_accumulation_steps=n), crops, seed=1).loss for n in (1, 2)
-    )
-    assert pieces == pytest.approx(whole, rel=1e-4)

@@ -1,0 +1,34 @@
+"""The card of a base model: saved beside its weights, with defaults where there is none."""
+
+import json
+
+import pytest
+
+from realfill import FitConfig
+from realfill.errors import BaseModelError
+from realfill.models.diffusion.card import Card
+from realfill.models.diffusion.hub import MINI_DIRECTORY
+
+
+def test_the_card_of_the_packaged_base_has_defaults_for_the_configs():
+    card = Card.load(MINI_DIRECTORY)
+    config = FitConfig(base="mini").resolve(card.fit)
+    assert card.resolution == 128
+    assert config.num_steps == card.fit["num_steps"] != FitConfig().resolve({}).num_steps
+
+
+def test_a_card_survives_saving_and_loading(tmp_path):
+    card = Card(resolution=96, masked_image="smooth", masked_latent="any", fit={"num_steps": 5}, about={"data": "none"})
+    card.save(tmp_path)
+    assert Card.load(tmp_path) == card
+
+
+def test_a_model_without_a_card_is_treated_as_stable_diffusion(tmp_path):
+    assert Card.load(tmp_path) == Card(masked_image="grey", masked_latent="nearest")
+
+
+@pytest.mark.parametrize("content", ["{", "[1]", json.dumps({"unknown": 1})])
+def test_the_error_for_a_damaged_card_names_the_file(tmp_path, content):
+    (tmp_path / "card.json").write_text(content)
+    with pytest.raises(BaseModelError, match=r"card\.json"):
+        Card.load(tmp_path)
