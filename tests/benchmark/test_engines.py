@@ -24,11 +24,13 @@ def test_a_method_has_the_name_of_its_engine_and_ignores_references_and_seeds(na
     assert not (method.uses_references or method.uses_seed or method.uses_fit_seed)
 
 
-def test_the_completion_network_fills_a_scene_with_the_weights_of_the_config(scene, tmp_path):
+@pytest.mark.parametrize("weights", ["packaged", "own"])
+def test_the_completion_network_fills_a_scene_with_packaged_weights_or_those_of_the_config(scene, tmp_path, weights):
     CompletionNetwork(width=2, resolution=64).save(tmp_path)
-    method = build("completion", completion=str(tmp_path))
+    own = str(tmp_path) if weights == "own" else None
+    method = build("completion", completion=own)
     first, second = method.prepare(scene, "a photo", 3)([5, 9])
-    (expected,) = load_engine("completion", weights=tmp_path, device="cpu").fill(scene.known, scene.mask, [0])
+    (expected,) = load_engine("completion", weights=own, device="cpu").fill(scene.known, scene.mask, [0])
     assert np.array_equal(first, second) and np.array_equal(first, expected)
     assert method.prepare(scene, None, 0).func.__self__ is method.prepare(scene, None, 0).func.__self__, "loaded once"
 

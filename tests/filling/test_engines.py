@@ -36,13 +36,21 @@ def test_classical_engines_need_no_weights_and_refuse_them(name):
         load_engine(name, weights="somewhere")
 
 
-def test_the_completion_network_is_loaded_from_its_folder_and_needs_one(tmp_path):
-    CompletionNetwork(width=2, resolution=64).save(tmp_path)
-    engine = load_engine("completion", weights=tmp_path, device="cpu", blend="poisson")
-    assert engine.blend == "poisson" and engine.network.resolution == 64
-    assert len(engine.fill(PHOTO, HOLE, [1, 2])) == 2
-    with pytest.raises(BaseModelError, match="train some with realfill train-completion"):
-        load_engine("completion")
+def test_the_completion_network_has_packaged_weights_and_takes_others(tmp_path):
+    CompletionNetwork(width=2, resolution=48).save(tmp_path)
+    packaged, own = (load_engine("completion", weights=weights, device="cpu") for weights in (None, tmp_path))
+    assert (own.network.width, own.network.resolution) == (2, 48) and packaged.network.width > 2
+    first, second = packaged.fill(PHOTO, HOLE, [1, 2])
+    assert np.array_equal(first, second) and np.array_equal(first[~HOLE], PHOTO[~HOLE])
+    assert not np.array_equal(first, own.fill(PHOTO, HOLE, [1])[0])
+
+
+def test_networks_blend_their_fill_as_suits_them_unless_told_otherwise(monkeypatch):
+    monkeypatch.setattr("realfill.filling.engines.load_scripted", lambda *_, **__: CompletionNetwork(width=2))
+    names = ("completion", "lama", "migan")
+    assert [load_engine(name, device="cpu").blend for name in names] == ["poisson", "cut", "cut"]
+    for blend in ("poisson", "cut"):
+        assert [load_engine(name, device="cpu", blend=blend).blend for name in names] == [blend] * 3
 
 
 def test_an_unknown_engine_is_refused_with_the_legal_names():

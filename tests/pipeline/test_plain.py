@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from helpers import make_photo
 
-from realfill import Completion, Scene, fill
+from realfill import Completion, Scene, complete, fill
 from realfill.errors import StoppedError
 from realfill.models.classical import Telea
 from realfill.models.feedforward.completion import CompletionNetwork
@@ -31,6 +31,14 @@ def test_fill_takes_a_loaded_engine_and_the_transparent_pixels_of_a_photo(scene)
     completion = fill(transparent, engine=Red(), seed=7)
     assert (completion.image[scene.mask] == [255, 0, 0]).all()
     assert completion.seed == 7 and completion.provenance["engine"] == "red"
+
+
+def test_the_completion_network_takes_the_place_of_a_base_model(scene):
+    completed = complete(scene, "completion", progress=False).best
+    filled = fill(scene.target, scene.mask, "completion")
+    assert np.array_equal(completed.image, filled.image)
+    assert (completed.seed, filled.seed) == (None, None)
+    assert completed.provenance["engine"] == filled.provenance["engine"] == "completion"
 
 
 def test_fill_that_is_stopped_or_has_no_such_engine_is_an_error(scene, tmp_path):

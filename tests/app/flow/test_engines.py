@@ -3,12 +3,14 @@
 import dataclasses
 from typing import get_args
 
+import numpy as np
 import pytest
 
 from realfill import FitConfig
 from realfill.app.flow.engines import best_engine, list_engines, require_runnable
 from realfill.app.flow.settings import Settings
 from realfill.config import EngineName
+from realfill.filling.engines import load_engine
 from realfill.models.feedforward.completion import CompletionNetwork
 
 
@@ -35,9 +37,8 @@ def test_every_engine_is_listed(settings, present):
 
 def test_engines_without_their_file_say_how_to_get_it(settings, present, tmp_path):
     found = obstacles(settings)
-    assert set(found) == {"lama", "migan", "completion"}
+    assert set(found) == {"lama", "migan"}
     assert "realfill erase --engine migan downloads it, 28 MB" in found["migan"]
-    assert "realfill app --completion" in found["completion"]
     missing = Settings(fit=settings.fit, completion=tmp_path / "none.safetensors")
     assert obstacles(missing)["completion"] == "there is no file 'none.safetensors'"
     (tmp_path / "none.safetensors").touch()
@@ -73,14 +74,17 @@ def test_an_engine_that_cannot_run_is_refused_with_the_reason(settings, present,
         flow.quick("magic")
 
 
-def test_a_completion_network_of_ones_own_fills_the_hole(make_flow, scene, tmp_path):
+@pytest.mark.parametrize("weights", ["packaged", "own"])
+def test_the_completion_network_fills_the_hole_with_packaged_or_own_weights(make_flow, scene, tmp_path, weights):
     (tmp_path / "network").mkdir()
     CompletionNetwork(width=2, resolution=64).save(tmp_path / "network")
+    own = tmp_path / "network" if weights == "own" else None
     flow = make_flow()
-    flow.settings = dataclasses.replace(flow.settings, completion=tmp_path / "network")
+    flow.settings = dataclasses.replace(flow.settings, completion=own)
     flow.choice.use_scene(scene)
     job = flow.quick("completion")
     assert job.wait(60) and job.state == "done", job.message
     (result,) = flow.results
     assert result.title == "Quick result (completion)"
-    assert (result.completions.best.image == scene.target)[~scene.mask].all()
+    expected = load_engine("completion", weights=own, device="cpu").fill(scene.known, scene.mask, [0])
+    assert np.array_equal(result.completions.best.image, *expected)

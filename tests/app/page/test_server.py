@@ -302,7 +302,7 @@ def test_engines_that_cannot_run_are_disabled_with_their_reason(page, visitor, m
     options = dict(re.findall(r'<option value="(\w+)"([^<]*)', menu))
     assert list(options) == ["auto", "lama", "migan", "completion", "telea", "smooth", "shiftmap", "base"]
     assert "selected" in options["auto"] and "(migan)" in options["auto"]
-    assert [name for name, text in options.items() if "disabled" in text] == ["lama", "completion"]
+    assert [name for name, text in options.items() if "disabled" in text] == ["lama"]
     assert "realfill erase --engine lama downloads it, 196 MB" in options["lama"]
     refused = visitor.put("/visit/engine", json={"name": "lama"})
     assert refused.status_code == 422 and "its file is not on this machine" in refused.json()["error"]
