@@ -61,7 +61,7 @@ def load_engine(
         base = "mini" if weights is None else str(weights)
         return UnfittedBase.load(base, device=device, local_files_only=local_files_only, sample=sample)
     chosen = resolve_device(device)
-    if name == "completion":
-        return OnePass(network=CompletionNetwork.load(weights, chosen), blend=blend or "poisson")
-    network = load_scripted(name, weights, device=chosen, trust=trust_weights, local_files_only=local_files_only)
-    return OnePass(network=network, blend=blend or "cut")
+    if name in ("lama", "migan"):
+        network = load_scripted(name, weights, device=chosen, trust=trust_weights, local_files_only=local_files_only)
+        return OnePass(network=network, blend=blend or "cut")
+    return OnePass(network=CompletionNetwork.load(weights, chosen), blend=blend or "poisson")
