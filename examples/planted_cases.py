@@ -23,6 +23,7 @@ from planted_3d import KINDS, Kind, plant
 
 from realfill.config import GeometryConfig, SampleConfig, WindowConfig
 from realfill.filling.fill import fill_hole
+from realfill.filling.hints import Hints
 from realfill.filling.keeping import Kept
 from realfill.geometry.agreement import contradiction
 from realfill.geometry.composite import composite
@@ -104,11 +105,27 @@ class Case:
         return cls(**{**values, "name": str(values["name"])}, references=references)
 
 
-def keep(case: Case, image: ImageArray, confidence: NDArray, source: NDArray) -> Kept:
+def keep(case: Case, image: ImageArray, confidence: NDArray, source: NDArray, *, hinted: bool = False) -> Kept:
     """Keep the pixels of a composite of a case, as ``complete`` does with its default settings."""
     settings = GeometryConfig().resolve({})
     evidence = Evidence.judge(case.mask, confidence, source, settings)
-    return Kept.of_composite(Scene(case.references, case.known, case.mask), image, evidence, settings)
+    scene = Scene(case.references, case.known, case.mask)
+    return Kept.of_composite(scene, image, evidence, settings, hinted=hinted)
+
+
+def completed(case: Case, kept: Kept, base: StableDiffusionInpainter, number: int = 0) -> ImageArray:
+    """Complete a case without a fit, as ``complete`` does: the base fills what the composite leaves to it.
+
+    Args:
+        case: the case.
+        kept: what its composite contributes, with hints.
+        base: the base, which reads them.
+        number: the sample, 0 or 1.
+    """
+    result, left = case.known.copy(), kept.scene
+    fills = np.zeros((0, 3), np.uint8) if left is None else sample(base, left, kept.hints)[number][left.mask]
+    result[case.mask] = kept.joined(fills)
+    return result
 
 
 def load_cases(folder: Path, part: int) -> list[Case]:
@@ -148,10 +165,11 @@ def make(kind: Kind, seed: int, textures: Sequence[ImageArray], base: StableDiff
     )
 
 
-def sample(base: StableDiffusionInpainter, scene: Scene) -> NDArray[np.uint8]:
+def sample(base: StableDiffusionInpainter, scene: Scene, hints: Hints | None = None) -> NDArray[np.uint8]:
     """Fill the hole twice by the unfitted base, in few steps."""
     config = SampleConfig(num_samples=2, num_inference_steps=4).resolve(base.card.sample)
-    filled = fill_hole(base, scene, config, WindowConfig().resolve(base.card.window), on_step=None, progress=False)
+    window = WindowConfig().resolve(base.card.window)
+    filled = fill_hole(base, scene, config, window, hints=hints, progress=False)
     images = np.stack([scene.known] * len(filled))
     images[:, scene.mask] = np.stack(list(filled.values()))
     return images

@@ -12,7 +12,7 @@ hole or the error is above 30, ``doubtful`` between.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -20,7 +20,7 @@ from typing import get_args
 
 import numpy as np
 import tyro
-from planted_cases import Case, keep, load_cases, sample
+from planted_cases import Case, completed, keep, load_cases
 
 from realfill.io.images import ImageArray
 from realfill.models.classical import inpaint_smooth, inpaint_telea
@@ -33,7 +33,6 @@ from realfill.results.verdict import (
     VerdictKind,
     judge,
 )
-from realfill.scene.scene import Scene
 
 KINDS: tuple[VerdictKind, ...] = get_args(VerdictKind)
 KEPT = 0.35  # confidence from which a completion keeps the composite as it is
@@ -57,17 +56,14 @@ class Judged:
 
 def completions(case: Case, base: StableDiffusionInpainter) -> dict[str, ImageArray]:
     """Fill the hole of a case in several ways."""
-    kept = keep(case, case.composite, case.confidence, case.source)
-
-    def join(fill: Callable[[Scene], ImageArray]) -> ImageArray:
-        result, left = case.known.copy(), kept.scene
-        result[case.mask] = kept.joined(np.zeros((0, 3), np.uint8) if left is None else fill(left)[left.mask])
-        return result
-
+    kept, hinted = (keep(case, case.composite, case.confidence, case.source, hinted=h) for h in (False, True))
+    by_telea, left = case.known.copy(), kept.scene
+    fill = np.zeros((0, 3), np.uint8) if left is None else inpaint_telea(left.known, left.mask)[left.mask]
+    by_telea[case.mask] = kept.joined(fill)
     return {
         "composite": case.composite,
-        "kept and Telea": join(lambda left: inpaint_telea(left.known, left.mask)),
-        "kept and base": join(lambda left: sample(base, left)[1]),
+        "kept and Telea": by_telea,
+        "kept and base": completed(case, hinted, base, 1),
         "unfitted base": case.samples[0],
         "smooth": inpaint_smooth(case.known, case.mask),
     }

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import tyro
 from numpy.typing import NDArray
-from planted_cases import Case, keep, load_cases, sample
+from planted_cases import Case, completed, keep, load_cases
 
 from realfill.benchmark.metrics import psnr
 from realfill.geometry.composite import composite
@@ -47,20 +47,13 @@ def moved(pairs: Pairs) -> Pairs:
     return {pair: matches + by if pair[0] == 0 else matches for pair, matches in pairs.items()}
 
 
-def completed(case: Case, image: ImageArray, confidence: NDArray, source: NDArray, base: StableDiffusionInpainter):
-    """Complete a case without a fit, as ``complete`` does: the base fills what the composite leaves to it."""
-    kept, result = keep(case, image, confidence, source), case.known.copy()
-    rest = np.zeros((0, 3), np.uint8) if kept.scene is None else sample(base, kept.scene)[0][kept.scene.mask]
-    result[case.mask] = kept.joined(rest)
-    return result
-
-
 def measure(cases: list[Case], base: StableDiffusionInpainter) -> dict[str, list[tuple[float, ...]]]:
     """Return, for each fault, PSNR of composite, completion, base and Telea in each case."""
     rows: dict[str, list[tuple[float, ...]]] = {}
 
     def add(fault: str, case: Case, image: ImageArray, confidence: NDArray, source: NDArray) -> None:
-        candidates = (image, completed(case, image, confidence, source, base), case.samples[0])
+        kept = keep(case, image, confidence, source, hinted=True)
+        candidates = (image, completed(case, kept, base), case.samples[0])
         images = (*candidates, inpaint_telea(case.known, case.mask))
         rows.setdefault(fault, []).append(tuple(psnr(i, case.truth, case.mask) for i in images))
 

@@ -21,6 +21,7 @@ from realfill.config import SampleSettings, WindowSettings
 from realfill.filling.blending import blend
 from realfill.filling.finished import FinishedSeeds
 from realfill.filling.grain import match_grain, measure_grain
+from realfill.filling.hints import Hints
 from realfill.filling.registration import register
 from realfill.io.bands import bands
 from realfill.io.images import ImageArray, MaskArray, to_bytes
@@ -71,6 +72,7 @@ def fill_hole(
     on_step: OnStep | None = None,
     on_shift: OnShift | None = None,
     finished: FinishedSeeds | None = None,
+    hints: Hints | None = None,
 ) -> dict[int, NDArray]:
     """Fill the hole of a scene once for each seed.
 
@@ -89,6 +91,7 @@ def fill_hole(
         on_shift: called with a seed and the shift (down, right), in pixels of the target, by which a sample of a base
             model that ``generates_whole`` lay beside the known pixels, before it was registered to them.
         finished: seeds that an interrupted job has finished, which are not filled again. Each finished batch is added.
+        hints: what may belong into the hole, for a base model that ``reads_hints``. ``None``: nothing is known.
 
     Returns:
         Seed to (K, C): the pixels of the hole, row by row, in the colours and the depth of the target's file. If
@@ -110,7 +113,8 @@ def fill_hole(
     first_step = steps_per_seed * len(filled)
     with ProgressBar(total=num_steps, initial=first_step, desc="sample", unit="step", disable=not progress) as bar:
         filler = _Filler(
-            inpainter=inpainter, scene=scene, settings=settings, parts=parts, known=scene.known, bar=bar,
+            inpainter=inpainter, scene=scene, settings=settings, parts=parts, bar=bar,
+            known=scene.known if hints is None else hints.image, hints=hints,
             batch_size=settings.batch_size or largest_batch(inpainter, (inpainter.resolution, inpainter.resolution)),
             on_step=on_step, num_steps=num_steps, first_step=first_step, step=first_step, shifts=shifts,
         )  # fmt: skip
@@ -144,7 +148,8 @@ class _Filler:
         scene: the scene to complete.
         settings: settings of the sampler.
         parts: parts of the hole.
-        known: (H, W, 3) uint8: the target, blank in the hole.
+        known: (H, W, 3) uint8: the target, blank in the hole except for hints.
+        hints: what may belong into the hole; ``None``: nothing is known.
         batch_size: largest number of windows or tiles in a batch; halved when memory runs out.
         bar: progress bar.
         on_step: called after each denoising step.
@@ -166,6 +171,7 @@ class _Filler:
     on_step: OnStep | None
     num_steps: int
     shifts: dict[int, list[tuple[float, float]]]
+    hints: Hints | None = None
     first_step: int = 0
     step: int = 0
     started: float = field(default_factory=time.monotonic)
@@ -236,6 +242,7 @@ class _Filler:
         """
         image, mask = to_bytes(window.crop(self.known)), window.crop_mask(self.scene.mask)
         hole, start_image = torch.from_numpy(mask)[None, None], None if start is None else to_bytes(start)
+        confidence = None if self.hints is None else torch.from_numpy(self.hints.crop(window))[None, None]
         step = self.step
 
         def work() -> list[NDArray[np.float32]]:
@@ -246,7 +253,7 @@ class _Filler:
                     raise Interrupted
                 samples = sample(
                     self.inpainter, image, hole, seeds=batch, settings=self.settings, stage=stage, start=start_image,
-                    batch_size=self.batch_size, on_step=partial(self._count_step, len(batch)),
+                    confidence=confidence, batch_size=self.batch_size, on_step=partial(self._count_step, len(batch)),
                 )  # fmt: skip
                 patches += [s.permute(1, 2, 0).cpu().numpy() for s in samples.mul_(255)]
                 remaining = remaining[len(batch) :]

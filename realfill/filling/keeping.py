@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from realfill.config import GeometrySettings
+from realfill.filling.hints import Hints
 from realfill.geometry.confidence import error_of
 from realfill.io.images import ImageArray
 from realfill.results.evidence import CORRECTED, INVENTED, PHOTOGRAPHED, Evidence
@@ -15,6 +16,7 @@ from realfill.results.provenance import hash_array
 from realfill.scene.scene import Scene
 
 _FILL_ERROR = 65.0  # error of a fill in levels with which the means were best on planted scenes, by Telea and mini
+_HINTED_ERROR = 20.0  # the same, by mini with the corrected pixels as hints
 _RAMP = 0.05  # share of the way between the thresholds over which the weight rises, so that no edge shows
 
 
@@ -28,6 +30,7 @@ class Kept:
         evidence: what the pixels rest on.
         values: (K, C): the composite's pixels of the hole, in the colours and depth of the target's file; zero where
             pixels are invented.
+        hints: the corrected pixels as hints for a base model that reads them; ``None``: there are none.
         weight: (K,) float32 in [0, 1], the share of these values in the result: 1 where they are photographed, 0 where
             pixels are invented. Corrected pixels are weighted by the inverse squares of the expected errors of
             composite and fill, and the weight falls to 0 just above the lower threshold.
@@ -37,6 +40,7 @@ class Kept:
     evidence: Evidence
     values: NDArray
     weight: NDArray[np.float32]
+    hints: Hints | None = None
 
     @classmethod
     def nothing(cls, scene: Scene) -> Kept:
@@ -50,7 +54,15 @@ class Kept:
         )
 
     @classmethod
-    def of_composite(cls, scene: Scene, image: ImageArray, evidence: Evidence, settings: GeometrySettings) -> Kept:
+    def of_composite(
+        cls,
+        scene: Scene,
+        image: ImageArray,
+        evidence: Evidence,
+        settings: GeometrySettings,
+        *,
+        hinted: bool = False,
+    ) -> Kept:
         """Keep the pixels of a composite that its evidence supports.
 
         Args:
@@ -58,6 +70,7 @@ class Kept:
             image: (H, W, 3) uint8, its composite.
             evidence: the judgement of its pixels.
             settings: the thresholds of that judgement.
+            hinted: whether the base model that fills the rest reads hints.
         """
         kept, original = evidence.kind == PHOTOGRAPHED, scene.original
         if (evidence.kind == INVENTED).all():
@@ -67,16 +80,23 @@ class Kept:
         photographed = evidence.photographed
         rest = scene.mask & ~photographed
         inner = scene.retargeted(original.filled(photographed, values[kept]), rest, {}, whole_hole=scene.whole_hole)
+        hints, corrected = None, evidence.kind == CORRECTED
+        if hinted and corrected.any():
+            doubtful = scene.mask.copy()
+            doubtful[scene.mask] = corrected
+            hints = Hints.of_composite(inner.known, rest, image, doubtful, evidence.confidence[corrected])
+        weight = _weights(evidence, settings, _HINTED_ERROR if hinted else _FILL_ERROR)
         return cls(
-            scene=inner if rest.any() else None, evidence=evidence, values=values, weight=_weights(evidence, settings)
-        )
+            scene=inner if rest.any() else None, evidence=evidence, values=values, weight=weight, hints=hints
+        )  # fmt: skip
 
     @property
     def identity(self) -> str | None:
         """A hash of everything here that decides the pixels of a completion; ``None`` if nothing is kept."""
         if not self.weight.any():
             return None
-        hashes = "".join(map(hash_array, (self.values, self.weight)))
+        trust = () if self.hints is None else (self.hints.confidence,)
+        hashes = "".join(map(hash_array, (self.values, self.weight, *trust)))
         return hash_array(np.frombuffer(hashes.encode(), np.uint8))
 
     def joined(self, filled: NDArray) -> NDArray:
@@ -96,7 +116,7 @@ class Kept:
         return values
 
 
-def _weights(evidence: Evidence, settings: GeometrySettings) -> NDArray[np.float32]:
+def _weights(evidence: Evidence, settings: GeometrySettings, fill_error: float) -> NDArray[np.float32]:
     """Return the weight of each pixel of a composite, (K,), by inverse-variance weighting.
 
     The mean of two independent estimates is best if each is weighted by the inverse of its squared error. The weights
@@ -104,7 +124,7 @@ def _weights(evidence: Evidence, settings: GeometrySettings) -> NDArray[np.float
     """
     low, high = settings.corrected_confidence, settings.photographed_confidence
     trust = evidence.confidence.astype(np.float32) / 255
-    share, share_at_high = (1 / (1 + (error_of(np.asarray(c)) / _FILL_ERROR) ** 2) for c in (trust, high))
+    share, share_at_high = (1 / (1 + (error_of(np.asarray(c)) / fill_error) ** 2) for c in (trust, high))
     rising = ((trust - low) / max(_RAMP * (high - low), 1e-6)).clip(0, 1)
     corrected = rising * np.minimum(share / share_at_high, 1)
     return np.where(evidence.kind == CORRECTED, corrected, evidence.kind == PHOTOGRAPHED).astype(np.float32)

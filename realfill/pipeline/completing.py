@@ -179,7 +179,9 @@ def _complete(
     """Keep what the references show, fill the rest once for each seed, and judge and rank the results."""
     matcher = load_matcher(job.ranking, job.device) if job.ranked and job.ranking.uses_matcher else None
     _attach(job)
-    kept = keep(job.scene, job.geometry, on_step=job.on_step, progress=job.progress)
+    kept = keep(
+        job.scene, job.geometry, hinted=job.inpainter.reads_hints, on_step=job.on_step, progress=job.progress
+    )  # fmt: skip
     if kept.scene is None:
         return complete_without_model(job.scene, kept, job.geometry)
     job.inpainter.to(job.device, resolve_dtype(job.device, job.dtype))
@@ -241,7 +243,7 @@ def _fill(job: CompletionJob, kept: Kept, rest: Scene, finished: FinishedSeeds |
     shifts: dict[int, list[tuple[float, float]]] = {}
     filled = fill_hole(
         job.inpainter, rest, job.sample, job.window, on_step=job.on_step, progress=job.progress, finished=finished,
-        on_shift=lambda seed, shift: shifts.setdefault(seed, []).append(shift),
+        hints=kept.hints, on_shift=lambda seed, shift: shifts.setdefault(seed, []).append(shift),
     )  # fmt: skip
     if not filled:
         raise StoppedError("the job was ended before a completion was finished")

@@ -52,13 +52,23 @@ def examine(
     return keep(scene, settings, on_step=on_step, progress=progress).evidence
 
 
-def keep(scene: Scene, settings: GeometrySettings, *, on_step: OnStep | None, progress: bool) -> Kept:
-    """Decide which pixels of the hole are taken from the references."""
+def keep(
+    scene: Scene, settings: GeometrySettings, *, hinted: bool = False, on_step: OnStep | None, progress: bool
+) -> Kept:
+    """Decide which pixels of the hole are taken from the references.
+
+    Args:
+        scene: the scene.
+        settings: whether there is a composite, and the thresholds of confidence.
+        hinted: whether the base model that fills the rest reads hints.
+        on_step: called between the steps of the composite.
+        progress: show a progress bar.
+    """
     found = compose(scene, settings, on_step=on_step, progress=progress)
     if found is None:
         return Kept.nothing(scene)
     evidence = Evidence.judge(scene.mask, found.confidence, found.source, settings)
-    return Kept.of_composite(scene, found.image, evidence, settings)
+    return Kept.of_composite(scene, found.image, evidence, settings, hinted=hinted)
 
 
 def compose(scene: Scene, settings: GeometrySettings, *, on_step: OnStep | None, progress: bool) -> Composite | None:

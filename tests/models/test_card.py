@@ -18,7 +18,10 @@ def test_the_card_of_the_packaged_base_has_defaults_for_the_configs():
 
 
 def test_a_card_survives_saving_and_loading(tmp_path):
-    card = Card(resolution=96, masked_image="smooth", masked_latent="any", fit={"num_steps": 5}, about={"data": "none"})
+    card = Card(
+        resolution=96, masked_image="smooth", masked_latent="any", reads_hints=True, fit={"num_steps": 5},
+        about={"data": "none"},
+    )  # fmt: skip
     card.save(tmp_path)
     assert Card.load(tmp_path) == card
 
@@ -27,7 +30,7 @@ def test_a_model_without_a_card_is_treated_as_stable_diffusion(tmp_path):
     assert Card.load(tmp_path) == Card(masked_image="grey", masked_latent="nearest")
 
 
-@pytest.mark.parametrize("content", ["{", "[1]", json.dumps({"unknown": 1})])
+@pytest.mark.parametrize("content", ["{", "[1]", json.dumps({"unknown": 1}), '{"reads_hints": true}'])
 def test_the_error_for_a_damaged_card_names_the_file(tmp_path, content):
     (tmp_path / "card.json").write_text(content)
     with pytest.raises(BaseModelError, match=r"card\.json"):

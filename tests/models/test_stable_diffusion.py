@@ -103,6 +103,40 @@ def test_the_packaged_base_marks_every_latent_with_a_hidden_pixel():
     assert torch.equal(mini.prepare_mask_latents(photo(), hole)[:, :1] == 0, mini.known_latents(~hole))
 
 
+def test_a_hint_without_confidence_is_no_hint(inpainter):
+    hole = make_hole("scattered")
+    expected = inpainter.prepare_mask_latents(photo(), hole)
+    assert torch.equal(inpainter.prepare_mask_latents(photo(), hole, torch.zeros(hole.shape)), expected)
+
+
+def test_a_base_that_does_not_read_hints_ignores_them(sd):
+    hole = make_hole("compact")
+    expected = sd.prepare_mask_latents(photo(), hole)
+    assert not sd.reads_hints
+    assert torch.equal(sd.prepare_mask_latents(photo(), hole, torch.full(hole.shape, 0.7)), expected)
+
+
+def test_hints_stay_in_the_masked_image_and_lower_the_mask_channel():
+    mini, hole = StableDiffusionInpainter.load("mini"), make_hole("compact")
+    trust = torch.where(torch.arange(64) < 24, 0.25, 0.0).expand(hole.shape)
+    latents = mini.prepare_mask_latents(photo(), hole, trust)
+    mask, masked = latents[:, :1], latents[:, 1:]
+    hinted = mini.known_latents(~(hole & (trust == 0))) & ~mini.known_latents(~hole)
+    assert hinted.any() and mask[hinted] == pytest.approx(0.75)
+    assert (mask[mini.known_latents(~hole)] == 0).all()
+    assert mask[..., 3:5][~mini.known_latents(~hole)[..., 3:5]] == pytest.approx(1)
+    assert torch.equal(masked[..., :2], mini.encode(photo())[0][..., :2]), "all that these latents show is known or hinted"
+    assert not torch.equal(masked, mini.prepare_mask_latents(photo(), hole)[:, 1:])
+
+
+def test_a_latent_with_some_hints_is_marked_by_the_mean_of_its_hidden_pixels():
+    mini = StableDiffusionInpainter.load("mini")
+    hole, trust = torch.zeros(1, 1, 32, 32, dtype=torch.bool), torch.zeros(1, 1, 32, 32)
+    hole[..., :8, 4:8] = True
+    trust[..., :4, :8] = 0.5
+    assert mini.prepare_mask_latents(photo(32, 32), hole, trust)[0, 0, 0, 0] == pytest.approx(0.75)
+
+
 def test_the_target_of_a_model_of_noise_is_the_noise(sd):
     latents, noise = normal(3, 4, 16, 16), normal(3, 4, 16, 16, seed=1)
     noisy, timesteps, target, weights = sd.diffuse(latents, noise, torch.tensor([0.0, 0.5, 1.0]))

@@ -34,6 +34,9 @@ class Card:
     pixels."""
     masked_latent: Literal["nearest", "any"] = "nearest"
     """Latents that the mask channel marks: those whose first pixel is hidden (Stable Diffusion), or any pixel."""
+    reads_hints: bool = False
+    """Whether the hole of the masked image may show doubtful pixels of a composite, and the mask channel how doubtful
+    they are. It needs ``masked_image`` ``smooth``."""
     fit: Mapping[str, Any] = field(default_factory=dict)
     """The base model's defaults for ``FitConfig``."""
     adapt: Mapping[str, Any] = field(default_factory=dict)
@@ -79,6 +82,8 @@ class Card:
         for name, legal in (("masked_image", ("grey", "smooth")), ("masked_latent", ("nearest", "any"))):
             if getattr(self, name) not in legal:
                 raise ValueError(f"{name} is {getattr(self, name)!r}; legal: {', '.join(legal)}")
+        if type(self.reads_hints) is not bool or (self.reads_hints and self.masked_image != "smooth"):
+            raise ValueError(f"reads_hints is {self.reads_hints!r}; legal: false, or true if masked_image is smooth")
         if not isinstance(self.about, Mapping):
             raise TypeError("about is no object")
         for config, defaults in (

@@ -112,6 +112,11 @@ class DiffusionFamily(Protocol):
         ...
 
     @property
+    def reads_hints(self) -> bool:
+        """Whether the model takes an uncertain image of the hole's content, see ``prepare_mask_latents``."""
+        ...
+
+    @property
     def unfitted(self) -> DiffusionFamily | None:
         """The base model without an adapter, for guidance away from it; ``None`` if no copy was kept."""
         ...
@@ -205,12 +210,17 @@ class DiffusionFamily(Protocol):
         """Encode B prompts to embeddings (B, L, D). Category prompts of ``structure`` have learnt embeddings."""
         ...
 
-    def prepare_mask_latents(self, images: torch.Tensor, hole: torch.Tensor) -> torch.Tensor:
+    def prepare_mask_latents(
+        self, images: torch.Tensor, hole: torch.Tensor, confidence: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """Prepare the mask and masked-image latents, which tell the denoiser which pixels are known.
 
         Args:
-            images: the images. Pixels in the hole are blanked first and have no influence.
+            images: the images. Pixels in the hole are blanked first and have no influence, except for hints.
             hole: (B, 1, H, W) bool, True = hidden.
+            confidence: (B, 1, H, W) float32 in [0, 1]: a pixel in the hole with a confidence above 0 is a hint, and
+                shows what may belong there. ``None``: there are no hints. A model that does not read them
+                (``reads_hints``) ignores it.
 
         Returns:
             (B, M, h, w) float32; M depends on the family.

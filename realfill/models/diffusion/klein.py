@@ -71,6 +71,7 @@ class KleinInpainter:
     denoiser_name = "transformer"
     generates_whole = True  # it takes no mask
     sees_references = True
+    reads_hints = False
     embedding_width = 0
 
     base: str
@@ -229,8 +230,11 @@ class KleinInpainter:
         images = decode_in_pieces(self.pipeline.vae, patches, self._vae_cell)
         return (images.float() / 2 + 0.5).clamp(0, 1)
 
-    def prepare_mask_latents(self, images: torch.Tensor, hole: torch.Tensor) -> torch.Tensor:
+    def prepare_mask_latents(
+        self, images: torch.Tensor, hole: torch.Tensor, confidence: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """Encode the images with their holes blanked, which become the first conditioning image: (B, C, h, w)."""
+        del confidence
         return self.encode(blanked(images.to(self.device), hole.to(self.device), self.card.masked_image))[0]
 
     def known_latents(self, known: torch.Tensor) -> torch.Tensor:

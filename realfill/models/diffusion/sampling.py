@@ -36,6 +36,7 @@ def sample(
     settings: SampleSettings,
     stage: int = 0,
     start: torch.Tensor | None = None,
+    confidence: torch.Tensor | None = None,
     batch_size: int | None = None,
     on_step: OnStep | None = None,
 ) -> torch.Tensor:
@@ -47,7 +48,7 @@ def sample(
         inpainter: the base model, with the adapter attached. With ``guidance_from="base"`` it is guided away from
             ``inpainter.unfitted``; if that is ``None``, there is no guidance.
         image: (1, 3, H, W), uint8 or in [0, 1]; H and W are multiples of ``inpainter.vae_scale_factor``. The pixels in
-            the hole have no influence.
+            the hole have no influence, except for hints.
         hole: (1, 1, H, W) bool, True = fill.
         seeds: N seeds.
         settings: settings of the sampler.
@@ -55,6 +56,8 @@ def sample(
         start: (N, 3, H, W), uint8 or in [0, 1]: the images that a later stage refines, from the stage's strength up the
             noise schedule (SDEdit, Meng et al. 2022), in tiles of the base model's resolution. Known latents follow
             them at every noise level, and tiles without a hole are left out. ``None``: start from noise, in one piece.
+        confidence: (1, 1, H, W) float32 in [0, 1], the confidence of the hints among the hole's pixels; 0 without a
+            hint. ``None``: there are none.
         batch_size: largest number of windows or tiles in a batch. ``None``: all.
         on_step: called after each denoising step. If it returns ``False``, sampling stops before the next step.
 
@@ -79,9 +82,7 @@ def sample(
     pixels = tiles.times(inpainter.vae_scale_factor)
     denoiser = _Denoiser(
         tiles=tiles,
-        mask_latents=torch.cat(
-            [inpainter.prepare_mask_latents(i, h) for i, h in zip(pixels.cut(image), pixels.cut(hole), strict=True)]
-        ),
+        mask_latents=_prepare_tiles(inpainter, pixels, image, hole, confidence),
         positive=_Prompted(inpainter, inpainter.encode_prompt([settings.prompt or ""])),
         negative=_choose_negative(inpainter, settings, guidance_scale),
         guidance_scale=guidance_scale,
@@ -111,6 +112,17 @@ def sample(
         if on_step is not None and on_step(done) is False and next_timestep is not None:
             raise Interrupted
     return _decode(inpainter, latents, tiles, image)
+
+
+def _prepare_tiles(
+    inpainter: DiffusionFamily, pixels: Tiles, image: torch.Tensor, hole: torch.Tensor, confidence: torch.Tensor | None
+) -> torch.Tensor:
+    """Prepare the mask latents (T, M, h, w) of each tile; see ``sample``."""
+    images, holes = pixels.cut(image), pixels.cut(hole)
+    confidences = [None] * len(images) if confidence is None else pixels.cut(confidence)
+    return torch.cat([
+        inpainter.prepare_mask_latents(*parts) for parts in zip(images, holes, confidences, strict=True)
+    ])  # fmt: skip
 
 
 def _decode(inpainter: DiffusionFamily, latents: torch.Tensor, tiles: Tiles, image: torch.Tensor) -> torch.Tensor:

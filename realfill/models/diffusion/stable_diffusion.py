@@ -187,6 +187,11 @@ class StableDiffusionInpainter:
         return self.pipeline.vae.config.latent_channels, height, width
 
     @property
+    def reads_hints(self) -> bool:
+        """Whether the masked image may show hints in the hole, by the base model's card."""
+        return self.card.reads_hints
+
+    @property
     def width(self) -> int:
         """Channels of the U-Net's first level."""
         return self.unet.config.block_out_channels[0]
@@ -253,11 +258,20 @@ class StableDiffusionInpainter:
         images = decode_in_pieces(vae, latents.to(self.device, self.dtype), self.vae_scale_factor)
         return (images.float() / 2 + 0.5).clamp(0, 1)
 
-    def prepare_mask_latents(self, images: torch.Tensor, hole: torch.Tensor) -> torch.Tensor:
-        """Concatenate the mask and the masked-image latents (B, C + 1, h, w); the hole is blanked first."""
+    def prepare_mask_latents(
+        self, images: torch.Tensor, hole: torch.Tensor, confidence: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Concatenate the mask and the masked-image latents (B, C + 1, h, w); the hole is blanked first.
+
+        Hints stay in the masked image, and the mask channel falls from 1 by their confidence.
+        """
         hole = hole.to(self.device)
-        masked = blanked(images.to(self.device), hole, self.card.masked_image)
-        return torch.cat([self._mask_channel(hole), self.encode(masked)[0]], dim=1)
+        doubt, empty = hole.float(), hole
+        if confidence is not None and self.reads_hints:
+            doubt = doubt * (1 - confidence.to(self.device))
+            empty = hole & (confidence.to(self.device) <= 0)
+        masked = blanked(images.to(self.device), empty, self.card.masked_image)
+        return torch.cat([self._mask_channel(hole, doubt), self.encode(masked)[0]], dim=1)
 
     def known_latents(self, known: torch.Tensor) -> torch.Tensor:
         """Reduce a mask of known pixels to latents; a latent is known if all of its pixels are."""
@@ -311,7 +325,10 @@ class StableDiffusionInpainter:
         del num_latents
         return make_scheduler(self.pipeline.scheduler, name, num_inference_steps, strength=strength)
 
-    def _mask_channel(self, hole: torch.Tensor) -> torch.Tensor:
-        if self.card.masked_latent == "any":
-            return F.max_pool2d(hole.float(), self.vae_scale_factor)
-        return hole[..., :: self.vae_scale_factor, :: self.vae_scale_factor].float()
+    def _mask_channel(self, hole: torch.Tensor, doubt: torch.Tensor) -> torch.Tensor:
+        """Reduce the doubt (B, 1, H, W), 1 in a hole without hints, to latents: its mean over the hidden pixels."""
+        side = self.vae_scale_factor
+        if self.card.masked_latent == "nearest":
+            return doubt[..., ::side, ::side]
+        hidden = F.avg_pool2d(hole.float(), side)
+        return torch.where(hidden > 0, F.avg_pool2d(doubt, side) / hidden.clamp(min=1e-9), 0.0)
