@@ -125,7 +125,7 @@ def test_hints_stay_in_the_masked_image_and_lower_the_mask_channel():
     assert hinted.any() and mask[hinted] == pytest.approx(0.75)
     assert (mask[mini.known_latents(~hole)] == 0).all()
     assert mask[..., 3:5][~mini.known_latents(~hole)[..., 3:5]] == pytest.approx(1)
-    assert torch.equal(masked[..., :2], mini.encode(photo())[0][..., :2]), "all that these latents show is known or hinted"
+    assert torch.equal(masked[..., :2], mini.encode(photo())[0][..., :2]), "these latents show known pixels and hints"
     assert not torch.equal(masked, mini.prepare_mask_latents(photo(), hole)[:, 1:])
 
 
