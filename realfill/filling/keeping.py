@@ -92,8 +92,8 @@ class Kept:
 
     @property
     def identity(self) -> str | None:
-        """A hash of everything here that decides the pixels of a completion; ``None`` if nothing is kept."""
-        if not self.weight.any():
+        """A hash of everything here that decides the pixels of a completion; ``None`` if nothing does."""
+        if self.hints is None and not self.weight.any():
             return None
         trust = () if self.hints is None else (self.hints.confidence,)
         hashes = "".join(map(hash_array, (self.values, self.weight, *trust)))
