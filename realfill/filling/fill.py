@@ -91,7 +91,7 @@ def fill_hole(
         on_shift: called with a seed and the shift (down, right), in pixels of the target, by which a sample of a base
             model that ``generates_whole`` lay beside the known pixels, before it was registered to them.
         finished: seeds that an interrupted job has finished, which are not filled again. Each finished batch is added.
-        hints: what may belong into the hole, for a base model that ``reads_hints``. ``None``: nothing is known.
+        hints: what may belong in the hole, for a base model that ``reads_hints``. ``None``: there are none.
 
     Returns:
         Seed to (K, C): the pixels of the hole, row by row, in the colours and the depth of the target's file. If
@@ -149,7 +149,7 @@ class _Filler:
         settings: settings of the sampler.
         parts: parts of the hole.
         known: (H, W, 3) uint8: the target, blank in the hole except for hints.
-        hints: what may belong into the hole; ``None``: nothing is known.
+        hints: what may belong in the hole; ``None``: there are none.
         batch_size: largest number of windows or tiles in a batch; halved when memory runs out.
         bar: progress bar.
         on_step: called after each denoising step.

@@ -1,4 +1,4 @@
-"""Hints: doubtful pixels of a composite, which a base model may read as what could belong into the hole."""
+"""Hints: doubtful pixels of a composite, which show a base model what may belong in the hole."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from realfill.io.images import ImageArray, MaskArray
+from realfill.io.images import ImageArray, MaskArray, resize
+from realfill.scene.masks import resize_mask
 from realfill.scene.windows import Window
 
-CERTAIN = 255
+_CERTAIN = 255
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -39,8 +40,8 @@ class Hints:
             confidence: (N,), their confidence in [0, 255].
         """
         shown = np.where(doubtful[:, :, None], image, known)
-        trust = np.where(hole, np.uint8(0), np.uint8(CERTAIN))
-        trust[doubtful] = confidence.clip(1, CERTAIN - 1)
+        trust = np.where(hole, np.uint8(0), np.uint8(_CERTAIN))
+        trust[doubtful] = confidence.clip(1, _CERTAIN - 1)
         return cls(image=shown, confidence=trust)
 
     def crop(self, window: Window) -> NDArray[np.float32]:
@@ -48,6 +49,7 @@ class Hints:
 
         It is 0 where a pixel without a hint contributes, whose content has no meaning.
         """
-        empty = window.crop_mask(self.confidence == 0)
-        trust = window.crop(self.confidence.astype(np.float32) / CERTAIN).clip(0, 1)
-        return np.where(empty, np.float32(0), trust).astype(np.float32)
+        inside = self.confidence[window.slices]
+        empty = resize_mask(inside == 0, window.size)
+        trust = resize(inside / np.float32(_CERTAIN), window.size).clip(0, 1)
+        return np.where(empty, np.float32(0), trust)
