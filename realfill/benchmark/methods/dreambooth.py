@@ -47,8 +47,11 @@ class _TextToImage(StableDiffusionInpainter):
 
     __slots__ = ()
 
-    def prepare_mask_latents(self, images: torch.Tensor, hole: torch.Tensor) -> torch.Tensor:
+    def prepare_mask_latents(
+        self, images: torch.Tensor, hole: torch.Tensor, confidence: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """Return a condition without channels: (B, 0, h, w)."""
+        del confidence
         height, width = hole.shape[-2:]
         return torch.zeros(len(images), 0, *self.latent_shape((height, width))[1:], device=self.device)
 
