@@ -81,7 +81,7 @@ def as_stock(pipeline, photos, *, guidance_scale, prompt="fill it", steps=2, see
 
 def ours(inpainter, photo, monkeypatch, **changes):
     """Sample with nothing known, but with the photo itself as the first conditioning image."""
-    monkeypatch.setattr(KleinInpainter, "prepare_mask_latents", lambda self, images, _: self.encode(images)[0])
+    monkeypatch.setattr(KleinInpainter, "prepare_mask_latents", lambda self, images, *_: self.encode(images)[0])
     samples = sample(inpainter, to_tensor(photo), EVERYWHERE, seeds=[7], settings=settings(**changes))
     return samples.permute(0, 2, 3, 1).numpy()
 
