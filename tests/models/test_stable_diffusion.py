@@ -137,6 +137,15 @@ def test_a_latent_with_some_hints_is_marked_by_the_mean_of_its_hidden_pixels():
     assert mini.prepare_mask_latents(photo(32, 32), hole, trust)[0, 0, 0, 0] == pytest.approx(0.75)
 
 
+def test_a_latent_that_is_marked_by_its_first_pixel_takes_the_hint_of_that_pixel(sd):
+    card = dataclasses.replace(sd.card, masked_image="smooth", reads_hints=True)
+    reader = StableDiffusionInpainter(sd.base, card, sd.pipeline, sd.fingerprint, sd.device, sd.dtype)
+    hole, side = make_hole("everything", 32, 32), sd.vae_scale_factor
+    trust = torch.rand(hole.shape, generator=torch.Generator().manual_seed(0))
+    mask = reader.prepare_mask_latents(photo(32, 32), hole, trust)[:, :1]
+    assert torch.equal(mask, 1 - trust[..., ::side, ::side])
+
+
 def test_the_target_of_a_model_of_noise_is_the_noise(sd):
     latents, noise = normal(3, 4, 16, 16), normal(3, 4, 16, 16, seed=1)
     noisy, timesteps, target, weights = sd.diffuse(latents, noise, torch.tensor([0.0, 0.5, 1.0]))
