@@ -175,8 +175,8 @@ def _composed(
 
 def _resolve_fit(config: FitConfig, inpainter: DiffusionFamily, device: torch.device) -> FitSettings:
     """Resolve the recipe, with the base and the precision that are in use."""
-    precision = resolve_precision(device, config.mixed_precision)
     settings = config.resolve(inpainter.card.fit)
+    precision = resolve_precision(device, settings.mixed_precision)
     return dataclasses.replace(settings, base=inpainter.base, mixed_precision=precision)
 
 

@@ -255,8 +255,8 @@ def _show(bar: ProgressBar, report: Progress, losses: Sequence[float], mean_s: f
     """Update the bar, whose remaining time leaves out the first, slower steps and respects the time budget."""
     if bar.disable:
         return
-    loss = float(np.mean(losses)) if losses else math.nan
-    bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
+    if losses:  # on a GPU, the first ones are read after some steps
+        bar.set_postfix(loss=f"{np.mean(losses):.3f}", refresh=False)
     if report.left_s is None or not mean_s:
         bar.initial, bar.start_t = report.step, time.monotonic()
     else:

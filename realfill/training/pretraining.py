@@ -82,7 +82,7 @@ def pretrain(config: PretrainConfig, *, on_step: OnStep | None = None, progress:
     accelerator = make_accelerator(device, config.mixed_precision)
     accelerator.wait_for_everyone()  # each process has checked the folder
     if not start_folder.exists() and accelerator.is_main_process:
-        inpainter = _build_start(config, photos)
+        inpainter = build_start(config, photos)
         config.output.mkdir(parents=True, exist_ok=True)
         with partial_folder(config.output) as folder:
             inpainter.save(folder / _START, inpainter.card)
@@ -194,7 +194,7 @@ def _identity(config: PretrainConfig, photos: Sequence[ImageArray], num_held_out
     return digest.hexdigest()
 
 
-def _build_start(config: PretrainConfig, photos: Sequence[ImageArray]) -> StableDiffusionInpainter:
+def build_start(config: PretrainConfig, photos: Sequence[ImageArray]) -> StableDiffusionInpainter:
     """Build an untrained base model, or adapt ``init``: fit a new decoder, add channels, widen the first level."""
     init = None if config.init is None else _load_init(config, config.init)
     autoencoder = None if init is None else init.pipeline.vae

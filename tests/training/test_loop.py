@@ -91,6 +91,14 @@ def test_the_bar_shows_all_steps_and_measures_the_pace_after_the_first(scene, ti
     assert Bar.last.loss == f"{np.mean(adapter.losses):.3f}"
 
 
+def test_the_bar_shows_no_loss_while_none_has_been_read_from_a_gpu(scene, tiny_fit, monkeypatch):
+    read = Trainer.read_losses
+    monkeypatch.setattr(Trainer, "read_losses", lambda self, *, if_due=False: None if if_due else read(self))
+    monkeypatch.setattr(loop, "ProgressBar", Bar)
+    fit(scene, dataclasses.replace(tiny_fit, num_steps=2), progress=True)
+    assert Bar.last.n == 2 and not hasattr(Bar.last, "loss")
+
+
 def test_time_spent_before_an_interruption_counts(scene, tiny_fit, tmp_path, monkeypatch):
     clock = Clock(monkeypatch)
     config = dataclasses.replace(tiny_fit, num_steps=1000, time_budget_s=20.0)
