@@ -26,12 +26,19 @@ def main(
 ) -> None:
     base = StableDiffusionInpainter.load(str(start))
     others = [StableDiffusionInpainter.load(str(folder)) for folder in trained]
+    encoder = base.pipeline.vae.state_dict()
+    for folder, other in zip(trained, others, strict=True):
+        found = other.pipeline.vae.state_dict()
+        if found.keys() != encoder.keys() or not all(torch.equal(found[name], encoder[name]) for name in encoder):
+            raise ValueError(
+                f"{str(folder)!r} has another autoencoder than {str(start)!r}; legal: runs that began there"
+            )
     with torch.no_grad():
         for name, parameter in base.unet.named_parameters():
             changes = [other.unet.get_parameter(name) - parameter for other in others]
             parameter.add_(torch.stack(changes).sum(dim=0))
-    runs = [inpainter.card.about.get("pretraining") for inpainter in (base, *others)]
-    base.save(output, dataclasses.replace(others[-1].card, about={"pretraining": runs}))
+    runs = [base.card.about.get("pretraining"), *(i.card.about.get("pretraining") for i in others)]
+    base.save(output, dataclasses.replace(others[-1].card, about={**base.card.about, "pretraining": runs}))
 
 
 if __name__ == "__main__":

@@ -1,14 +1,17 @@
-r"""Pre-train the packaged base model on a GPU, where even crops, masks and planted hints are drawn on the device.
+r"""Pre-train a base model like the packaged one on a GPU, where even crops, masks and planted hints are drawn there.
 
     python examples/pretrain_on_gpu.py PHOTOS -o PLAIN --seconds 275 --num-warmup-steps 500
     python examples/pretrain_on_gpu.py PHOTOS -o MORE --init PLAIN --seconds 185 --learning-rate 5e-4 --seed 1
     python examples/pretrain_on_gpu.py PHOTOS -o HINTED --init PLAIN --seconds 185 --learning-rate 5e-4 --seed 1 \
         --hint-share 0.5
     python examples/add_training.py PLAIN MORE HINTED -o BASE
+    python examples/pretrain_on_gpu.py PHOTOS --init BASE --seconds 0 --hint-share 1 --batch-size 128
 
-The recipe is that of ``realfill pretrain``, with larger batches: the CPU could not draw crops fast enough for a large
-card. The learning rate falls to zero within the given seconds. Photos that ``holdout.txt`` names, with any suffix, are
-kept out, and the loss on them is printed as it goes, with as many draws of the photos that are trained on.
+The recipe is that of ``realfill pretrain``, but for larger batches, which the CPU could not draw fast enough for a
+large card; for crops that begin at the model's resolution, and average four samples a pixel; and for hints. The
+learning rate falls to zero within the given seconds. The loss on photos that ``holdout.txt`` names is printed as it
+goes, beside that on as many crops of the photos that are trained on. Pixels whose hints count as known are learnt as
+much as other hidden ones.
 """
 
 from __future__ import annotations
@@ -17,32 +20,32 @@ import dataclasses
 import json
 import math
 import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 import tyro
 from holdout import HOLDOUT
+from planted_hints import Draws, plant_hints
 
-from realfill.config import GeometryConfig
-from realfill.io.images import ImageArray, read_image, resize
+from realfill.errors import TrainingError
+from realfill.io.images import ImageArray, resize
 from realfill.models.diffusion.stable_diffusion import StableDiffusionInpainter
-from realfill.models.feedforward.completion import CompletionNetwork
 from realfill.training.objective import loss_weights
 from realfill.training.pretrain_config import PretrainConfig
-from realfill.training.pretraining import build_start
+from realfill.training.pretraining import build_start, load_photos
 from realfill.training.trainer import learning_rate_factor
 
 _READ_EVERY = 10  # steps between looks at the clock
+_REPORT_EVERY = 1000  # steps
+_NUM_BATCHES = 4  # drawn for the losses of a report
 _SIDE_PX = 416  # shorter side to which photos are shrunk
-_LEVELS = 255.0
-_SCALE = 15.0  # levels of error at which confidence has fallen to 1/e, as in ``realfill.geometry.confidence``
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,9 +53,10 @@ class Options:
     """Pre-train a base model on a GPU."""
 
     photos: Annotated[Path, tyro.conf.Positional]
-    output: Annotated[Path, tyro.conf.arg(aliases=("-o",))]
+    output: Annotated[Path | None, tyro.conf.arg(aliases=("-o",))] = None
+    """Folder for the base model."""
     seconds: float = 300
-    """Time to train for. 0: print the loss of ``init`` and write nothing."""
+    """Time to train for. 0: print the losses of ``init`` and write nothing."""
     init: Path | None = None
     """Folder of the base model to go on from, with fresh moments. None: random weights."""
     batch_size: int = 512
@@ -60,10 +64,16 @@ class Options:
     num_warmup_steps: int = 200
     hint_share: float = 0.0
     """Share of the crops with planted hints."""
-    fill: Literal["smooth", "completion"] = "smooth"
-    """What fills the hole of the masked image."""
     device: str = "cuda"
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.seconds and self.output is None:
+            raise ValueError("output is missing; legal: a folder")
+        if not self.seconds and self.init is None:
+            raise ValueError("seconds is 0 and there is no init to measure; legal: a base model, or more seconds")
+        if self.init is not None and not self.init.is_dir():
+            raise ValueError(f"init is {str(self.init)!r}; legal: the folder of a base model")
 
 
 class PhotoStack:
@@ -78,7 +88,10 @@ class PhotoStack:
         for canvas, photo in zip(self.canvases, photos, strict=True):
             top, left = (max(0, (n - side) // 2) for n in photo.shape[:2])
             part = photo[top : top + side, left : left + side]
-            canvas[:, : part.shape[0], : part.shape[1]] = torch.from_numpy(part).to(device).permute(2, 0, 1) / _LEVELS
+            height, width = part.shape[:2]
+            canvas[:, :height, :width] = torch.from_numpy(part).to(device).permute(2, 0, 1) / 255
+            canvas[:, height:, :width] = canvas[:, height - 1 : height, :width]  # samples between two pixels see both
+            canvas[:, :, width:] = canvas[:, :, width - 1 : width]
             sizes.append(part.shape[:2])
         self.sizes = torch.tensor(sizes, device=device, dtype=torch.float32)
 
@@ -104,28 +117,6 @@ class PhotoStack:
         return F.avg_pool2d(torch.cat(crops), 2).clamp(0, 1)
 
 
-@dataclass(frozen=True)
-class Draws:
-    """Random numbers on a device."""
-
-    generator: torch.Generator
-
-    def uniform(self, *shape: int) -> torch.Tensor:
-        return torch.rand(shape, generator=self.generator, device=self.generator.device)
-
-    def between(self, low: float, high: float, *shape: int) -> torch.Tensor:
-        return low + (high - low) * self.uniform(*shape)
-
-    def log_between(self, low: float, high: float, *shape: int) -> torch.Tensor:
-        return low * (high / low) ** self.uniform(*shape)
-
-    def normal(self, *shape: int) -> torch.Tensor:
-        return torch.randn(shape, generator=self.generator, device=self.generator.device)
-
-    def integers(self, high: int, *shape: int) -> torch.Tensor:
-        return torch.randint(high, shape, generator=self.generator, device=self.generator.device)
-
-
 def draw_masks(number: int, resolution: int, settings: Any, draws: Draws) -> torch.Tensor:
     """Draw what crops hide, (B, 1, R, R) bool, as ``realfill.scene.masks.random_mask`` and ``draw_crops`` do."""
     low, high = settings.num_rectangles
@@ -143,85 +134,15 @@ def draw_masks(number: int, resolution: int, settings: Any, draws: Draws) -> tor
     return (hidden | (draws.uniform(number) < settings.mask_dropout)[:, None, None])[:, None]
 
 
-def plant_hints(crops: torch.Tensor, share: float, draws: Draws) -> tuple[torch.Tensor, torch.Tensor]:
-    """Plant hints: slightly wrong warps of crops, with a confidence that is right on average, as that of a composite.
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """What a step trains on: what the U-Net gets, what it should predict, and how much each latent counts."""
 
-    A hint is the crop, displaced by a smooth field, in slightly other colours and less sharp, with parts that are
-    displaced more, show another crop, or have one colour. Its confidence stands for the error that a regression over
-    the batch expects from the blurred and disturbed error.
-
-    Args:
-        crops: (B, 3, R, R) in [0, 1].
-        share: share of the crops that get hints.
-        draws: source of all randomness.
-
-    Returns:
-        The hints (B, 3, R, R), and their confidence (B, 1, R, R): 0 = no hint, 1 = the pixel counts as known.
-    """
-    number, _, side, _ = crops.shape
-    size, settings = (side, side), GeometryConfig().resolve({})
-    hints = _recoloured(_warped(crops, draws.log_between(0.15, 4.0, number), draws), draws)
-    for layer_share in (0.7, 0.35):
-        kind, is_covered = draws.uniform(number, 1, 1, 1), draws.uniform(number, 1, 1, 1) < layer_share
-        far = _warped(crops, draws.log_between(1.0, 12.0, number), draws)
-        plain = F.adaptive_avg_pool2d(hints, 1).expand_as(hints)
-        layer = torch.where(kind < 0.15, plain, torch.where(kind < 0.4, crops.roll(1, 0), far))
-        part = _region(draws.between(0.05, 0.4, number), size, draws) & is_covered
-        hints = torch.lerp(hints, layer, F.avg_pool2d(part.float(), 5, 1, 2, count_include_pad=False))
-    hints = hints.clamp(0, 1)
-    error = (hints - crops).abs().mean(1, keepdim=True) * _LEVELS
-    noise = (draws.normal(number, 1, 1, 1) * 0.3 + 0.5 * _noise(size, number, draws)).exp()
-    guess = (_smoothed(error, 12) + draws.between(1, 5, number, 1, 1, 1)) * noise
-    centred = guess - guess.mean()
-    expected = (error.mean() + (centred * error).mean() / (centred**2).mean() * centred).clamp(min=1.0)
-    confidence = (-expected / _SCALE).exp()
-    confidence = torch.where(confidence < settings.corrected_confidence, 0.0, confidence)
-    confidence = torch.where(confidence >= settings.photographed_confidence, 1.0, confidence)
-    is_whole = draws.uniform(number, 1, 1, 1) < 0.5
-    confidence = confidence * (is_whole | _region(draws.between(0.2, 0.95, number), size, draws))
-    return hints, confidence * (draws.uniform(number, 1, 1, 1) < share)
-
-
-def _noise(size: tuple[int, int], number: int, draws: Draws) -> torch.Tensor:
-    """Draw smooth noise (B, 1, h, w) of mean 0 and variance 1, whose hills have another size in each row."""
-    cells = draws.normal(number, 1, 16, 16)
-    zoom = draws.log_between(0.12, 0.8, number)[:, None, None]
-    theta = torch.cat([torch.eye(2, device=zoom.device) * zoom, draws.between(-1, 1, number, 2, 1) * (0.9 - zoom)], 2)
-    grid = F.affine_grid(theta, [number, 1, *size], align_corners=False)
-    field = F.grid_sample(cells, grid, mode="bicubic", padding_mode="reflection", align_corners=False)
-    return (field - field.mean((2, 3), keepdim=True)) / field.std((2, 3), keepdim=True).clamp(min=1e-3)
-
-
-def _region(shares: torch.Tensor, size: tuple[int, int], draws: Draws) -> torch.Tensor:
-    """Draw smooth regions (B, 1, h, w) bool that cover about the given shares."""
-    field = _noise(size, len(shares), draws)
-    threshold = torch.special.ndtri((1 - shares).clamp(0.01, 0.99))
-    return field > threshold[:, None, None, None]
-
-
-def _warped(crops: torch.Tensor, amplitudes_px: torch.Tensor, draws: Draws) -> torch.Tensor:
-    """Displace crops by smooth fields."""
-    number, side = len(crops), crops.shape[-1]
-    fields = torch.cat([_noise((side, side), number, draws) + draws.normal(number, 1, 1, 1) for _ in range(2)], 1)
-    shift = (fields * amplitudes_px[:, None, None, None] * 2 / side).permute(0, 2, 3, 1)
-    identity = F.affine_grid(torch.eye(2, 3, device=crops.device)[None], [1, 1, side, side], align_corners=False)
-    return F.grid_sample(crops, identity + shift, padding_mode="reflection", align_corners=False)
-
-
-def _recoloured(crops: torch.Tensor, draws: Draws) -> torch.Tensor:
-    """Blur half of the crops a little, and change their colours."""
-    number, side = len(crops), crops.shape[-1]
-    blurred = F.avg_pool2d(F.avg_pool2d(crops, 3, 1, 1, count_include_pad=False), 3, 1, 1, count_include_pad=False)
-    amount = draws.uniform(number, 1, 1, 1) * (draws.uniform(number, 1, 1, 1) < 0.5)
-    gain = (0.06 * draws.normal(number, 3, 1, 1) + 0.05 * _noise((side, side), number, draws)).exp()
-    return torch.lerp(crops, blurred, amount) * gain + draws.normal(number, 3, 1, 1) * 5 / _LEVELS
-
-
-def _smoothed(field: torch.Tensor, radius_px: int) -> torch.Tensor:
-    """Blur (B, 1, h, w) over about a radius."""
-    for _ in range(2):
-        field = F.avg_pool2d(field, radius_px + 1, 1, radius_px // 2, count_include_pad=False)
-    return field
+    inputs: torch.Tensor
+    timesteps: torch.Tensor
+    embeddings: torch.Tensor
+    target: torch.Tensor
+    weights: torch.Tensor
 
 
 class Pretraining:
@@ -231,10 +152,12 @@ class Pretraining:
         self.inpainter, self.photos, self.options = inpainter, photos, options
         self.device = inpainter.device
         config = PretrainConfig(
-            photos=options.photos, output=options.output, batch_size=options.batch_size, seed=options.seed,
+            photos=options.photos, output=options.output or Path(), batch_size=options.batch_size, seed=options.seed,
             learning_rate=options.learning_rate, num_warmup_steps=options.num_warmup_steps,
         )  # fmt: skip
-        self.settings = dataclasses.replace(config.fit_settings(), time_budget_s=options.seconds or None)
+        self.settings = dataclasses.replace(
+            config.fit_settings(), num_steps=10**9, time_budget_s=options.seconds or None
+        )
         self.unet = inpainter.unet
         self.unet.requires_grad_(requires_grad=True).train()
         self.parameters = list(self.unet.parameters())
@@ -245,46 +168,50 @@ class Pretraining:
         )  # fmt: skip
         with torch.no_grad():
             self.embeddings = inpainter.encode_prompt((self.settings.prompt, ""))
-        self.completion = CompletionNetwork.load(None, self.device) if options.fill == "completion" else None
         self.steps, self.time_s, self.losses = 0, 0.0, []
 
-    def loss(self, stack: PhotoStack, draws: Draws, hint_share: float) -> torch.Tensor:
-        """Draw a batch and compute its loss, as ``realfill.training.loop.compute_gradients`` does."""
+    @torch.no_grad()
+    def draw_batch(self, stack: PhotoStack, draws: Draws, hint_share: float) -> Batch:
+        """Draw crops, masks, hints, noise levels and noise."""
         inpainter, settings, number = self.inpainter, self.settings, self.options.batch_size
-        with torch.no_grad():
-            crops = stack.draw(number, inpainter.resolution, draws)
-            hidden = draw_masks(number, inpainter.resolution, settings, draws)
-            latents, mask_latents = self.encode(crops, hidden, hint_share, draws)
-            weights = loss_weights(inpainter, torch.ones_like(hidden), hidden, settings.visible_weight)
-            quantiles = 1 - draws.uniform(number) ** settings.noise_bias
-            noisy, timesteps, target, scale = inpainter.diffuse(latents, draws.normal(*latents.shape), quantiles)
-            embeddings = self.embeddings[(draws.uniform(number) < settings.prompt_dropout).long()]
-            inputs = torch.cat([noisy, mask_latents], dim=1)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
-            prediction = self.unet(inputs, timesteps, encoder_hidden_states=embeddings).sample.float()
-        return ((prediction - target) ** 2 * scale * weights).sum() / (weights.sum() * target.shape[1])
+        crops = stack.draw(number, inpainter.resolution, draws)
+        hidden = draw_masks(number, inpainter.resolution, settings, draws)
+        mask_latents = self.mask_latents(crops, hidden, *plant_hints(crops, hint_share, draws) if hint_share else ())
+        quantiles = 1 - draws.uniform(number) ** settings.noise_bias
+        latents = inpainter.encode(crops)[0]
+        noisy, timesteps, target, scale = inpainter.diffuse(latents, draws.normal(*latents.shape), quantiles)
+        weights = loss_weights(inpainter, torch.ones_like(hidden), hidden, settings.visible_weight)
+        return Batch(
+            inputs=torch.cat([noisy, mask_latents], dim=1), timesteps=timesteps, target=target,
+            embeddings=self.embeddings[(draws.uniform(number) < settings.prompt_dropout).long()],
+            weights=scale * weights / (weights.sum() * target.shape[1]),
+        )  # fmt: skip
 
-    def encode(
-        self, crops: torch.Tensor, hidden: torch.Tensor, hint_share: float, draws: Draws
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Encode crops, and their masked images with their masks."""
-        inpainter, confidence, shown, hole = self.inpainter, None, crops, hidden
-        if hint_share:
-            hints, confidence = plant_hints(crops, hint_share, draws)
-            confidence = confidence * hidden
-            shown = torch.where(confidence > 0, hints, crops)
-            hole = hidden & (confidence < 1)
-        if self.completion is not None:
-            empty = hole if confidence is None else hole & (confidence <= 0)
-            shown = torch.where(empty, self.completion(shown, empty), shown)
-            confidence = torch.full_like(hole, 1e-6, dtype=torch.float32) if confidence is None else confidence + 1e-6
-        return inpainter.encode(crops)[0], inpainter.prepare_mask_latents(shown, hole, confidence)
+    def mask_latents(
+        self,
+        crops: torch.Tensor,
+        hidden: torch.Tensor,
+        hints: torch.Tensor | None = None,
+        confidence: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Encode masked images with their masks; where a hint counts as known, nothing is hidden."""
+        if hints is None or confidence is None:
+            return self.inpainter.prepare_mask_latents(crops, hidden)
+        confidence = confidence * hidden
+        shown = torch.where(confidence > 0, hints, crops)
+        return self.inpainter.prepare_mask_latents(shown, hidden & (confidence < 1), confidence)
+
+    def loss(self, batch: Batch) -> torch.Tensor:
+        """Compute the weighted mean of squared errors, as ``realfill.training.loop.compute_gradients`` does."""
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
+            prediction = self.unet(batch.inputs, batch.timesteps, encoder_hidden_states=batch.embeddings).sample.float()
+        return ((prediction - batch.target) ** 2 * batch.weights).sum()
 
     def step(self, draws: Draws) -> None:
         """Take one step."""
         for group in self.optimizer.param_groups:
             group["lr"] = self.options.learning_rate * learning_rate_factor(self.settings, self.steps, self.time_s)
-        loss = self.loss(self.photos, draws, self.options.hint_share)
+        loss = self.loss(self.draw_batch(self.photos, draws, self.options.hint_share))
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.parameters, self.settings.max_grad_norm, foreach=True)
         self.optimizer.step()
@@ -295,94 +222,91 @@ class Pretraining:
         self.losses.append(loss.detach())
 
     def run(self, report: Callable[[Pretraining], None]) -> None:
-        """Train until the time is over."""
+        """Train until the time is over.
+
+        Raises:
+            TrainingError: the loss is not a finite number.
+        """
         draws, start = Draws(torch.Generator(self.device).manual_seed(self.options.seed)), time.monotonic()
         while self.time_s < self.options.seconds:
             self.step(draws)
-            if self.steps % _READ_EVERY == 0:
-                self.losses[-1].item()  # waits for the device, so that the clock tells the truth
+            if self.steps % _READ_EVERY == 0 and not math.isfinite(self.losses[-1].item()):  # waits for the device
+                raise TrainingError(f"the loss at step {self.steps} is {self.losses[-1].item()}; lower learning_rate")
             self.time_s = time.monotonic() - start
-            if self.steps % 1000 == 0:
+            if self.steps % _REPORT_EVERY == 0:
                 report(self)
         report(self)
 
     @property
     def recent_loss(self) -> float:
+        """The mean loss of the last 500 steps."""
         return float(torch.stack(self.losses[-500:]).mean()) if self.losses else math.nan
 
-    def use_average(self) -> list[torch.Tensor]:
-        """Put the moving average in place of the weights, and return these."""
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Put the moving average in place of the weights for a while."""
         weights = [p.detach().clone() for p in self.parameters]
         with torch.no_grad():
-            for parameter, mean in zip(self.parameters, self.average, strict=True):
-                parameter.copy_(mean)
-        return weights
+            torch._foreach_copy_(self.parameters, self.average)
+            yield
+            torch._foreach_copy_(self.parameters, weights)
 
 
-def _read(path: Path) -> ImageArray:
-    """Read a photo, shrunk so that its smallest crops have about its own resolution."""
-    photo = read_image(path, path.name)[0]
+def shrunk(photo: ImageArray) -> ImageArray:
+    """Shrink a photo so that its smallest crops have about its own resolution."""
     factor = min(1.0, _SIDE_PX / min(photo.shape[:2]))
     return resize(photo, (round(factor * photo.shape[0]), round(factor * photo.shape[1])))
 
 
-def load(folder: Path) -> tuple[list[ImageArray], list[ImageArray]]:
-    """Read the photos of a folder: those to train on, and those that are kept out, which may have another suffix."""
-    lines = HOLDOUT.read_text(encoding="utf-8").splitlines()
-    held = {Path(line).stem for line in lines if line and not line.startswith("#")}
-    paths = sorted(p for p in folder.iterdir() if p.is_file())
-    with ThreadPoolExecutor() as threads:
-        photos = list(threads.map(_read, paths))
-    return (
-        [photo for photo, path in zip(photos, paths, strict=True) if path.stem not in held],
-        [photo for photo, path in zip(photos, paths, strict=True) if path.stem in held],
-    )
-
-
-def _describe(training: Pretraining, *, held_out: PhotoStack, start: float) -> None:
-    with torch.no_grad():
-        weights = training.use_average()
-        draws = Draws(torch.Generator(training.device).manual_seed(1))
-        stacks = (held_out, training.photos)
-        shares = (0.0, 1.0) if training.options.hint_share else (0.0,)
-        losses = [
-            [np.mean([float(training.loss(stack, draws, share)) for _ in range(4)]) for stack in stacks]
-            for share in shares
-        ]
-        for parameter, weight in zip(training.parameters, weights, strict=True):
-            parameter.copy_(weight)
+def describe(training: Pretraining, *, held_out: PhotoStack, start: float) -> None:
+    """Print the losses of the averaged weights on photos kept out and on those trained on."""
+    draws = Draws(torch.Generator(training.device).manual_seed(1))
+    losses = []
+    with training.averaged():
+        for share in (0.0, 1.0) if training.options.hint_share else (0.0,):
+            for stack in (held_out, training.photos):
+                batches = (training.draw_batch(stack, draws, share) for _ in range(_NUM_BATCHES))
+                losses.append(np.mean([float(training.loss(batch)) for batch in batches]))
+    names = ("kept out", "trained", "kept out, with hints", "trained, with hints")
     print(
-        f"{time.monotonic() - start:7.1f} s, step {training.steps}: loss {training.recent_loss:.4f}; average's, held "
-        f"out and trained: {'; with hints '.join(f'{a:.4f} {b:.4f}' for a, b in losses)}",
+        f"{time.monotonic() - start:7.1f} s, step {training.steps}: loss {training.recent_loss:.4f}; of the average: "
+        + ", ".join(f"{name} {loss:.4f}" for name, loss in zip(names, losses, strict=False)),
         flush=True,
     )
+
+
+def build(options: Options, photos: Sequence[ImageArray]) -> StableDiffusionInpainter:
+    """Load the base model to go on from, or build one with random weights."""
+    if options.init is not None:
+        inpainter = StableDiffusionInpainter.load(str(options.init))
+    else:
+        config = PretrainConfig(photos=options.photos, output=options.output or Path(), seed=options.seed)
+        inpainter = build_start(config, photos)
+    if options.hint_share:
+        if inpainter.card.masked_image != "smooth":
+            raise ValueError(f"hints need a masked image that is 'smooth'; it is {inpainter.card.masked_image!r}")
+        inpainter.card = dataclasses.replace(inpainter.card, reads_hints=True)
+    return inpainter
 
 
 def main() -> None:
     options = tyro.cli(Options, description=__doc__)
     start, device = time.monotonic(), torch.device(options.device)
-    photos, held_out = load(options.photos)
+    photos, held_out = load_photos(options.photos, 0, HOLDOUT, shrink=shrunk)
     print(f"{len(photos)} photos, {len(held_out)} kept out; read in {time.monotonic() - start:.1f} s", flush=True)
-    begin = options.init or options.output / "start"
-    if not begin.exists():
-        config = PretrainConfig(photos=options.photos, output=options.output, seed=options.seed)
-        inpainter = build_start(config, photos)
-        inpainter.save(begin, inpainter.card)
-    inpainter = StableDiffusionInpainter.load(str(begin)).to(device, torch.float32)
-    inpainter.card = dataclasses.replace(inpainter.card, reads_hints=True)
+    inpainter = build(options, photos).to(device, torch.float32)
     training = Pretraining(inpainter, PhotoStack(photos, device), options)
-    training.run(partial(_describe, held_out=PhotoStack(held_out, device), start=start))
-    if not training.steps:
+    training.run(partial(describe, held_out=PhotoStack(held_out, device), start=start))
+    if options.output is None:
         return
-    training.use_average()
     summary = {
-        "steps": training.steps, "batch_size": options.batch_size, "samples": training.steps * options.batch_size,
+        "steps": training.steps, "samples": training.steps * options.batch_size,
         "loss_of_last_500_steps": round(training.recent_loss, 4),
+        "options": {name: str(value) if isinstance(value, Path) else value for name, value in vars(options).items()},
     }  # fmt: skip
-    about = {**inpainter.card.about, "pretraining": summary}
-    inpainter.save(options.output, dataclasses.replace(inpainter.card, about=about))
-    losses = torch.stack(training.losses).cpu().numpy().astype(np.float16)
-    np.save(options.output / "losses.npy", losses)
+    with training.averaged():
+        about = {**inpainter.card.about, "pretraining": summary}
+        inpainter.save(options.output, dataclasses.replace(inpainter.card, about=about))
     print(json.dumps(summary), flush=True)
 
 

@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-_SCALE = 15.0  # levels of expected error at which confidence has fallen to 1/e
+SCALE = 15.0  # levels of expected error at which confidence has fallen to 1/e
 _LEAST_PX = 0.04  # misplacement of a pixel that fits in all respects
 _PX_PER_COST = 0.032  # for each unit of misfit and of difference to other references
 _PX_PER_DISTANCE = 12.0  # for each longer side of the target between an unconfirmed pixel and the known pixels
@@ -74,9 +74,9 @@ def slope_of(image: NDArray) -> NDArray[np.float32]:
 
 def confidence_of(error: NDArray) -> NDArray[np.float32]:
     """Return the confidence, from 0 to 1, in pixels with an expected error in levels."""
-    return np.exp(-error / _SCALE).astype(np.float32)
+    return np.exp(-error / SCALE).astype(np.float32)
 
 
 def error_of(confidence: NDArray) -> NDArray[np.float64]:
     """Return the expected error in levels, at most 255, that a confidence stands for."""
-    return np.minimum(-_SCALE * np.log(np.maximum(confidence.astype(np.float64), 1e-12)), 255.0)
+    return np.minimum(-SCALE * np.log(np.maximum(confidence.astype(np.float64), 1e-12)), 255.0)
