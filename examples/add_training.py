@@ -1,9 +1,9 @@
 """Add what several runs have taught copies of one base model.
 
-    python examples/add_training.py START ONE ANOTHER -o BASE
+    python examples/add_training.py START ONE ANOTHER -o BASE --shares 1 0.5
 
-Each run changed the weights of START. The result has START's weights plus the sum of all changes (task arithmetic,
-Ilharco et al. 2023). Whether that keeps what each run learnt has to be measured.
+Each run changed the weights of START. The result has START's weights plus the given shares of all changes (task
+arithmetic, Ilharco et al. 2023). Whether that keeps what each run learnt has to be measured.
 """
 
 from __future__ import annotations
@@ -23,7 +23,19 @@ def main(
     trained: tyro.conf.Positional[tuple[Path, ...]],
     /,
     output: Annotated[Path, tyro.conf.arg(aliases=("-o",))],
+    shares: tuple[float, ...] = (),
 ) -> None:
+    """Write START plus the changes of the runs.
+
+    Args:
+        start: folder of the base model that the runs began with.
+        trained: folders of their results.
+        output: folder for the sum.
+        shares: how much of each run's change is added. Empty: all of it.
+    """
+    shares = shares or (1.0,) * len(trained)
+    if not trained or len(shares) != len(trained):
+        raise ValueError(f"there are {len(trained)} runs and {len(shares)} shares; legal: one share for each run")
     base = StableDiffusionInpainter.load(str(start))
     others = [StableDiffusionInpainter.load(str(folder)) for folder in trained]
     encoder = base.pipeline.vae.state_dict()
@@ -35,10 +47,15 @@ def main(
             )
     with torch.no_grad():
         for name, parameter in base.unet.named_parameters():
-            changes = [other.unet.get_parameter(name) - parameter for other in others]
-            parameter.add_(torch.stack(changes).sum(dim=0))
-    runs = [base.card.about.get("pretraining"), *(i.card.about.get("pretraining") for i in others)]
-    base.save(output, dataclasses.replace(others[-1].card, about={**base.card.about, "pretraining": runs}))
+            before = parameter.clone()
+            for other, share in zip(others, shares, strict=True):
+                parameter.add_(other.unet.get_parameter(name) - before, alpha=share)
+    runs = [inpainter.card.about.get("pretraining") for inpainter in (base, *others)]
+    card = dataclasses.replace(
+        base.card, reads_hints=any(other.card.reads_hints for other in others),
+        about={**base.card.about, "pretraining": runs, "shares": shares},
+    )  # fmt: skip
+    base.save(output, card)
 
 
 if __name__ == "__main__":

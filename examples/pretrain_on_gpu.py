@@ -4,7 +4,7 @@ r"""Pre-train a base model like the packaged one on a GPU, where even crops, mas
     python examples/pretrain_on_gpu.py PHOTOS -o MORE --init PLAIN --seconds 185 --learning-rate 5e-4 --seed 1
     python examples/pretrain_on_gpu.py PHOTOS -o HINTED --init PLAIN --seconds 185 --learning-rate 5e-4 --seed 1 \
         --hint-share 0.5
-    python examples/add_training.py PLAIN MORE HINTED -o BASE
+    python examples/add_training.py PLAIN MORE HINTED -o BASE --shares 1 0.5
     python examples/pretrain_on_gpu.py PHOTOS --init BASE --seconds 0 --hint-share 1 --batch-size 128
 
 The recipe is that of ``realfill pretrain``, but for larger batches, which the CPU could not draw fast enough for a

@@ -197,14 +197,17 @@ def test_runs_are_trained_and_added(tmp_path, monkeypatch, capsys):
     train("--init", MINI_DIRECTORY, "--seconds", 0)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["holdout.txt", "one", "photos", "two"]
 
-    add_training.main(MINI_DIRECTORY, (tmp_path / "one", tmp_path / "two"), output=tmp_path / "sum")
+    add_training.main(MINI_DIRECTORY, (tmp_path / "one", tmp_path / "two"), output=tmp_path / "sum", shares=(1, 0.5))
     start, one, two, added = load_file(MINI_DIRECTORY / UNET), trained("one"), trained("two"), trained("sum")
     name = max(start, key=lambda n: (one[n].float() - start[n].float()).abs().mean())
     assert not torch.equal(one[name], start[name]) and not torch.equal(two[name], start[name])
-    expected = one[name].float() + two[name].float() - start[name].float()
+    expected = one[name].float() + (two[name].float() - start[name].float()) / 2
     assert (added[name].float() - expected).abs().max() < 2e-3 * expected.abs().max()
     assert StableDiffusionInpainter.load(str(tmp_path / "sum")).reads_hints
 
+    for runs, shares in (((), ()), ((tmp_path / "one",), (1, 1))):
+        with pytest.raises(ValueError, match="one share for each run"):
+            add_training.main(MINI_DIRECTORY, runs, output=tmp_path / "other", shares=shares)
     encoder = tmp_path / "two" / "vae" / "diffusion_pytorch_model.safetensors"
     save_file({key: value * 1.1 for key, value in load_file(encoder).items()}, encoder)
     with pytest.raises(ValueError, match="another autoencoder"):
