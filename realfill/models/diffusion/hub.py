@@ -69,7 +69,7 @@ BASES: Mapping[str, Source] = {
     ),
     "mini": Source(
         about="packaged demonstration base, 128 px, runs on a CPU",
-        licence="Apache-2.0",
+        licence="research and demonstration only",
         directory=MINI_DIRECTORY,
     ),
 }
