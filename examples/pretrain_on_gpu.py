@@ -1,17 +1,14 @@
 r"""Pre-train a base model like the packaged one on a GPU, where even crops, masks and planted hints are drawn there.
 
-    python examples/pretrain_on_gpu.py PHOTOS -o PLAIN --seconds 275 --num-warmup-steps 500
-    python examples/pretrain_on_gpu.py PHOTOS -o MORE --init PLAIN --seconds 185 --learning-rate 5e-4 --seed 1
-    python examples/pretrain_on_gpu.py PHOTOS -o HINTED --init PLAIN --seconds 185 --learning-rate 5e-4 --seed 1 \
-        --hint-share 0.5
-    python examples/add_training.py PLAIN MORE HINTED -o BASE --shares 1 0.5
-    python examples/pretrain_on_gpu.py PHOTOS --init BASE --seconds 0 --hint-share 1 --batch-size 128
+    python examples/pretrain_on_gpu.py PHOTOS -o START --seconds 275 --batch-size 512 --num-warmup-steps 500
+    python examples/pretrain_on_gpu.py PHOTOS -o BASE --init START --seconds 455 --learning-rate 4e-4 --hint-share 0.5
+    python examples/pretrain_on_gpu.py PHOTOS --init BASE --seconds 0 --hint-share 1
 
-The recipe is that of ``realfill pretrain``, but for larger batches, which the CPU could not draw fast enough for a
-large card; for crops that begin at the model's resolution, and average four samples a pixel; and for hints. The
-learning rate falls to zero within the given seconds. The loss on photos that ``holdout.txt`` names is printed as it
-goes, beside that on as many crops of the photos that are trained on. Pixels whose hints count as known are learnt as
-much as other hidden ones.
+``docs/mini.md`` says what it has trained. The recipe is that of ``realfill pretrain``, but for larger
+batches; for crops that begin at the model's resolution, and average four samples a pixel; and for steps that are one
+graph of kernels, since starting thousands of them takes longer than running them. The learning rate falls to zero
+within the given seconds. The loss on photos that ``holdout.txt`` names is printed as it goes, beside that on as many
+crops of the photos that are trained on. Pixels whose hints count as known are learnt as much as other hidden ones.
 """
 
 from __future__ import annotations
@@ -25,26 +22,28 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 import tyro
 from holdout import HOLDOUT
-from planted_hints import Draws, plant_hints
 
 from realfill.errors import TrainingError
 from realfill.io.images import ImageArray, resize
 from realfill.models.diffusion.stable_diffusion import StableDiffusionInpainter
 from realfill.training.objective import loss_weights
+from realfill.training.planted_hints import Draws, plant_hints
 from realfill.training.pretrain_config import PretrainConfig
 from realfill.training.pretraining import build_start, load_photos
 from realfill.training.trainer import learning_rate_factor
 
 _READ_EVERY = 10  # steps between looks at the clock
-_REPORT_EVERY = 1000  # steps
-_NUM_BATCHES = 4  # drawn for the losses of a report
+_REPORT_EVERY_S = 60
+_NUM_REPORTED = 2  # draws for the losses of a report
+_NUM_DRAWN = 1024  # crops drawn at once, since many small draws take longer
+_NUM_TRIALS = 3  # steps before the steps are captured as one graph of kernels
 _SIDE_PX = 416  # shorter side to which photos are shrunk
 
 
@@ -59,7 +58,7 @@ class Options:
     """Time to train for. 0: print the losses of ``init`` and write nothing."""
     init: Path | None = None
     """Folder of the base model to go on from, with fresh moments. None: random weights."""
-    batch_size: int = 512
+    batch_size: int = 128
     learning_rate: float = 1e-3
     num_warmup_steps: int = 200
     hint_share: float = 0.0
@@ -134,8 +133,7 @@ def draw_masks(number: int, resolution: int, settings: Any, draws: Draws) -> tor
     return (hidden | (draws.uniform(number) < settings.mask_dropout)[:, None, None])[:, None]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Batch:
+class Batch(NamedTuple):
     """What a step trains on: what the U-Net gets, what it should predict, and how much each latent counts."""
 
     inputs: torch.Tensor
@@ -143,6 +141,7 @@ class Batch:
     embeddings: torch.Tensor
     target: torch.Tensor
     weights: torch.Tensor
+    """Factors on squared errors; their sum over all latents that count is 1 for the whole batch."""
 
 
 class Pretraining:
@@ -162,30 +161,33 @@ class Pretraining:
         self.unet.requires_grad_(requires_grad=True).train()
         self.parameters = list(self.unet.parameters())
         self.average = [p.detach().clone() for p in self.parameters]
+        on_gpu = self.device.type == "cuda"
         self.optimizer = torch.optim.AdamW(
-            self.parameters, lr=options.learning_rate, betas=(0.9, self.settings.adam_beta2),
-            weight_decay=self.settings.weight_decay, fused=self.device.type == "cuda",
+            self.parameters, lr=torch.zeros((), device=self.device), betas=(0.9, self.settings.adam_beta2),
+            weight_decay=self.settings.weight_decay, fused=on_gpu, capturable=on_gpu,
         )  # fmt: skip
+        self.graph: torch.cuda.CUDAGraph | None = None
+        self.batches: list[Batch] = []
         with torch.no_grad():
             self.embeddings = inpainter.encode_prompt((self.settings.prompt, ""))
         self.steps, self.time_s, self.losses = 0, 0.0, []
 
     @torch.no_grad()
-    def draw_batch(self, stack: PhotoStack, draws: Draws, hint_share: float) -> Batch:
-        """Draw crops, masks, hints, noise levels and noise."""
-        inpainter, settings, number = self.inpainter, self.settings, self.options.batch_size
+    def draw_batches(self, stack: PhotoStack, draws: Draws, hint_share: float) -> list[Batch]:
+        """Draw crops, masks, hints, noise levels and noise, of a few batches at once."""
+        inpainter, settings, size = self.inpainter, self.settings, self.options.batch_size
+        number = size * max(1, _NUM_DRAWN // size)
         crops = stack.draw(number, inpainter.resolution, draws)
         hidden = draw_masks(number, inpainter.resolution, settings, draws)
         mask_latents = self.mask_latents(crops, hidden, *plant_hints(crops, hint_share, draws) if hint_share else ())
         quantiles = 1 - draws.uniform(number) ** settings.noise_bias
         latents = inpainter.encode(crops)[0]
         noisy, timesteps, target, scale = inpainter.diffuse(latents, draws.normal(*latents.shape), quantiles)
+        embeddings = self.embeddings[(draws.uniform(number) < settings.prompt_dropout).long()]
         weights = loss_weights(inpainter, torch.ones_like(hidden), hidden, settings.visible_weight)
-        return Batch(
-            inputs=torch.cat([noisy, mask_latents], dim=1), timesteps=timesteps, target=target,
-            embeddings=self.embeddings[(draws.uniform(number) < settings.prompt_dropout).long()],
-            weights=scale * weights / (weights.sum() * target.shape[1]),
-        )  # fmt: skip
+        weights = torch.cat([part / (part.sum() * target.shape[1]) for part in weights.split(size)]) * scale
+        drawn = (torch.cat([noisy, mask_latents], dim=1), timesteps, embeddings, target, weights)
+        return [Batch(*parts) for parts in zip(*(each.split(size) for each in drawn), strict=True)]
 
     def mask_latents(
         self,
@@ -204,22 +206,56 @@ class Pretraining:
     def loss(self, batch: Batch) -> torch.Tensor:
         """Compute the weighted mean of squared errors, as ``realfill.training.loop.compute_gradients`` does."""
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
-            prediction = self.unet(batch.inputs, batch.timesteps, encoder_hidden_states=batch.embeddings).sample.float()
-        return ((prediction - batch.target) ** 2 * batch.weights).sum()
+            output = self.unet(batch.inputs, batch.timesteps, encoder_hidden_states=batch.embeddings)
+        return ((output.sample.float() - batch.target) ** 2 * batch.weights).sum()
 
-    def step(self, draws: Draws) -> None:
-        """Take one step."""
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.options.learning_rate * learning_rate_factor(self.settings, self.steps, self.time_s)
-        loss = self.loss(self.draw_batch(self.photos, draws, self.options.hint_share))
+    def next_batch(self, draws: Draws) -> Batch:
+        """Return a batch that was drawn already, or draw more."""
+        if not self.batches:
+            self.batches = self.draw_batches(self.photos, draws, self.options.hint_share)
+        return self.batches.pop()
+
+    def capture(self, draws: Draws) -> None:
+        """Record a step as one graph of kernels."""
+        self.batch = Batch(*(each.clone() for each in self.next_batch(draws)))
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            for _ in range(_NUM_TRIALS):  # at a learning rate of 0
+                self.update(self.batch)
+        torch.cuda.current_stream().wait_stream(stream)
+        self.optimizer.zero_grad(set_to_none=True)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            self.graph_loss = self.update(self.batch)
+        self.graph = graph
+        for moments in self.optimizer.state.values():
+            torch._foreach_zero_(list(moments.values()))
+
+    def update(self, batch: Batch) -> torch.Tensor:
+        """Change the weights once, and return the loss."""
+        self.optimizer.zero_grad(set_to_none=True)
+        loss = self.loss(batch)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.parameters, self.settings.max_grad_norm, foreach=True)
         self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+        return loss.detach()
+
+    def step(self, draws: Draws) -> None:
+        """Take one step."""
+        factor = learning_rate_factor(self.settings, self.steps, self.time_s)
+        for group in self.optimizer.param_groups:
+            group["lr"].fill_(self.options.learning_rate * factor)
+        batch = self.next_batch(draws)
+        if self.graph is None:
+            self.losses.append(self.update(batch))
+        else:
+            torch._foreach_copy_(list(self.batch), list(batch))
+            self.graph.replay()
+            self.losses.append(self.graph_loss.clone())
         self.steps += 1
         decay = min(self.settings.ema_decay, (1 + self.steps) / (10 + self.steps))
         torch._foreach_lerp_(self.average, [p.detach() for p in self.parameters], 1 - decay)
-        self.losses.append(loss.detach())
 
     def run(self, report: Callable[[Pretraining], None]) -> None:
         """Train until the time is over.
@@ -227,13 +263,17 @@ class Pretraining:
         Raises:
             TrainingError: the loss is not a finite number.
         """
-        draws, start = Draws(torch.Generator(self.device).manual_seed(self.options.seed)), time.monotonic()
+        draws = Draws(torch.Generator(self.device).manual_seed(self.options.seed))
+        if self.device.type == "cuda" and self.options.seconds:
+            self.capture(draws)
+        start, reported_s = time.monotonic(), 0.0
         while self.time_s < self.options.seconds:
             self.step(draws)
             if self.steps % _READ_EVERY == 0 and not math.isfinite(self.losses[-1].item()):  # waits for the device
                 raise TrainingError(f"the loss at step {self.steps} is {self.losses[-1].item()}; lower learning_rate")
             self.time_s = time.monotonic() - start
-            if self.steps % _REPORT_EVERY == 0:
+            if self.time_s - reported_s > _REPORT_EVERY_S:
+                reported_s = self.time_s
                 report(self)
         report(self)
 
@@ -265,7 +305,7 @@ def describe(training: Pretraining, *, held_out: PhotoStack, start: float) -> No
     with training.averaged():
         for share in (0.0, 1.0) if training.options.hint_share else (0.0,):
             for stack in (held_out, training.photos):
-                batches = (training.draw_batch(stack, draws, share) for _ in range(_NUM_BATCHES))
+                batches = [b for _ in range(_NUM_REPORTED) for b in training.draw_batches(stack, draws, share)]
                 losses.append(np.mean([float(training.loss(batch)) for batch in batches]))
     names = ("kept out", "trained", "kept out, with hints", "trained, with hints")
     print(
@@ -285,7 +325,8 @@ def build(options: Options, photos: Sequence[ImageArray]) -> StableDiffusionInpa
     if options.hint_share:
         if inpainter.card.masked_image != "smooth":
             raise ValueError(f"hints need a masked image that is 'smooth'; it is {inpainter.card.masked_image!r}")
-        inpainter.card = dataclasses.replace(inpainter.card, reads_hints=True)
+        fit = {**inpainter.card.fit, "hint_share": options.hint_share}
+        inpainter.card = dataclasses.replace(inpainter.card, reads_hints=True, fit=fit)
     return inpainter
 
 

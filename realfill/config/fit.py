@@ -131,6 +131,10 @@ class FitConfig(Config):
     """Share of the crops that see the pixels that the composite photographs in the hole: crops of warped references
     hide only the rest of the hole then, and crops of the target have these pixels. 0: crops hide the whole hole
     (paper)."""
+    hint_share: float | None = auto(0.0)
+    """Share of the crops that see planted hints in the hole: slightly wrong warps of the crop with a confidence, as
+    ``complete`` gives them to a base model that reads hints, at the default thresholds of confidence. It has no effect
+    on other base models, in a scene without a composite, and in ``adapt``. Paper: 0."""
     num_rectangles: tuple[int, int] | None = auto((1, 4))
     """Smallest and largest number of rectangles in a random mask, from 1 to 100. The paper does not state it."""
     rectangle_size: tuple[float, float] | None = auto((0.2, 0.7))
@@ -162,7 +166,9 @@ class FitConfig(Config):
         self._check_at_least(0, "num_warmup_steps", "hole_margin_px", "learning_rate", "visible_weight")
         self._check_at_least(0, "text_encoder_learning_rate", "weight_decay", "latent_cache_size")
         self._check_above_zero("noise_bias", "max_grad_norm", "time_budget_s")
-        self._check_share("prompt_dropout", "mask_dropout", "target_share", "warped_share", "settled_share")
+        self._check_share(
+            "prompt_dropout", "mask_dropout", "target_share", "warped_share", "settled_share", "hint_share"
+        )
         self._check_share("complement_share")
         self._check_share("ema_decay", "adam_beta2", "lora_dropout", one=False)
         self._check_range("crop_scale", 0.05, 20)
@@ -209,6 +215,7 @@ class FitSettings(FitConfig):
     warped_share: float
     warped_by: WarpName
     settled_share: float
+    hint_share: float
     num_rectangles: tuple[int, int]
     rectangle_size: tuple[float, float]
     mask_shapes: tuple[MaskShape, ...]

@@ -15,8 +15,9 @@ from realfill.results.evidence import CORRECTED, INVENTED, PHOTOGRAPHED, Evidenc
 from realfill.results.provenance import hash_array
 from realfill.scene.scene import Scene
 
-_FILL_ERROR = 65.0  # error of a fill in levels with which the means were best on planted scenes, by Telea and mini
-_HINTED_ERROR = 20.0  # the same, by mini with the corrected pixels as hints
+# errors of a fill in levels with which the means are best on planted scenes (examples/fill_error.py)
+_FILL_ERROR = 65.0  # of Telea's and of a base that does not see the corrected pixels
+_HINTED_ERROR = 20.0  # of mini, which sees them as hints
 _RAMP = 0.05  # share of the way between the thresholds over which the weight rises, so that no edge shows
 
 
@@ -85,7 +86,7 @@ class Kept:
             doubtful = scene.mask.copy()
             doubtful[scene.mask] = corrected
             hints = Hints.of_composite(inner.known, rest, image, doubtful, evidence.confidence[corrected])
-        weight = _weights(evidence, settings, _HINTED_ERROR if hinted else _FILL_ERROR)
+        weight = weights(evidence, settings, _HINTED_ERROR if hinted else _FILL_ERROR)
         return cls(
             scene=inner if rest.any() else None, evidence=evidence, values=values, weight=weight, hints=hints
         )  # fmt: skip
@@ -116,11 +117,16 @@ class Kept:
         return values
 
 
-def _weights(evidence: Evidence, settings: GeometrySettings, fill_error: float) -> NDArray[np.float32]:
+def weights(evidence: Evidence, settings: GeometrySettings, fill_error: float) -> NDArray[np.float32]:
     """Return the weight of each pixel of a composite, (K,), by inverse-variance weighting.
 
     The mean of two independent estimates is best if each is weighted by the inverse of its squared error. The weights
     are scaled so that they reach 1 at ``photographed_confidence``.
+
+    Args:
+        evidence: the judgement of the pixels.
+        settings: the thresholds of that judgement.
+        fill_error: the error that is expected of what fills the rest, in levels.
     """
     low, high = settings.corrected_confidence, settings.photographed_confidence
     trust = evidence.confidence.astype(np.float32) / 255

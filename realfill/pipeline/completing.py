@@ -252,6 +252,7 @@ def _fill(job: CompletionJob, kept: Kept, rest: Scene, finished: FinishedSeeds |
         fit=job.adapter.config if job.adapter else None, sample=job.sample, window=job.window, ranking=job.ranking,
         geometry=job.geometry, evidence=kept.evidence, revision=revision(job.inpainter.base),
     )  # fmt: skip
+    provenance |= {} if kept.hints is None else {"hints": True}
     return tuple(
         Completion(
             scene=job.scene, filled=kept.joined(values), seed=seed, evidence=kept.evidence,

@@ -76,8 +76,9 @@ def fit(
         window: the windows in which the hole will be filled; crops are drawn at their scale. ``None``: the base
             model's defaults. The adapter carries them.
         geometry: which pixels ``complete`` will take from the references. The adapter carries it; the fit itself
-            depends on it only with ``warped_by="layers"`` or a ``settled_share``. ``None``: the defaults, with which
-            the fit first says how much of the hole the references show.
+            depends on it with ``warped_by="layers"``, a ``settled_share`` or a ``hint_share``, which has no effect
+            without a composite. ``None``: the defaults, with which the fit first says how much of the hole the
+            references show.
         start: an adapter of the same base model, such as the result of ``adapt``, or its folder. The fit starts from
             it, and the result contains it: its rank is the sum of both ranks.
         device: ``cpu``, ``cuda``, ``mps`` and so on. ``None``: the best available.
@@ -116,6 +117,8 @@ def fit(
     trainable = make_trainable(inpainter, settings, device, dtype)
     sources = resolve_geometry(geometry, scene, None, settings.preset)
     found = compose(scene, sources, on_step=on_step, progress=progress)
+    if found is None:  # so complete will have no hints to show
+        settings = dataclasses.replace(settings, hint_share=0.0)
     composed = _composed(scene, found, settings, sources)
     scene = with_best_references(scene, "the fit learns from", progress=progress)
     parts = choose_parts(inpainter, scene, windows)

@@ -75,6 +75,8 @@ class Crops:
         references: (B,) int: index of the reference that each crop shows; -1: none.
         categories: (B,) int: what each crop hides, as an index into ``CATEGORIES``; ``None``: crops have no category.
         stages: (B,) int: the stage of filling at whose scale each crop is; ``None``: crops have no stage.
+        hints: (B, H, W, 4) uint8: the hints among the hidden pixels, as RGB and confidence; a confidence of 0 means
+            that there is none, and 255 that the pixel counts as known. ``None``: crops have no hints.
     """
 
     images: NDArray[np.uint8]
@@ -84,6 +86,7 @@ class Crops:
     references: NDArray[np.int64]
     categories: NDArray[np.int64] | None = None
     stages: NDArray[np.int64] | None = None
+    hints: NDArray[np.uint8] | None = None
 
     def __len__(self) -> int:
         return len(self.images)

@@ -18,6 +18,7 @@ from realfill.config import FitSettings
 from realfill.models.diffusion.family import DiffusionFamily
 from realfill.training.crops import Crops, TrainingImage, draw_crops
 from realfill.training.objective import Latents, encode_crops
+from realfill.training.planted_hints import hinted
 from realfill.training.prefetch import Prefetcher, threads_for
 
 if TYPE_CHECKING:
@@ -91,7 +92,8 @@ class LatentCache:
         """Draw a group of crops; ``number`` counts the groups of all cycles."""
         cycle, group = divmod(number, self._num_groups)
         rng = np.random.default_rng([self._settings.seed, cycle, group, _CROPS])
-        return draw_crops(photos, self._settings, self._inpainter.resolution, self._settings.batch_size, rng)
+        crops = draw_crops(photos, self._settings, self._inpainter.resolution, self._settings.batch_size, rng)
+        return hinted(crops, self._settings.hint_share, rng) if self._inpainter.reads_hints else crops
 
     def _store(self, latents: Latents, group: int) -> None:
         batch_size = self._settings.batch_size

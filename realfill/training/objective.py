@@ -115,11 +115,23 @@ def _encode(inpainter: DiffusionFamily, crops: Crops, visible_weight: float) -> 
     return Latents(
         mean=mean,
         std=std,
-        mask_latents=inpainter.prepare_mask_latents(images, hidden),
+        mask_latents=_prepare_mask_latents(inpainter, images, hidden, crops),
         weights=loss_weights(inpainter, learnt, hidden, visible_weight),
         references=send(torch.from_numpy(crops.references), inpainter.device),
         **structured,
     )
+
+
+def _prepare_mask_latents(
+    inpainter: DiffusionFamily, images: torch.Tensor, hidden: torch.Tensor, crops: Crops
+) -> torch.Tensor:
+    """Prepare the mask latents (B, M, h, w) of encoded crops, which show hints in place of some hidden pixels."""
+    if crops.hints is None or not inpainter.reads_hints:
+        return inpainter.prepare_mask_latents(images, hidden)
+    hints = send(torch.from_numpy(crops.hints), inpainter.device).permute(0, 3, 1, 2).float() / 255
+    confidence = hints[:, 3:]
+    shown = torch.where(confidence > 0, hints[:, :3], images)
+    return inpainter.prepare_mask_latents(shown, hidden & (confidence < 1), confidence)
 
 
 class Denoiser(nn.Module):

@@ -52,6 +52,9 @@ class PretrainConfig:
     min_crop_share: float = 0.4
     """Side of the smallest crop as a share of the photo's shorter side, in (0, 1]; at least ``resolution`` pixels if
     the photo has them."""
+    hint_share: float = 0.0
+    """Share of the crops with planted hints, see ``FitConfig.hint_share``. Above 0, the base model's card says that it
+    reads hints."""
     num_holdout: int = 100
     """Number of photos to keep out of training, for previews and evaluation, chosen by a hash of their names. Files
     whose names differ only in a last ``-0``, ``-1`` and so on count as one photo."""
@@ -85,5 +88,5 @@ class PretrainConfig:
             num_steps=self.num_steps, batch_size=self.batch_size, learning_rate=self.learning_rate,
             num_warmup_steps=self.num_warmup_steps, lr_scheduler="cosine", weight_decay=0.01, adam_beta2=0.99,
             ema_decay=0.999, prompt="a photo", mask_dropout=0.05, num_rectangles=(1, 3), rectangle_size=(0.2, 0.8),
-            hole_margin_px=0, visible_weight=0.1, noise_bias=1.5,
+            hole_margin_px=0, visible_weight=0.1, noise_bias=1.5, hint_share=self.hint_share,
         ).resolve({})  # fmt: skip

@@ -218,6 +218,8 @@ def build_start(config: PretrainConfig, photos: Sequence[ImageArray]) -> StableD
     else:
         pipeline = widen(init.pipeline, autoencoder, config.widths[0], seed=config.seed)
         card = dataclasses.replace(init.card, resolution=config.resolution)
+    if config.hint_share:
+        card = dataclasses.replace(card, reads_hints=True, fit={**card.fit, "hint_share": config.hint_share})
     return StableDiffusionInpainter.from_pipeline(pipeline, base=str(config.output), card=card)
 
 
@@ -239,6 +241,11 @@ def _load_init(config: PretrainConfig, init: Path) -> StableDiffusionInpainter:
         raise BaseModelError(
             f"patch_size is {config.patch_size}, but that of {str(init)!r} cannot change; legal: "
             f"{inpainter.vae_scale_factor}"
+        )
+    if config.hint_share and inpainter.card.masked_image != "smooth":
+        raise BaseModelError(
+            f"hint_share is {config.hint_share}, but {str(init)!r} fills its masked image with "
+            f"{inpainter.card.masked_image!r}; legal: 0, or a base model that fills it with 'smooth'"
         )
     return inpainter
 

@@ -20,6 +20,7 @@ from realfill.training.crops import Crops, TrainingImage, draw_crops, step_rng
 from realfill.training.latent_cache import LatentCache
 from realfill.training.objective import Denoiser, Latents, encode_crops
 from realfill.training.plan import MemoryPlan, compiling_pays, legal_pieces, plan_fit
+from realfill.training.planted_hints import hinted
 from realfill.training.prefetch import Prefetcher, threads_for
 from realfill.training.structure import StructureTraining
 
@@ -257,6 +258,8 @@ class Trainer:
         if self._draw_batch is not None:
             return self._draw_batch(step, rng), rng, generator
         crops = draw_crops(photos, self.settings, self.inpainter.resolution, self.settings.batch_size, rng)
+        if self.inpainter.reads_hints:
+            crops = hinted(crops, self.settings.hint_share, rng)
         return crops, rng, generator
 
     def _use_plan(self, plan: MemoryPlan) -> None:

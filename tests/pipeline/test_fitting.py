@@ -72,6 +72,7 @@ def test_a_fit_that_is_too_much_for_a_processor_is_warned_about(scene, tiny_fit,
         fit(scene, tiny_fit, device="cpu", on_step=lambda _: False, progress=False)
 
 
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")  # which torch.compile itself reads
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("changes", [{}, {"latent_cache_size": 4}, {"compile": True}, {"trainable": "all"}], ids=str)

@@ -169,7 +169,8 @@ def test_crops_are_encoded_in_the_precision_of_the_fit(make_trainer, monkeypatch
 def test_crops_are_indexed_by_row():
     crops = draw_crops([PHOTO], PAPER, 16, 4, np.random.default_rng(0))
     assert crops[1::2].categories is None
-    crops = dataclasses.replace(crops, categories=np.arange(4), stages=np.arange(4, 8))
+    hints = np.arange(4).repeat(16 * 16 * 4).astype(np.uint8).reshape(4, 16, 16, 4)
+    crops = dataclasses.replace(crops, categories=np.arange(4), stages=np.arange(4, 8), hints=hints)
     half = crops[1::2]
     assert isinstance(half, Crops) and len(half) == 2
     assert all(np.array_equal(getattr(half, name), getattr(crops, name)[1::2]) for name in Crops.__slots__)

@@ -10,7 +10,6 @@ import pretrain_on_gpu
 import pytest
 import torch
 from helpers import make_photo
-from planted_hints import Draws, plant_hints
 from pretrain_on_gpu import Options, PhotoStack, Pretraining, build, draw_masks, shrunk
 from safetensors.torch import load_file, save_file
 
@@ -23,11 +22,17 @@ from realfill.models.diffusion.stable_diffusion import StableDiffusionInpainter
 from realfill.training.crops import Crops, Noising
 from realfill.training.loop import predict
 from realfill.training.objective import encode_crops
+from realfill.training.planted_hints import Draws
 from realfill.training.pretrain_config import PretrainConfig
 from realfill.training.trainer import Trainer
 
 CPU = torch.device("cpu")
 UNET = Path("unet") / "diffusion_pytorch_model.safetensors"
+
+
+@pytest.fixture(autouse=True)
+def few_draws(monkeypatch):
+    monkeypatch.setattr(pretrain_on_gpu, "_NUM_DRAWN", 4)
 
 
 @pytest.fixture
@@ -85,23 +90,6 @@ def test_masks_have_the_shares_of_the_recipe(draws):
     assert 0.4 < corner < 0.75, "about half of the masks are complements, which hide most corners"
 
 
-def test_the_confidence_of_hints_stands_for_their_error(crops, draws):
-    hints, confidence = plant_hints(crops, 1.0, draws)
-    error = (hints - crops).abs().mean(dim=1, keepdim=True) * 255
-    for low, high in ((0.02, 0.1), (0.1, 0.2), (0.2, 0.35)):
-        band = (confidence >= low) & (confidence < high)
-        expected = -15 * confidence[band].log().mean()
-        assert 0.6 * expected < error[band].mean() < 1.5 * expected
-    assert error[confidence == 1].mean() < error[(confidence < 1) & (confidence > 0)].mean()
-    assert not ((confidence > 0) & (confidence < 0.0099)).any() and not ((confidence > 0.3501) & (confidence < 1)).any()
-
-
-def test_a_share_of_the_crops_has_hints(crops, draws):
-    assert not plant_hints(crops, 0.0, draws)[1].any()
-    planted = plant_hints(crops, 0.5, draws)[1].flatten(1).any(dim=1)
-    assert 10 < planted.sum() < 38
-
-
 @pytest.fixture(scope="module")
 def training(tmp_path_factory):
     photos = [make_photo(150, 160, seed) for seed in range(2)]
@@ -125,7 +113,8 @@ def test_the_loss_of_a_batch_is_that_of_a_fit(training, monkeypatch):
     monkeypatch.setattr(Draws, "normal", keep("noise", Draws.normal))
     monkeypatch.setattr(Draws, "uniform", keep("uniform", Draws.uniform))
     with torch.no_grad():
-        loss = training.loss(training.draw_batch(training.photos, Draws(torch.Generator().manual_seed(2)), 0.0))
+        (batch,) = training.draw_batches(training.photos, Draws(torch.Generator().manual_seed(2)), 0.0)
+        loss = training.loss(batch)
 
     images = (levels * 255).round().byte().permute(0, 2, 3, 1).contiguous().numpy()
     hidden, known = seen["hidden"][0][:, 0].numpy(), np.ones((4, 128, 128), bool)
@@ -143,6 +132,38 @@ def test_the_loss_of_a_batch_is_that_of_a_fit(training, monkeypatch):
         prediction = predict(trainer, latents, Noising(prompted=prompted, quantiles=quantiles, noise=noise))
         errors = prediction.errors(latents.weights).sum() / (latents.weights.sum() * latents.mean.shape[1])
     assert loss.item() == pytest.approx(errors.item(), rel=1e-4)
+
+
+def test_batches_that_are_drawn_together_count_as_if_drawn_alone(training, monkeypatch):
+    monkeypatch.setattr(pretrain_on_gpu, "_NUM_DRAWN", 12)
+    batches = training.draw_batches(training.photos, Draws(torch.Generator().manual_seed(2)), 0.5)
+    assert [len(batch.inputs) for batch in batches] == [4, 4, 4]
+    assert len({batch.inputs.numpy().tobytes() for batch in batches}) == 3
+    diffuse = StableDiffusionInpainter.diffuse
+    monkeypatch.setattr(StableDiffusionInpainter, "diffuse", lambda *args: (*diffuse(*args)[:3], 1.0))
+    for batch in training.draw_batches(training.photos, Draws(torch.Generator().manual_seed(2)), 0.0):
+        assert batch.weights.sum().item() * batch.target.shape[1] == pytest.approx(1, rel=1e-5)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_captured_steps_train_as_others_do():
+    photos, device = [make_photo(150, 160, seed) for seed in range(2)], torch.device("cuda")
+    options = Options(photos=Path(), output=Path(), init=MINI_DIRECTORY, seconds=9, batch_size=4)
+
+    def train(*, captured):
+        training = Pretraining(build(options, photos).to(device, torch.float32), PhotoStack(photos, device), options)
+        draws = Draws(torch.Generator(device).manual_seed(0))
+        if captured:
+            training.capture(Draws(torch.Generator(device).manual_seed(1)))
+            training.batches.clear()
+        for _ in range(5):
+            training.step(draws)
+        return torch.stack(training.losses), training.parameters[0].detach()
+
+    (losses, weights), (expected, others) = train(captured=True), train(captured=False)
+    torch.testing.assert_close(losses, expected, rtol=2e-2, atol=0)
+    assert (weights - others).abs().mean() < 0.1 * (others.abs().mean())
 
 
 def test_the_masked_image_shows_hints_and_nothing_else_of_the_hole(training, crops, monkeypatch):

@@ -179,6 +179,7 @@ class StableDiffusionInpainter:
         return {
             "fingerprint": self.fingerprint, "dtype": str(self.dtype), "resolution": self.resolution,
             "masked_image": self.card.masked_image, "masked_latent": self.card.masked_latent,
+            "reads_hints": self.card.reads_hints,
         }  # fmt: skip
 
     def latent_shape(self, size: tuple[int, int]) -> tuple[int, int, int]:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 
 from realfill.config import GeometryConfig
 from realfill.geometry.confidence import SCALE
+from realfill.training.crops import Crops
 
+CERTAIN = 255  # confidence of pixels that count as known
 _LEVELS = 255.0
 _WARP_PX, _LAYER_PX = (0.15, 4.0), (1.0, 12.0)  # displacements of a hint, and of a wrong part of it
 _CELLS, _ZOOM = 16, (0.12, 0.8)  # cells of noise on a side, and the share of them that a field shows
@@ -42,6 +46,25 @@ class Draws:
     def integers(self, high: int, *shape: int) -> torch.Tensor:
         """Draw integers from 0, below ``high``."""
         return torch.randint(high, shape, generator=self.generator, device=self.generator.device)
+
+
+def hinted(crops: Crops, share: float, rng: np.random.Generator) -> Crops:
+    """Plant hints into a share of the crops, where they hide known pixels; ``rng`` is the only randomness."""
+    if not share:
+        return crops
+    generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
+    rows = torch.rand(len(crops), generator=generator) < share
+    planted = np.zeros((*crops.hidden.shape, 4), np.uint8)
+    if rows.any():
+        chosen = rows.numpy()
+        known = crops.known[chosen]
+        images = torch.from_numpy(np.where(known[..., None], crops.images[chosen], np.uint8(0)))
+        hints, confidence = plant_hints(images.permute(0, 3, 1, 2).float() / _LEVELS, 1.0, Draws(generator))
+        trust = (confidence * CERTAIN).round()
+        trust = torch.where((confidence > 0) & (confidence < 1), trust.clamp(1, CERTAIN - 1), trust)
+        trust *= torch.from_numpy(crops.hidden[chosen] & known)[:, None]
+        planted[chosen] = torch.cat([hints * _LEVELS, trust], dim=1).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
+    return dataclasses.replace(crops, hints=planted)
 
 
 def plant_hints(crops: torch.Tensor, share: float, draws: Draws) -> tuple[torch.Tensor, torch.Tensor]:
