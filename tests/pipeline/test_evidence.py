@@ -66,6 +66,12 @@ def test_photographed_pixels_equal_the_composite_in_every_seed_and_only_the_rest
     assert (one.image != two.image)[kinds == CORRECTED].any()
 
 
+def test_the_metadata_say_whether_the_model_saw_hints(scene, tiny_sd, found, run):
+    assert found[0].confidence.any()
+    assert run(scene, "mini", FAST)[0].provenance["hints"]
+    assert "hints" not in run(scene, tiny_sd, FAST)[0].provenance
+
+
 def test_the_model_sees_photographed_pixels_as_known(scene, tiny_sd, found, run, monkeypatch):
     seen, fill_hole = [], hole.fill_hole
     monkeypatch.setattr(

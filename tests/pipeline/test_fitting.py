@@ -66,6 +66,11 @@ def test_references_are_matched_once_per_scene(scene, monkeypatch):
     assert len(calls) == 1
 
 
+def test_a_fit_without_a_composite_shows_no_hints(scene):
+    adapter = fit(scene, FitConfig(base="mini", num_steps=1, hint_share=0.5), progress=False)
+    assert adapter.config.hint_share == 0
+
+
 def test_a_fit_that_is_too_much_for_a_processor_is_warned_about(scene, tiny_fit, monkeypatch):
     monkeypatch.setattr("realfill.pipeline.fitting._LARGE_PX", 32)
     with pytest.warns(RealFillWarning, match="takes days on a CPU"):
