@@ -8,7 +8,7 @@ a perspective, a smooth random displacement and a change of colours. Only photos
 
 Without references, to measure a base model without a fit:
 
-    python examples/planted_scenes.py PHOTOS bare --num-scenes 100 --num-references 0 --least-structure 0
+    python examples/planted_scenes.py PHOTOS bare --num-scenes 60 --num-references 0 --least-structure 0
     realfill bench bare -o out --base mini --methods base smooth
 """
 

@@ -75,10 +75,11 @@ class SampleConfig(Config):
     """Strength of the guidance away from the prediction that ``guidance_from`` names; 1: no guidance. Paper: 1."""
     guidance_from: GuidanceFrom | None = auto("negative_prompt")
     """``negative_prompt``: classifier-free guidance. ``base``: guidance away from the prediction of the base model
-    without its adapter (autoguidance, Karras et al. 2024); it has no effect on a bare base model. ``foreground``:
+    without its adapter (autoguidance, Karras et al. 2024); it has no effect on a bare base model, nor in windows with
+    hints of a composite, since the base reads them too, and guidance would lead away from them. ``foreground``:
     guidance away from the learnt foreground, for removing objects; it needs an adapter of ``adapt`` with the preset
-    ``structure``, which names the learnt background as its prompt. Each doubles the sampling time, and ``base`` keeps
-    the base model's weights in memory twice."""
+    ``structure``, which names the learnt background as its prompt. Guidance doubles the sampling time, and ``base``
+    keeps the base model's weights in memory twice."""
     prompt: str | None = None
     """Prompt for sampling. None: the prompt of the adapter's fit, or an empty one for a bare base model."""
     negative_prompt: str = ""

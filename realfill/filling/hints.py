@@ -47,9 +47,11 @@ class Hints:
     def crop(self, window: Window) -> NDArray[np.float32]:
         """Crop the confidence to a window at the model's size: (h, w) float32 in [0, 1].
 
-        It is 0 where a pixel without a hint contributes, whose content has no meaning.
+        It is 0 where a pixel without a hint contributes, whose content has no meaning. Where the window is shrunk, what
+        is misplaced is misplaced by fewer pixels. In photos the error then falls about as the root of the scale, and
+        the confidence is an exponential of the expected error (``realfill.geometry.confidence``).
         """
         inside = self.confidence[window.slices]
         empty = resize_mask(inside == 0, window.size)
         trust = resize(inside / np.float32(_CERTAIN), window.size).clip(0, 1)
-        return np.where(empty, np.float32(0), trust)
+        return np.where(empty, np.float32(0), trust ** np.float32(min(1, window.scale**-0.5)))

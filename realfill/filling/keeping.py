@@ -15,9 +15,7 @@ from realfill.results.evidence import CORRECTED, INVENTED, PHOTOGRAPHED, Evidenc
 from realfill.results.provenance import hash_array
 from realfill.scene.scene import Scene
 
-# errors of a fill in levels with which the means are best on planted scenes (examples/fill_error.py)
-_FILL_ERROR = 65.0  # of Telea's and of a base that does not see the corrected pixels
-_HINTED_ERROR = 20.0  # of mini, which sees them as hints
+_FILL_ERROR = 40.0  # levels; PSNR hardly depends on it, but a larger error keeps more detail (examples/fill_error.py)
 _RAMP = 0.05  # share of the way between the thresholds over which the weight rises, so that no edge shows
 
 
@@ -86,7 +84,7 @@ class Kept:
             doubtful = scene.mask.copy()
             doubtful[scene.mask] = corrected
             hints = Hints.of_composite(inner.known, rest, image, doubtful, evidence.confidence[corrected])
-        weight = weights(evidence, settings, _HINTED_ERROR if hinted else _FILL_ERROR)
+        weight = weights(evidence, settings, _FILL_ERROR)
         return cls(
             scene=inner if rest.any() else None, evidence=evidence, values=values, weight=weight, hints=hints
         )  # fmt: skip

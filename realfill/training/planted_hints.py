@@ -11,6 +11,7 @@ import torch.nn.functional as F
 
 from realfill.config import GeometryConfig
 from realfill.geometry.confidence import SCALE
+from realfill.scene.masks import fill_smooth
 from realfill.training.crops import Crops
 
 CERTAIN = 255  # confidence of pixels that count as known
@@ -57,12 +58,12 @@ def hinted(crops: Crops, share: float, rng: np.random.Generator) -> Crops:
     planted = np.zeros((*crops.hidden.shape, 4), np.uint8)
     if rows.any():
         chosen = rows.numpy()
-        known = crops.known[chosen]
-        images = torch.from_numpy(np.where(known[..., None], crops.images[chosen], np.uint8(0)))
-        hints, confidence = plant_hints(images.permute(0, 3, 1, 2).float() / _LEVELS, 1.0, Draws(generator))
+        known = torch.from_numpy(crops.known[chosen])[:, None]
+        images = torch.from_numpy(crops.images[chosen]).permute(0, 3, 1, 2).float() / _LEVELS
+        hints, confidence = plant_hints(fill_smooth(images, ~known), 1.0, Draws(generator))
         trust = (confidence * CERTAIN).round()
         trust = torch.where((confidence > 0) & (confidence < 1), trust.clamp(1, CERTAIN - 1), trust)
-        trust *= torch.from_numpy(crops.hidden[chosen] & known)[:, None]
+        trust *= torch.from_numpy(crops.hidden[chosen])[:, None] & known
         planted[chosen] = torch.cat([hints * _LEVELS, trust], dim=1).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
     return dataclasses.replace(crops, hints=planted)
 

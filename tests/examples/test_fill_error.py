@@ -4,7 +4,7 @@ import fill_error
 import numpy as np
 import pytest
 from composites import make_composite
-from fill_error import ERRORS, decibels
+from fill_error import ERRORS, METRICS, measure
 
 from realfill import Scene, complete
 from realfill.filling import keeping
@@ -24,15 +24,15 @@ def test_the_figure_for_an_error_is_that_of_a_completion_with_it(folder, monkeyp
     found = make_composite(Scene.load(folder))
     monkeypatch.setattr("realfill.pipeline.evidence.composite", lambda *_, **__: found)
     monkeypatch.setattr(fill_error, "composite_of", lambda _: found)
-    figures = decibels(folder, "telea", 1)
+    figures = measure(folder, "telea", 1)
 
     monkeypatch.setattr(keeping, "_FILL_ERROR", error)
     scene = Scene.load(folder).blanked()
     completion = complete(scene, "telea", progress=False).best
     truth = Scene.load(folder).target
-    mse = ((completion.image[scene.mask].astype(float) - truth[scene.mask]) ** 2).mean()
-    assert figures[ERRORS.index(error)] == pytest.approx(10 * np.log10(255**2 / mse), abs=0.02)
-    assert np.ptp(figures) > 0.05
+    expected = [metric(completion.image, truth, scene.mask) for metric in METRICS.values()]
+    assert figures[:, ERRORS.index(error)] == pytest.approx(expected, rel=1e-3)
+    assert (np.ptp(figures, axis=1) > 0.001).all() and np.ptp(figures[0]) > 0.05
 
 
 @pytest.mark.usefixtures("with_composites")
@@ -40,4 +40,4 @@ def test_a_scene_without_corrected_pixels_says_nothing(folder, monkeypatch):
     found = make_composite(Scene.load(folder), doubtful=0.0)
     monkeypatch.setattr("realfill.pipeline.evidence.composite", lambda *_, **__: found)
     monkeypatch.setattr(fill_error, "composite_of", lambda _: found)
-    assert decibels(folder, "telea", 1) is None
+    assert measure(folder, "telea", 1) is None

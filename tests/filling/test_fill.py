@@ -124,8 +124,7 @@ def test_strength_controls_how_much_a_stage_changes():
             paint(target, mask, "mini", staged, WindowConfig(num_stages=stages))[0].image[80:220, 80:220].astype(float)
         )
     before, little, much = images
-    assert (np.diff(much, axis=1) ** 2).mean() > 1.3 * (np.diff(little, axis=1) ** 2).mean()
-    assert np.abs(little - before).mean() < 0.7 * np.abs(much - before).mean()
+    assert 0 < np.abs(little - before).mean() < 0.7 * np.abs(much - before).mean()
 
 
 def test_grain_is_matched_in_the_hole_and_reproducible(tiny_sd):

@@ -14,6 +14,7 @@ from realfill.filling import fill as filling
 from realfill.filling.fill import choose_parts, fill_hole
 from realfill.filling.hints import Hints
 from realfill.filling.keeping import Kept
+from realfill.geometry.confidence import error_of
 from realfill.models.diffusion.stable_diffusion import StableDiffusionInpainter
 from realfill.results.evidence import CORRECTED, PHOTOGRAPHED, Evidence
 from realfill.scene.windows import Window
@@ -62,16 +63,6 @@ def test_a_base_that_reads_no_hints_gets_none(scene):
     assert Kept.of_composite(scene, found.image, evidence, SETTINGS).hints is None
 
 
-def test_the_fill_of_a_base_that_reads_hints_counts_for_more(scene):
-    found, kept = keep(scene, doubtful=0.2)
-    without = Kept.of_composite(scene, found.image, kept.evidence, SETTINGS)
-    corrected = kept.evidence.kind == CORRECTED
-    assert (kept.weight[corrected] < without.weight[corrected] - 0.1).all()
-    at_high, here = (1 + (15 * np.log(c) / 20) ** 2 for c in (SETTINGS.photographed_confidence, 0.2))
-    assert kept.weight[corrected] == pytest.approx(at_high / here, abs=1e-3)  # inverse squares of errors
-    assert (kept.weight[~corrected] == without.weight[~corrected]).all()
-
-
 def test_the_identity_depends_on_the_confidence_of_hints(scene):
     _, kept = keep(scene, doubtful=0.1)
     confidence = np.where(kept.hints.confidence == 26, np.uint8(27), kept.hints.confidence)
@@ -110,8 +101,16 @@ def test_a_window_shows_a_hint_only_where_all_of_its_pixels_have_one(mini):
     assert trust.shape == window.size and trust.min() >= 0 and trust.max() <= 1
     assert (trust[empty] == 0).all()
     inner = hole & ~empty & ~window.crop_mask(~scene.mask)
-    assert inner.any() and trust[inner] == pytest.approx(128 / 255, abs=0.01)
+    assert inner.any() and trust[inner] == pytest.approx((128 / 255) ** (window.scale**-0.5), abs=0.01)
     assert trust[~hole] == pytest.approx(1)
+
+
+@pytest.mark.parametrize(("size", "share"), [((40, 60), 1), ((20, 30), 0.707), ((10, 15), 0.5), ((80, 120), 1)])
+def test_the_expected_error_shrinks_with_the_window(size, share):
+    confidence = np.full((50, 70), 26, np.uint8)
+    hints = Hints(image=np.zeros((50, 70, 3), np.uint8), confidence=confidence)
+    trust = hints.crop(Window(box=(5, 5, 45, 65), size=size))
+    assert error_of(trust) == pytest.approx(share * error_of(np.float32(26 / 255)), rel=1e-3)
 
 
 def test_every_window_of_every_part_gets_its_hints(tiny_sd, monkeypatch):
@@ -147,7 +146,7 @@ def test_a_model_follows_hints_by_their_confidence(mini):
     scene = make_scene()
     truth = scene.target[scene.mask].astype(int)
     errors = []
-    for confidence in (None, 20, 250):
+    for confidence in (None, 3, 250):
         hints = None
         if confidence is not None:
             levels = np.full(int(scene.mask.sum()), confidence)

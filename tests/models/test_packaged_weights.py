@@ -1,4 +1,4 @@
-"""Packaged weights of the completion network: they load, and licence and attribution are beside them."""
+"""Packaged weights: those of the completion network load, and licence and attribution are beside all of them."""
 
 import csv
 import json
@@ -12,6 +12,8 @@ from skimage import data
 
 from realfill import models
 from realfill.filling.engines import load_engine
+from realfill.models.diffusion.card import Card
+from realfill.models.diffusion.hub import MINI_DIRECTORY
 from realfill.models.feedforward.completion import PACKAGED_WEIGHTS
 
 ATTRIBUTION = Path(models.__file__).with_name("attribution.tsv")
@@ -41,10 +43,19 @@ def test_the_card_of_the_packaged_network_says_how_it_was_trained():
     assert 0 < about["steps"] <= about["of_steps"] and about["phase"] == "both", "all three phases"
 
 
-def test_the_licence_of_the_weights_names_the_list_of_photos():
-    text = PACKAGED_WEIGHTS.with_name("LICENSE.txt").read_text(encoding="utf-8")
+@pytest.mark.parametrize("folder", [PACKAGED_WEIGHTS.parent, MINI_DIRECTORY], ids=["completion", "mini"])
+def test_the_licence_of_the_weights_names_the_list_of_photos(folder):
+    text = (folder / "LICENSE.txt").read_text(encoding="utf-8")
     assert "Apache License" in text and "realfill/models/attribution.tsv" in text
     assert all(kind in text for kind in ("CC0", "public domain", "CC BY"))
+
+
+def test_the_card_of_mini_says_what_it_learnt_from(photos):
+    about = Card.load(MINI_DIRECTORY).about
+    assert about["data"].startswith(f"{len(photos)} photos") and about["terms"].startswith("Apache License")
+    assert Path(models.__file__).parents[2] / about["attribution"] == ATTRIBUTION
+    *parts, total = about["samples"].values()
+    assert sum(parts) == total >= 2_000_000
 
 
 def test_every_photo_has_an_author_a_free_licence_and_a_source(photos):

@@ -1,5 +1,7 @@
 """Sampling: a sample depends on its seed and the known pixels, not on the batch, global state or hidden pixels."""
 
+import dataclasses
+
 import pytest
 import torch
 from diffusers import DDPMScheduler
@@ -34,14 +36,14 @@ def hole(image):
     return torch.rand(image[:, :1].shape, generator=torch.Generator().manual_seed(0)) < 0.5
 
 
-def drawn(inpainter, image, hole, *, seeds=(5,), start=None, batch_size=None, on_step=None, **config):
+def drawn(inpainter, image, hole, *, seeds=(5,), start=None, batch_size=None, on_step=None, confidence=None, **config):
     """Sample with the given settings; with ``start``, apply them to the second stage."""
     if start is not None:
         names = {"num_inference_steps": "stage_steps", "strength": "stage_strength"}
         config = {names.get(n, n): (v,) if n in names else v for n, v in config.items()}
     return sample(
         inpainter, image, hole, seeds=seeds, settings=SampleConfig(**config).resolve({}), stage=int(start is not None),
-        start=start, batch_size=batch_size, on_step=on_step,
+        start=start, batch_size=batch_size, on_step=on_step, confidence=confidence,
     )  # fmt: skip
 
 
@@ -144,6 +146,22 @@ def test_guidance_leads_away_from_the_base_without_its_adapter(inpainter, fitted
     assert difference(guided(2.0)[inside], (2 * after - before)[inside]) < 0.3 * difference(
         after[inside], before[inside]
     )
+
+
+@pytest.mark.parametrize("inpainter", ["mini"], indirect=True)
+def test_a_model_that_sees_hints_is_guided_away_from_a_prompt_but_not_from_its_base(fitted, image, hole, monkeypatch):
+    def draw(**changes):
+        options = {"scheduler": "ddim", "num_inference_steps": 1, "confidence": 0.2 * hole.float(), **changes}
+        return drawn(fitted, image, hole, **options)
+
+    def is_guided(**changes):
+        return not torch.equal(draw(guidance_from="base", guidance_scale=3.0, **changes), draw(**changes))
+
+    assert not is_guided() and not is_guided(start=image, scheduler="ddpm", num_inference_steps=4)
+    assert is_guided(confidence=None) and is_guided(confidence=(~hole).float()), "without hints in the hole"
+    assert not torch.equal(draw(guidance_scale=3.0, negative_prompt="fog", prompt="sks"), draw(prompt="sks"))
+    monkeypatch.setattr(fitted, "card", dataclasses.replace(fitted.card, reads_hints=False))
+    assert is_guided(), "a model that reads no hints sees none"
 
 
 def test_guidance_away_from_the_base_has_no_effect_without_an_adapter(draw):

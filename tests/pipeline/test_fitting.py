@@ -3,11 +3,14 @@
 import numpy as np
 import pytest
 import torch
+from composites import make_composite
 from helpers import TINY_FIT, make_photo
 
 from realfill import FitConfig, RankConfig, SampleConfig, Scene, WindowConfig, complete, fit
 from realfill.benchmark.metrics import psnr
 from realfill.errors import RealFillWarning
+from realfill.models.diffusion.card import Card
+from realfill.models.diffusion.hub import MINI_DIRECTORY
 from realfill.pipeline import references
 from realfill.results.provenance import hash_scene
 from realfill.training import plan as plans
@@ -69,6 +72,13 @@ def test_references_are_matched_once_per_scene(scene, monkeypatch):
 def test_a_fit_without_a_composite_shows_no_hints(scene):
     adapter = fit(scene, FitConfig(base="mini", num_steps=1, hint_share=0.5), progress=False)
     assert adapter.config.hint_share == 0
+
+
+@pytest.mark.usefixtures("with_composites")
+def test_a_fit_of_mini_shows_hints_if_there_is_a_composite(scene, monkeypatch):
+    monkeypatch.setattr("realfill.pipeline.evidence.composite", lambda *_, **__: make_composite(scene))
+    adapter = fit(scene, FitConfig(base="mini", num_steps=1), progress=False)
+    assert adapter.config.hint_share == FitConfig().resolve(Card.load(MINI_DIRECTORY).fit).hint_share > 0
 
 
 def test_a_fit_that_is_too_much_for_a_processor_is_warned_about(scene, tiny_fit, monkeypatch):

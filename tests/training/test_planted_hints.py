@@ -82,6 +82,16 @@ def test_crops_get_hints_among_their_hidden_known_pixels_only(crops):
     assert not np.array_equal(hinted(crops, 0.5, np.random.default_rng(4)).hints, found.hints)
 
 
+def test_unknown_pixels_are_not_dragged_into_hints():
+    known = np.zeros((96, 96), bool)
+    known[:, :60] = True
+    photo = TrainingImage(image=np.where(known[..., None], np.uint8(200), np.uint8(0)).repeat(3, axis=2), known=known,
+                          crop_sides_px=(90, 96))  # fmt: skip
+    found = hinted(draw_crops([photo], PAPER, 64, 32, np.random.default_rng(0)), 1.0, np.random.default_rng(0))
+    shown = found.hints[found.hints[..., 3] > 0][:, :3]
+    assert len(shown) > 1000 and shown.min() > 120, "only the colours of a hint differ from those of the crop"
+
+
 def test_a_share_of_0_draws_nothing(crops):
     rng = np.random.default_rng(3)
     assert hinted(crops, 0.0, rng) is crops

@@ -69,7 +69,7 @@ BASES: Mapping[str, Source] = {
     ),
     "mini": Source(
         about="packaged demonstration base, 128 px, runs on a CPU",
-        licence="research and demonstration only",
+        licence="Apache-2.0",
         directory=MINI_DIRECTORY,
     ),
 }

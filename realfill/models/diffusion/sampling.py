@@ -46,7 +46,7 @@ def sample(
 
     Args:
         inpainter: the base model, with the adapter attached. With ``guidance_from="base"`` it is guided away from
-            ``inpainter.unfitted``; if that is ``None``, there is no guidance.
+            ``inpainter.unfitted``; if that is ``None``, or the model sees hints, there is no guidance.
         image: (1, 3, H, W), uint8 or in [0, 1]; H and W are multiples of ``inpainter.vae_scale_factor``. The pixels in
             the hole have no influence, except for hints.
         hole: (1, 1, H, W) bool, True = fill.
@@ -84,7 +84,9 @@ def sample(
         tiles=tiles,
         mask_latents=_prepare_tiles(inpainter, pixels, image, hole, confidence),
         positive=_Prompted(inpainter, inpainter.encode_prompt([settings.prompt or ""])),
-        negative=_choose_negative(inpainter, settings, guidance_scale),
+        negative=_choose_negative(
+            inpainter, settings, guidance_scale, hinted=_shows_hints(inpainter, hole, confidence)
+        ),
         guidance_scale=guidance_scale,
         batch_size=batch_size,
     )
@@ -189,9 +191,16 @@ class _Prompted:
         return self.inpainter.predict(latents, timestep.expand(len(latents)), mask_latents, embeddings)
 
 
-def _choose_negative(inpainter: DiffusionFamily, settings: SampleSettings, guidance_scale: float) -> _Prompted | None:
+def _shows_hints(inpainter: DiffusionFamily, hole: torch.Tensor, confidence: torch.Tensor | None) -> bool:
+    """Tell whether the model sees hints among the pixels of the hole."""
+    return confidence is not None and inpainter.reads_hints and bool((confidence * hole).any())
+
+
+def _choose_negative(
+    inpainter: DiffusionFamily, settings: SampleSettings, guidance_scale: float, *, hinted: bool
+) -> _Prompted | None:
     """Choose the model and prompt that guidance leads away from; ``None`` without guidance."""
-    if guidance_scale == 1:
+    if guidance_scale == 1 or (hinted and settings.guidance_from == "base"):
         return None
     if settings.guidance_from == "negative_prompt":
         return _Prompted(inpainter, inpainter.encode_prompt([settings.negative_prompt]))
