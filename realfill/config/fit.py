@@ -18,7 +18,6 @@ LrScheduler = Literal["constant", "linear", "cosine"]
 Precision = Literal["no", "fp16", "bf16"]
 Quantization = Literal["nf4", "fp8"]
 MaskShape = Literal["rectangle", "ellipse", "polygon"]
-WarpName = Literal["homographies", "layers"]
 
 MAX_REFERENCES = 30  # of a scene
 MAX_FIT_REFERENCES = 5  # that a fit learns from (paper)
@@ -124,13 +123,6 @@ class FitConfig(Config):
     warped_share: float | None = auto(0.0)
     """Share of the references' crops that are taken from references warped to the target view, with the hole hidden in
     them. Ignored if no reference could be aligned. Paper: 0."""
-    warped_by: WarpName | None = auto("homographies")
-    """How references are warped for ``warped_share``: by ``homographies``, or as the ``layers`` of the composite, by
-    cameras and depth where they are found. Without layers, by homographies. Not in the paper."""
-    settled_share: float | None = auto(0.0)
-    """Share of the crops that see the pixels that the composite photographs in the hole: crops of warped references
-    hide only the rest of the hole then, and crops of the target have these pixels. 0: crops hide the whole hole
-    (paper)."""
     hint_share: float | None = auto(0.0)
     """Share of the crops that see planted hints in the hole: slightly wrong warps of the crop with a confidence, as
     ``complete`` gives them to a base model that reads hints, at the default thresholds of confidence. It has no effect
@@ -166,9 +158,7 @@ class FitConfig(Config):
         self._check_at_least(0, "num_warmup_steps", "hole_margin_px", "learning_rate", "visible_weight")
         self._check_at_least(0, "text_encoder_learning_rate", "weight_decay", "latent_cache_size")
         self._check_above_zero("noise_bias", "max_grad_norm", "time_budget_s")
-        self._check_share(
-            "prompt_dropout", "mask_dropout", "target_share", "warped_share", "settled_share", "hint_share"
-        )
+        self._check_share("prompt_dropout", "mask_dropout", "target_share", "warped_share", "hint_share")
         self._check_share("complement_share")
         self._check_share("ema_decay", "adam_beta2", "lora_dropout", one=False)
         self._check_range("crop_scale", 0.05, 20)
@@ -213,8 +203,6 @@ class FitSettings(FitConfig):
     target_share: float
     crop_scale: tuple[float, float]
     warped_share: float
-    warped_by: WarpName
-    settled_share: float
     hint_share: float
     num_rectangles: tuple[int, int]
     rectangle_size: tuple[float, float]

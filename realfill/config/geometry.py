@@ -32,9 +32,10 @@ class GeometryConfig(Config):
     ``examples/planted_3d.py`` pixels above it err by 7 on average."""
     corrected_confidence: float | None = auto(0.01)
     """Confidence, in [0, 1], from which a pixel is corrected: a mean of the composite and what the model fills in. The
-    composite's weight falls with its expected error, from 1 at ``photographed_confidence`` to about 0.3, and then to 0
-    just above this confidence. Below, and where no reference reaches, the model invents. The default, ours, was chosen
-    on planted scenes; it stands for 69 levels."""
+    composite's weight falls with its expected error, from 1 at ``photographed_confidence`` to about 0.5, or to about
+    0.3 if the base model reads the doubtful pixels as hints, and then to 0 just above this confidence. Below, and where
+    no reference reaches, the model invents. The default, ours, was chosen on planted scenes; it stands for 69
+    levels."""
 
     cameras_by: CamerasBy | None = auto("opencv")
     """How the cameras of target and references are estimated: ``opencv`` starts at the target and adjusts them by

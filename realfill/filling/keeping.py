@@ -15,7 +15,10 @@ from realfill.results.evidence import CORRECTED, INVENTED, PHOTOGRAPHED, Evidenc
 from realfill.results.provenance import hash_array
 from realfill.scene.scene import Scene
 
-_FILL_ERROR = 40.0  # levels; PSNR hardly depends on it, but a larger error keeps more detail (examples/fill_error.py)
+# Errors of a fill in levels: large, because a mean has less detail than the composite, and hardly at the cost of PSNR.
+# Chosen on planted scenes, as ``examples/fill_error.py`` does.
+_FILL_ERROR = 65.0  # of Telea's and of a base that does not see the corrected pixels
+_HINTED_ERROR = 40.0  # of mini, which sees them as hints
 _RAMP = 0.05  # share of the way between the thresholds over which the weight rises, so that no edge shows
 
 
@@ -84,7 +87,7 @@ class Kept:
             doubtful = scene.mask.copy()
             doubtful[scene.mask] = corrected
             hints = Hints.of_composite(inner.known, rest, image, doubtful, evidence.confidence[corrected])
-        weight = weights(evidence, settings, _FILL_ERROR)
+        weight = weights(evidence, settings, _HINTED_ERROR if hinted else _FILL_ERROR)
         return cls(
             scene=inner if rest.any() else None, evidence=evidence, values=values, weight=weight, hints=hints
         )  # fmt: skip

@@ -11,18 +11,15 @@ import torch
 from realfill.compute.devices import make_accelerator, resolve_device, resolve_frozen_dtype, resolve_precision
 from realfill.compute.progress import OnStep, say
 from realfill.config import (
-    MAX_FIT_REFERENCES,
     FitConfig,
     FitSettings,
     GeometryConfig,
-    GeometrySettings,
     RankConfig,
     SampleConfig,
     WindowConfig,
 )
 from realfill.errors import warn
 from realfill.filling.fill import choose_parts, require_room
-from realfill.geometry.composite import Composite
 from realfill.geometry.matching import load_matcher
 from realfill.models.diffusion.adapter import Adapter
 from realfill.models.diffusion.card import Card
@@ -34,16 +31,13 @@ from realfill.pipeline.evidence import compose
 from realfill.pipeline.references import (
     match,
     require_references,
-    select_references,
     show_references,
     with_best_references,
 )
 from realfill.pipeline.settings import resolve_geometry
-from realfill.results.evidence import Evidence
 from realfill.results.provenance import describe_fit, fit_identity, hash_scene, hash_tensors
 from realfill.scene.scene import Scene
 from realfill.training.checkpoint import CHECKPOINT_NAME
-from realfill.training.composed import Composed
 from realfill.training.dataset import training_set
 from realfill.training.loop import train
 from realfill.training.plan import describe_download, describe_plan
@@ -76,9 +70,8 @@ def fit(
         window: the windows in which the hole will be filled; crops are drawn at their scale. ``None``: the base
             model's defaults. The adapter carries them.
         geometry: which pixels ``complete`` will take from the references. The adapter carries it; the fit itself
-            depends on it with ``warped_by="layers"``, a ``settled_share`` or a ``hint_share``, which has no effect
-            without a composite. ``None``: the defaults, with which the fit first says how much of the hole the
-            references show.
+            depends on it only by a ``hint_share``, which has no effect without a composite. ``None``: the defaults,
+            with which the fit first says how much of the hole the references show.
         start: an adapter of the same base model, such as the result of ``adapt``, or its folder. The fit starts from
             it, and the result contains it: its rank is the sum of both ranks.
         device: ``cpu``, ``cuda``, ``mps`` and so on. ``None``: the best available.
@@ -119,17 +112,15 @@ def fit(
     found = compose(scene, sources, on_step=on_step, progress=progress)
     if found is None:  # so complete will have no hints to show
         settings = dataclasses.replace(settings, hint_share=0.0)
-    composed = _composed(scene, found, settings, sources)
     scene = with_best_references(scene, "the fit learns from", progress=progress)
     parts = choose_parts(inpainter, scene, windows)
     show_references(inpainter, scene, parts, windows)
     trainer = Trainer(inpainter, trainable, settings, make_accelerator(device, settings.mixed_precision))
     inputs = hash_scene(scene) | ({} if earlier is None else {"start": hash_tensors(earlier.tensors)})
-    inputs |= {} if composed is None else {"composite": composed.identity}
     _announce(trainer, device, progress=progress)
     train(
         trainer,
-        training_set(scene, parts, settings, inpainter.resolution, matches=match(scene), composed=composed),
+        training_set(scene, parts, settings, inpainter.resolution, matches=match(scene)),
         checkpoint=Path(checkpoint_dir) / CHECKPOINT_NAME if checkpoint_dir is not None else None,
         identity=fit_identity(inputs, settings, windows, inpainter.traits),
         overwrite=overwrite,
@@ -145,35 +136,6 @@ def fit(
         fingerprint=inpainter.fingerprint, losses=tuple(trainer.losses), manifest=manifest,
     )  # fmt: skip
     return fitted if earlier is None else stack(earlier, fitted)
-
-
-def _composed(
-    scene: Scene, found: Composite | None, settings: FitSettings, sources: GeometrySettings
-) -> Composed | None:
-    """Return what a fit learns from the composite of a scene; ``None`` if it learns nothing from one.
-
-    Args:
-        scene: the scene with all of its references.
-        found: its composite, if there is one.
-        settings: the recipe.
-        sources: the thresholds of confidence.
-    """
-    by_layers = settings.warped_share > 0 and settings.warped_by == "layers"
-    if not (by_layers or settings.settled_share):
-        return None
-    if found is None:
-        warn(
-            "the fit learns nothing from a composite, because there is none: references are warped by homographies, "
-            f"and settled_share has no effect. GeometryConfig.enabled is {sources.enabled}; legal: True"
-        )
-        return None
-    composed = Composed(
-        image=found.image, layers=found.layers, reference_sizes=found.reference_sizes,
-        photographed=Evidence.judge(scene.mask, found.confidence, found.source, sources).photographed,
-    )  # fmt: skip
-    if len(scene.references) <= MAX_FIT_REFERENCES:
-        return composed
-    return composed.of_references(sorted(select_references(scene).references))
 
 
 def _resolve_fit(config: FitConfig, inpainter: DiffusionFamily, device: torch.device) -> FitSettings:

@@ -53,14 +53,10 @@ class Hole:
     Attributes:
         mask: (H, W) bool of the photo, True = fill.
         boxes: boxes around the parts of the hole: (top, left, bottom, right), the last two exclusive.
-        rest: (H, W) bool, the part of the hole that the composite does not settle; ``None``: all of it.
-        rest_share: share of the crops that hide the rest only.
     """
 
     mask: MaskArray
     boxes: tuple[tuple[float, float, float, float], ...]
-    rest: MaskArray | None = None
-    rest_share: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -221,17 +217,10 @@ def random_crop(
     hole = None
     if photo.hole is not None:
         hole = np.zeros_like(known)
-        hole[destination] = resize_mask(_draw_hidden(photo.hole, rng)[source], size)
+        hole[destination] = resize_mask(photo.hole.mask[source], size)
     if photo.mirror and rng.random() < 0.5:
         return image[:, ::-1], known[:, ::-1], hole[:, ::-1] if hole is not None else None
     return image, known, hole
-
-
-def _draw_hidden(hole: Hole, rng: np.random.Generator) -> MaskArray:
-    """Draw what a crop hides: the hole, or what the composite does not settle of it."""
-    if hole.rest is None or not hole.rest_share:  # draws nothing, so that crops are those of a fit without a composite
-        return hole.mask
-    return hole.rest if rng.random() < hole.rest_share else hole.mask
 
 
 def _overlap(

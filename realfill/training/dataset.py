@@ -16,7 +16,6 @@ from realfill.io.images import ImageArray, MaskArray
 from realfill.scene.masks import Box, resize_mask
 from realfill.scene.scene import Scene
 from realfill.scene.windows import Part
-from realfill.training.composed import Composed
 from realfill.training.crops import Hole, TrainingImage, shrink_photo
 
 _SAME_SCALE = 1.2  # windows whose sides differ by a smaller factor share a scale
@@ -29,7 +28,6 @@ def training_set(
     resolution: int,
     *,
     matches: Sequence[Matches],
-    composed: Composed | None = None,
 ) -> list[TrainingImage]:
     """Prepare a scene's photos for crops at the scales at which the hole will be filled.
 
@@ -42,15 +40,13 @@ def training_set(
         settings: the recipe.
         resolution: side in pixels of the crops at the model's input; much larger photos are shrunk.
         matches: the matches of each reference with the target.
-        composed: what the composite shows; ``None``: there is none.
 
     Returns:
-        For each scale, from fine to coarse: the references, the warped references, the target, and with a
-        ``settled_share`` the target with the photographed pixels.
+        For each scale, from fine to coarse: the references, the warped references, and the target.
     """
     photos = _Photos(
         known=scene.known, mask=scene.mask, references=scene.references, reference_masks=scene.reference_masks,
-        matches=matches, composed=composed,
+        matches=matches,
         scales=[_relative_scale(*pair, scene.mask.shape) for pair in zip(scene.references, matches, strict=True)],
     )  # fmt: skip
     scales = _find_scales(parts)
@@ -73,7 +69,6 @@ class _Photos:
         reference_masks: for each reference the part that is left out, (h, w) bool, or ``None``.
         matches: the matches of each reference with the target.
         scales: pixels of each reference per pixel of the target.
-        composed: what the composite shows; ``None``: there is none.
     """
 
     known: ImageArray
@@ -82,7 +77,6 @@ class _Photos:
     reference_masks: Sequence[MaskArray | None]
     matches: Sequence[Matches]
     scales: Sequence[float]
-    composed: Composed | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,8 +118,8 @@ def _photos_at_scale(
     target = TrainingImage(
         image=photos.known, known=~photos.mask, crop_sides_px=sides, reach_px=reach, share=settings.target_share
     )
-    targets = [shrink_photo(each, resolution) for each in _with_photographed(target, photos, settings)]
-    warped = _warp_references(photos, scale, targets[0], settings) if settings.warped_share else []
+    target = shrink_photo(target, resolution)
+    warped = _warp_references(photos, scale, target) if settings.warped_share else []
     total = 1 - settings.target_share
     warped_total = total * settings.warped_share if warped else 0.0
     share = (total - warped_total) / len(photos.references)
@@ -140,25 +134,11 @@ def _photos_at_scale(
     return [
         *(shrink_photo(photo, resolution) for photo in references),
         *(dataclasses.replace(photo, share=warped_total / len(warped)) for photo in warped),
-        *targets,
+        target,
     ]
 
 
-def _with_photographed(target: TrainingImage, photos: _Photos, settings: FitSettings) -> list[TrainingImage]:
-    """Split the target's share between the target and the target with its photographed pixels."""
-    composed, rest, share = photos.composed, _rest(photos), settings.settled_share
-    if composed is None or rest is None or not share:
-        return [target]
-    image = np.where(composed.photographed[..., None], composed.image, photos.known)
-    return [
-        dataclasses.replace(target, share=(1 - share) * target.share),
-        dataclasses.replace(target, image=image, known=~rest, share=share * target.share),
-    ]
-
-
-def _warp_references(
-    photos: _Photos, scale: _Scale, target: TrainingImage, settings: FitSettings
-) -> list[TrainingImage]:
+def _warp_references(photos: _Photos, scale: _Scale, target: TrainingImage) -> list[TrainingImage]:
     """Warp references to the shrunk target's view, within the region that crops around the hole can reach."""
     size, reach = target.image.shape[:2], math.ceil(target.crop_sides_px[1])
     y, x = size[0] / photos.mask.shape[0], size[1] / photos.mask.shape[1]
@@ -170,35 +150,14 @@ def _warp_references(
     )  # fmt: skip
     boxes = tuple(tuple(hole - [*region[:2], *region[:2]]) for hole in holes)
     mask = resize_mask(photos.mask, size)[region[0] : region[2], region[1] : region[3]]
-    rest = _rest(photos)
-    if rest is not None:
-        rest = resize_mask(rest, size)[region[0] : region[2], region[1] : region[3]]
-    hole = Hole(mask=mask, boxes=boxes, rest=rest, rest_share=settings.settled_share)
-    return [
-        TrainingImage(
-            image=image, known=shown, crop_sides_px=target.crop_sides_px, reach_px=target.reach_px, hole=hole,
-            reference=reference,
-        )
-        for reference, image, shown in _views(photos, settings, size, region)
-    ]  # fmt: skip
-
-
-def _rest(photos: _Photos) -> MaskArray | None:
-    """Return the part of the hole that the composite leaves open, (H, W); ``None`` if it is all or nothing of it."""
-    if photos.composed is None or not photos.composed.photographed.any():
-        return None
-    rest = photos.mask & ~photos.composed.photographed
-    return rest if rest.any() else None
-
-
-def _views(
-    photos: _Photos, settings: FitSettings, size: tuple[int, int], region: Box
-) -> list[tuple[int, ImageArray, MaskArray]]:
-    """Warp each reference that can be aligned: its number, its image and the pixels that it shows."""
-    if settings.warped_by == "layers" and photos.composed is not None and photos.composed.layers:
-        return photos.composed.warped(photos.references, photos.reference_masks, size, region)
     warps = warp_references(
         photos.known, photos.mask, photos.references, matches=photos.matches, reference_masks=photos.reference_masks,
         size=size, region=region,
     )  # fmt: skip
-    return [(warp.reference, warp.image, warp.valid_mask) for warp in warps]
+    return [
+        TrainingImage(
+            image=warp.image, known=warp.valid_mask, crop_sides_px=target.crop_sides_px, reach_px=target.reach_px,
+            hole=Hole(mask=mask, boxes=boxes), reference=warp.reference,
+        )
+        for warp in warps
+    ]  # fmt: skip

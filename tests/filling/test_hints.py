@@ -63,6 +63,16 @@ def test_a_base_that_reads_no_hints_gets_none(scene):
     assert Kept.of_composite(scene, found.image, evidence, SETTINGS).hints is None
 
 
+def test_the_fill_of_a_base_that_reads_hints_counts_for_more(scene):
+    found, kept = keep(scene, doubtful=0.2)
+    without = Kept.of_composite(scene, found.image, kept.evidence, SETTINGS)
+    corrected = kept.evidence.kind == CORRECTED
+    assert (kept.weight[corrected] < without.weight[corrected] - 0.05).all()
+    at_high, here = (1 + (15 * np.log(c) / 40) ** 2 for c in (SETTINGS.photographed_confidence, 0.2))
+    assert kept.weight[corrected] == pytest.approx(at_high / here, abs=1e-3)  # inverse squares of errors
+    assert (kept.weight[~corrected] == without.weight[~corrected]).all()
+
+
 def test_the_identity_depends_on_the_confidence_of_hints(scene):
     _, kept = keep(scene, doubtful=0.1)
     confidence = np.where(kept.hints.confidence == 26, np.uint8(27), kept.hints.confidence)

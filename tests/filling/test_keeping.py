@@ -33,7 +33,7 @@ def test_a_join_keeps_photographed_pixels_and_averages_corrected_ones(scene):
     kept = keep(scene, found)
     kind = kept.evidence.kind
     weight = kept.weight[kind == CORRECTED][:, None]
-    assert 0.5 < weight.mean() < 0.9
+    assert 0.6 < weight.mean() < 0.9
     filled = np.full((int((kind != PHOTOGRAPHED).sum()), 3), 100, np.uint8)
     values, shown = kept.joined(filled), found.image[scene.mask].astype(float)
     assert (values[kind == PHOTOGRAPHED] == shown[kind == PHOTOGRAPHED]).all()
@@ -56,15 +56,8 @@ def test_the_weight_of_corrected_pixels_falls_with_the_expected_error(scene):
         kept = keep(scene, make_composite(scene, doubtful=confidence))
         means.append(float(kept.weight[kept.evidence.kind == CORRECTED].mean()))
     assert means == sorted(means)
-    at_high, here = (1 + (15 * np.log(c) / 40) ** 2 for c in (SETTINGS.photographed_confidence, 0.05))
+    at_high, here = (1 + (15 * np.log(c) / 65) ** 2 for c in (SETTINGS.photographed_confidence, 0.05))
     assert means[0] == pytest.approx(at_high / here, abs=0.02)  # inverse squares of errors
-
-
-def test_the_weight_does_not_depend_on_whether_the_base_reads_hints(scene):
-    found = make_composite(scene, doubtful=0.1)
-    evidence = Evidence.judge(scene.mask, found.confidence, found.source, SETTINGS)
-    plain, hinted = (Kept.of_composite(scene, found.image, evidence, SETTINGS, hinted=h) for h in (False, True))
-    assert (plain.weight == hinted.weight).all() and plain.hints is None and hinted.hints is not None
 
 
 def test_the_weight_reaches_1_at_any_upper_threshold(scene):

@@ -13,7 +13,6 @@ from worlds import SHIFTED, TARGET, blob, view
 from realfill import (
     Adapter,
     Completions,
-    FitConfig,
     GeometryConfig,
     RankConfig,
     SampleConfig,
@@ -24,7 +23,7 @@ from realfill import (
 )  # fmt: skip
 from realfill.app.commands.common import MachineOptions, say_result
 from realfill.compute.progress import Progress
-from realfill.errors import AdapterError, RealFillWarning, StoppedError
+from realfill.errors import RealFillWarning, StoppedError
 from realfill.filling import fill as hole
 from realfill.io.images import read_photo
 from realfill.io.metadata import read_provenance
@@ -256,37 +255,6 @@ def test_depth_and_profile_of_the_file_are_kept_with_a_composite(scene, found, r
     photographed = best.evidence.photographed
     shown = found[0].image[photographed].astype(int)
     assert np.abs(read.srgb()[photographed].astype(int) - shown).mean() < 0.5  # some colours leave the gamut
-
-
-@pytest.mark.parametrize(
-    "changes", [{"settled_share": 0.9, "target_share": 0.9}, {"warped_by": "layers", "warped_share": 0.5}]
-)
-def test_a_fit_can_learn_from_the_composite_and_its_checkpoints_know_it(
-    scene, found, with_composites, tiny_fit, changes, tmp_path
-):
-    del with_composites
-    config = dataclasses.replace(tiny_fit, **changes)
-    plain = fit(scene, tiny_fit, progress=False)
-    adapter = fit(scene, config, progress=False, checkpoint_dir=tmp_path)
-    assert "composite" in adapter.manifest["inputs"] and "composite" not in plain.manifest["inputs"]
-    assert Adapter.load(adapter.save(tmp_path / "a") or tmp_path / "a").config == adapter.config
-    with pytest.warns(RealFillWarning, match="learns nothing from a composite, because there is none"):
-        without = fit(scene, config, geometry=OFF, progress=False)
-    assert "composite" not in without.manifest["inputs"]
-    if "settled_share" in changes:
-        assert any(not torch.equal(t, adapter.tensors[name]) for name, t in without.tensors.items())
-    else:  # this composite has no layers
-        assert all(torch.equal(t, adapter.tensors[name]) for name, t in without.tensors.items())
-    found[0].image[scene.mask] ^= 1
-    with pytest.raises(AdapterError, match="belongs to a fit with another config"):
-        fit(scene, config, progress=False, checkpoint_dir=tmp_path)
-
-
-def test_the_papers_preset_learns_nothing_from_the_composite():
-    card = {"settled_share": 0.7, "warped_by": "layers", "warped_share": 0.8}
-    assert FitConfig().resolve(card).settled_share == 0.7
-    paper = FitConfig(preset="paper").resolve(card)
-    assert (paper.settled_share, paper.warped_by, paper.warped_share) == (0, "homographies", 0)
 
 
 def test_a_planted_scene_is_taken_from_its_reference(with_composites):

@@ -211,18 +211,3 @@ def test_a_crop_that_shows_almost_nothing_known_is_drawn_again():
     assert (shares >= 0.05).mean() > 0.6  # nine of ten squares show less, and 20 tries are not always enough
     nothing = dataclasses.replace(photo, known=np.zeros_like(known))
     assert not draw_crops([nothing], SETTINGS, 25, 1, rng()).known.any()
-
-
-def test_a_share_of_the_crops_hides_only_what_the_composite_leaves_open():
-    photo = with_hole((slice(70, 90), slice(90, 110)))
-    rest = photo.hole.mask & (np.arange(200) >= 100)
-
-    def hidden(share):
-        hole = dataclasses.replace(photo.hole, rest=rest, rest_share=share)
-        return draw_crops([dataclasses.replace(photo, hole=hole)], SETTINGS, 64, 16, rng()).hidden.mean(axis=(1, 2))
-
-    whole_hole = draw_crops([photo], SETTINGS, 64, 16, rng())
-    assert np.array_equal(hidden(0), whole_hole.hidden.mean(axis=(1, 2)))
-    assert 0.4 < hidden(1).mean() / hidden(0).mean() < 0.65
-    assert hidden(1).mean() < hidden(0.5).mean() < hidden(0).mean()
-    assert (hidden(1) > 0).all()

@@ -9,11 +9,8 @@ from helpers import make_photo
 
 from realfill import FitConfig, Scene
 from realfill.app.demo import demo_scene
-from realfill.geometry.fields import WarpField
-from realfill.geometry.layers import Layer
 from realfill.geometry.matching import match_references
 from realfill.scene.windows import choose_windows
-from realfill.training.composed import Composed
 from realfill.training.dataset import training_set
 
 
@@ -140,98 +137,3 @@ def test_masked_parts_of_references_are_unknown_in_crops_and_warps():
     assert (one[1].hole.mask & ~one[1].known).sum() > 1500
     for first, second in zip(one, other, strict=True):
         assert np.array_equal(first.image, second.image) and np.array_equal(first.known, second.known)
-
-
-class Shown:
-    """A target, two references that show its hole by a homography, and a composite with layers of them."""
-
-    matches = None
-
-    def __init__(self, num_layers=1):
-        self.truth = demo_scene()[1]
-        height, width = self.size = self.truth.shape[:2]
-        self.hole = np.zeros(self.size, bool)
-        self.hole[40:110, 60:150] = True
-        moved = cv2.warpAffine(self.truth, np.float32([[1, 0, 5], [0, 1, 3]]), (width, height))
-        self.scene = Scene([moved] * 2, self.truth, self.hole)
-        x, y = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
-        hidden = np.zeros(self.size, bool)
-        hidden[60:70, 80:100] = True
-        layers = []
-        for number in range(num_layers):
-            warp = WarpField(
-                reference=number, kind="depth", map=np.stack([x + 5 + number, y + 3], axis=-1), hidden=hidden,
-                valid_mask=np.ones(self.size, bool),
-            )  # fmt: skip
-            layers.append(
-                Layer(
-                    warp=warp, image=self.truth, colours=np.eye(4, 3, dtype=np.float32), misfit=0.0,
-                    cost=np.zeros(self.size), error=np.zeros(self.size),
-                )
-            )  # fmt: skip
-        photographed = self.hole.copy()
-        photographed[:, 100:] = False
-        self.composed = Composed(
-            image=np.where(photographed[..., None], self.truth, 7), photographed=photographed, layers=layers,
-            reference_sizes=[self.size] * 2,
-        )  # fmt: skip
-
-    def prepare(self, **changes):
-        parts = choose_windows(self.hole, resolution=64, multiple=8, context=1.7, num_stages=1, max_growth=1)
-        Shown.matches = Shown.matches or match_references(self.scene.known, self.hole, self.scene.references)
-        settings = FitConfig(warped_share=0.6, **changes).resolve({})
-        return training_set(self.scene, parts, settings, 400, matches=Shown.matches, composed=self.composed)
-
-
-@pytest.fixture(scope="module")
-def shown():
-    return Shown()
-
-
-def test_layers_of_the_composite_replace_homographies(shown):
-    *references, warped, target = shown.prepare(warped_by="layers")
-    assert len(references) == 2 and warped.reference == 0
-    assert warped.share == pytest.approx(0.75 * 0.6) and target.known is not None
-    top, left = (round(edge - place) for edge, place in zip((40, 60), warped.hole.boxes[0][:2], strict=True))
-    region = slice(top, top + warped.known.shape[0]), slice(left, left + warped.known.shape[1])
-    error = np.abs(warped.image.astype(int) - shown.truth[region])[warped.known]
-    assert error.mean() < 0.5
-    seen = warped.hole.mask & ~warped.known
-    assert 150 < seen.sum() < 400, "what is hidden in the reference is unknown, and little else"
-    assert len(shown.prepare(warped_by="homographies")) == 5
-
-
-def test_without_layers_of_a_reference_the_others_have_its_share():
-    assert [p.reference for p in Shown(2).prepare(warped_by="layers")] == [0, 1, 0, 1, -1]
-    layers = Shown(2).composed.of_references([1])
-    assert [layer.warp.reference for layer in layers.layers] == [0]
-    assert layers.layers[0].warp.map[0, 0, 0] == 6 and len(layers.reference_sizes) == 1
-
-
-def test_a_share_of_the_targets_crops_has_the_photographed_pixels(shown):
-    *_, blank, settled = shown.prepare(settled_share=0.7)
-    assert blank.share == pytest.approx(0.25 * 0.3) and settled.share == pytest.approx(0.25 * 0.7)
-    assert np.array_equal(blank.known, ~shown.hole)
-    rest = shown.hole & ~shown.composed.photographed
-    assert np.array_equal(settled.known, ~rest)
-    assert np.array_equal(settled.image[~rest], shown.truth[~rest])
-    assert not settled.image[rest].any(), "what the composite shows beside them stays out"
-    warped = [photo for photo in shown.prepare(settled_share=0.7) if photo.hole is not None]
-    assert len(warped) == 2
-    for photo in warped:
-        assert photo.hole.rest_share == 0.7 and photo.hole.rest.sum() == rest.sum() < photo.hole.mask.sum()
-
-
-def test_without_a_share_nothing_of_the_composite_is_seen(shown):
-    *_, target = photos = shown.prepare()
-    assert len(photos) == 5 and np.array_equal(target.known, ~shown.hole)
-    assert all(photo.hole.rest_share == 0 for photo in photos if photo.hole is not None)
-
-
-@pytest.mark.parametrize("everything", [True, False])
-def test_a_composite_that_settles_all_or_nothing_changes_no_crop(everything):
-    world = Shown()
-    world.composed.photographed[:] = world.hole & everything
-    photos = world.prepare(settled_share=0.7)
-    assert [p.share for p in photos][-1] == 0.25
-    assert all(photo.hole.rest is None for photo in photos if photo.hole is not None)
