@@ -166,8 +166,8 @@ def make(kind: Kind, seed: int, textures: Sequence[ImageArray], base: StableDiff
 
 
 def sample(base: StableDiffusionInpainter, scene: Scene, hints: Hints | None = None) -> NDArray[np.uint8]:
-    """Fill the hole twice by the unfitted base, in few steps."""
-    config = SampleConfig(num_samples=2, num_inference_steps=4).resolve(base.card.sample)
+    """Fill the hole twice by the unfitted base, with its own settings, as ``complete`` does."""
+    config = SampleConfig(num_samples=2).resolve(base.card.sample)
     window = WindowConfig().resolve(base.card.window)
     filled = fill_hole(base, scene, config, window, hints=hints, progress=False)
     images = np.stack([scene.known] * len(filled))

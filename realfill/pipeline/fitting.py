@@ -69,9 +69,9 @@ def fit(
         config: the recipe. ``None``: the paper's, on Stable Diffusion 2.
         window: the windows in which the hole will be filled; crops are drawn at their scale. ``None``: the base
             model's defaults. The adapter carries them.
-        geometry: which pixels ``complete`` will take from the references. The adapter carries it; the fit itself
-            depends on it only by a ``hint_share``, which has no effect without a composite. ``None``: the defaults,
-            with which the fit first says how much of the hole the references show.
+        geometry: which pixels ``complete`` will take from the references. The adapter carries it. A base model that
+            reads hints may have other defaults for ``config`` where there is a composite. ``None``: the defaults, with
+            which the fit first says how much of the hole the references show.
         start: an adapter of the same base model, such as the result of ``adapt``, or its folder. The fit starts from
             it, and the result contains it: its rank is the sum of both ranks.
         device: ``cpu``, ``cuda``, ``mps`` and so on. ``None``: the best available.
@@ -105,13 +105,11 @@ def fit(
     earlier = start if start is None or isinstance(start, Adapter) else Adapter.load(start)
     if earlier is not None:
         attach(inpainter, earlier)
-    settings = _resolve_fit(config, inpainter, device)
+    sources = resolve_geometry(geometry, scene, None, config.preset)
+    found = compose(scene, sources, on_step=on_step, progress=progress)
+    settings = _resolve_fit(config, inpainter, device, hinted=found is not None)
     windows = (window or WindowConfig()).resolve(inpainter.card.window)
     trainable = make_trainable(inpainter, settings, device, dtype)
-    sources = resolve_geometry(geometry, scene, None, settings.preset)
-    found = compose(scene, sources, on_step=on_step, progress=progress)
-    if found is None:  # so complete will have no hints to show
-        settings = dataclasses.replace(settings, hint_share=0.0)
     scene = with_best_references(scene, "the fit learns from", progress=progress)
     parts = choose_parts(inpainter, scene, windows)
     show_references(inpainter, scene, parts, windows)
@@ -138,9 +136,16 @@ def fit(
     return fitted if earlier is None else stack(earlier, fitted)
 
 
-def _resolve_fit(config: FitConfig, inpainter: DiffusionFamily, device: torch.device) -> FitSettings:
-    """Resolve the recipe, with the base and the precision that are in use."""
-    settings = config.resolve(inpainter.card.fit)
+def _resolve_fit(config: FitConfig, inpainter: DiffusionFamily, device: torch.device, *, hinted: bool) -> FitSettings:
+    """Resolve the recipe, with the base and the precision that are in use.
+
+    Args:
+        config: the recipe.
+        inpainter: the base model.
+        device: where it is fitted.
+        hinted: whether the scene has a composite, whose doubtful pixels the base model may see as hints.
+    """
+    settings = config.resolve(inpainter.card.fit_defaults(hinted=hinted))
     precision = resolve_precision(device, settings.mixed_precision)
     return dataclasses.replace(settings, base=inpainter.base, mixed_precision=precision)
 

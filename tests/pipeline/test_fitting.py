@@ -6,7 +6,7 @@ import torch
 from composites import make_composite
 from helpers import TINY_FIT, make_photo
 
-from realfill import FitConfig, RankConfig, SampleConfig, Scene, WindowConfig, complete, fit
+from realfill import FitConfig, GeometryConfig, RankConfig, SampleConfig, Scene, WindowConfig, complete, fit
 from realfill.benchmark.metrics import psnr
 from realfill.errors import RealFillWarning
 from realfill.models.diffusion.card import Card
@@ -69,16 +69,26 @@ def test_references_are_matched_once_per_scene(scene, monkeypatch):
     assert len(calls) == 1
 
 
-def test_a_fit_without_a_composite_shows_no_hints(scene):
-    adapter = fit(scene, FitConfig(base="mini", num_steps=1, hint_share=0.5), progress=False)
-    assert adapter.config.hint_share == 0
+def test_a_fit_of_mini_without_a_composite_shows_no_hints(scene):
+    adapter = fit(scene, FitConfig(base="mini"), on_step=lambda _: False, progress=False)
+    plain = FitConfig(base="mini").resolve(Card.load(MINI_DIRECTORY).fit)
+    assert (adapter.config.num_steps, adapter.config.hint_share) == (plain.num_steps, 0)
 
 
 @pytest.mark.usefixtures("with_composites")
-def test_a_fit_of_mini_shows_hints_if_there_is_a_composite(scene, monkeypatch):
+@pytest.mark.parametrize("enabled", [True, False])
+def test_a_fit_of_mini_takes_the_defaults_for_hints_if_there_is_a_composite(scene, monkeypatch, enabled):
     monkeypatch.setattr("realfill.pipeline.evidence.composite", lambda *_, **__: make_composite(scene))
-    adapter = fit(scene, FitConfig(base="mini", num_steps=1), progress=False)
-    assert adapter.config.hint_share == FitConfig().resolve(Card.load(MINI_DIRECTORY).fit).hint_share > 0
+    card = Card.load(MINI_DIRECTORY)
+    hinted = card.fit_defaults(hinted=True)
+    assert hinted == {**card.fit, **card.hinted_fit} != card.fit
+    adapter = fit(
+        scene, FitConfig(base="mini", learning_rate=1e-4), geometry=GeometryConfig(enabled=enabled),
+        on_step=lambda _: False, progress=False,
+    )  # fmt: skip
+    assert adapter.config.num_steps == (hinted if enabled else card.fit)["num_steps"]
+    assert adapter.config.hint_share == (hinted["hint_share"] if enabled else 0)
+    assert adapter.config.learning_rate == 1e-4
 
 
 def test_a_fit_that_is_too_much_for_a_processor_is_warned_about(scene, tiny_fit, monkeypatch):

@@ -39,6 +39,8 @@ class Models:
                     (RankConfig(), card.rank),
                 )  # fmt: skip
                 lines += [str(config.resolve(defaults)) for config, defaults in configs]
+                if card.hinted_fit:
+                    lines.append(f"in a scene with a composite: {FitConfig().resolve(card.fit_defaults(hinted=True))}")
             print(f"{name:10} {source.about}")
             for line in lines:
                 print(f"           {line}")

@@ -39,6 +39,8 @@ class Card:
     they are. It needs ``masked_image`` ``smooth``."""
     fit: Mapping[str, Any] = field(default_factory=dict)
     """The base model's defaults for ``FitConfig``."""
+    hinted_fit: Mapping[str, Any] = field(default_factory=dict)
+    """Those that differ in a scene with a composite, whose doubtful pixels a base model that reads hints will see."""
     adapt: Mapping[str, Any] = field(default_factory=dict)
     """The base model's defaults for ``AdaptConfig``."""
     sample: Mapping[str, Any] = field(default_factory=dict)
@@ -87,12 +89,16 @@ class Card:
         if not isinstance(self.about, Mapping):
             raise TypeError("about is no object")
         for config, defaults in (
-            (FitConfig(), self.fit), (AdaptConfig(), self.adapt), (SampleConfig(), self.sample),
-            (RankConfig(), self.rank), (WindowConfig(), self.window),
+            (FitConfig(), self.fit), (FitConfig(), self.hinted_fit), (AdaptConfig(), self.adapt),
+            (SampleConfig(), self.sample), (RankConfig(), self.rank), (WindowConfig(), self.window),
         ):  # fmt: skip
             if "base" in defaults:
                 raise ValueError("it names a base model; legal: settings other than base")
             config.resolve(defaults)
+
+    def fit_defaults(self, *, hinted: bool) -> Mapping[str, Any]:
+        """Return the base model's defaults for ``FitConfig`` in a scene with (``hinted``) or without a composite."""
+        return {**self.fit, **self.hinted_fit} if hinted and self.reads_hints else self.fit
 
     def save(self, directory: Path) -> None:
         """Write ``card.json`` into a directory."""
