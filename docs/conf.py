@@ -158,6 +158,8 @@ def _add_default(_app: Sphinx, what: str, name: str, _object: Any, _options: Any
     parts = {"FitConfig": "fit", "SampleConfig": "sample", "RankConfig": "rank", "WindowConfig": "window"}
     card = _MINI.get(parts.get(class_name, ""), {})
     own = f"; ``mini``: ``{card[field_name]!r}``" if field_name in card else ""
+    covered = _MINI["covered_fit"] if class_name == "FitConfig" else {}
+    own += f"; where references show half of the hole: ``{covered[field_name]!r}``" if field_name in covered else ""
     lines += ["", f"*Default:* ``{default!r}``{own}"]
 
 

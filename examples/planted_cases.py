@@ -5,7 +5,8 @@
     python examples/planted_cases.py TEXTURES CASES --part 2 --seeds 200 201 202   # to measure on
 
 Parts share no textures: TEXTURES is sorted and dealt out to sixteen of them. EXIF states the focal lengths to 3 %.
-Photos are small, so that a hundred scenes take minutes. Files that exist are not computed again.
+Photos are small, so that a hundred scenes take minutes. Files that exist are not computed again, so a change of
+the code needs a new folder.
 """
 
 from __future__ import annotations

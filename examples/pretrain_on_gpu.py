@@ -325,8 +325,8 @@ def build(options: Options, photos: Sequence[ImageArray]) -> StableDiffusionInpa
     if options.hint_share:
         if inpainter.card.masked_image != "smooth":
             raise ValueError(f"hints need a masked image that is 'smooth'; it is {inpainter.card.masked_image!r}")
-        fit = {**inpainter.card.hinted_fit, "hint_share": options.hint_share}
-        inpainter.card = dataclasses.replace(inpainter.card, reads_hints=True, hinted_fit=fit)
+        fit = {**inpainter.card.fit, "hint_share": options.hint_share}
+        inpainter.card = dataclasses.replace(inpainter.card, reads_hints=True, fit=fit)
     return inpainter
 
 

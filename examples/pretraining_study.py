@@ -147,7 +147,12 @@ def pretrained(arm: Arm, folder: Path, options: argparse.Namespace) -> Path:
     pretrain(Config(**{"output": base, "init": init, **common}))
     card = Card.load(base)
     dataclasses.replace(
-        card, fit=PACKAGED.fit, sample=PACKAGED.sample, window=PACKAGED.window, rank=PACKAGED.rank
+        card,
+        fit=PACKAGED.fit,
+        covered_fit=PACKAGED.covered_fit,
+        sample=PACKAGED.sample,
+        window=PACKAGED.window,
+        rank=PACKAGED.rank,
     ).save(base)
     return base
 

@@ -95,7 +95,7 @@ def set_up(
         "config": {name: values.pop(name) for name in ("methods", "metrics", "fit_seeds", "num_references")},
         "weights": values, "base": inpainter.base, "fingerprint": inpainter.fingerprint,
         "fit": dataclasses.replace(fit.resolve(card.fit), base=inpainter.base).to_dict(),
-        "hinted_fit": {name: getattr(fit.resolve(card.fit_defaults(hinted=True)), name) for name in card.hinted_fit},
+        "covered_fit": card.describe_covered_fit(fit),
         "sample": sample_settings.to_dict(), "window": windows.to_dict(), "geometry": sources.resolve({}).to_dict(),
     }  # fmt: skip
     return Benchmark(

@@ -72,7 +72,7 @@ def keep(
 
 
 def compose(scene: Scene, settings: GeometrySettings, *, on_step: OnStep | None, progress: bool) -> Composite | None:
-    """Compute the composite of a scene, once; ``None`` if it is off, or if nothing can be aligned with the target."""
+    """Compute the composite of a scene, once; ``None`` if there is none or memory does not suffice for it."""
     if not _has_composite(scene, settings):
         return None
     if scene not in _composites or _composites[scene].cameras_by != settings.cameras_by:

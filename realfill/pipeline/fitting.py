@@ -8,7 +8,13 @@ from pathlib import Path
 
 import torch
 
-from realfill.compute.devices import make_accelerator, resolve_device, resolve_frozen_dtype, resolve_precision
+from realfill.compute.devices import (
+    in_any_process,
+    make_accelerator,
+    resolve_device,
+    resolve_frozen_dtype,
+    resolve_precision,
+)
 from realfill.compute.progress import OnStep, say
 from realfill.config import (
     FitConfig,
@@ -27,7 +33,7 @@ from realfill.models.diffusion.families import load_family
 from realfill.models.diffusion.family import DiffusionFamily
 from realfill.models.diffusion.hub import locate, origin
 from realfill.models.diffusion.lora import Trainable, attach, stack, trainable_lora, trainable_weights
-from realfill.pipeline.evidence import compose
+from realfill.pipeline.evidence import keep
 from realfill.pipeline.references import (
     match,
     require_references,
@@ -43,6 +49,7 @@ from realfill.training.loop import train
 from realfill.training.plan import describe_download, describe_plan
 from realfill.training.trainer import Trainer
 
+_COVERED = 0.5  # share of the hole that references show from which a card's covered_fit holds
 _LARGE_PX = 512  # resolution from which a CPU is too slow for a base model
 
 
@@ -69,9 +76,10 @@ def fit(
         config: the recipe. ``None``: the paper's, on Stable Diffusion 2.
         window: the windows in which the hole will be filled; crops are drawn at their scale. ``None``: the base
             model's defaults. The adapter carries them.
-        geometry: which pixels ``complete`` will take from the references. The adapter carries it. A base model that
-            reads hints may have other defaults for ``config`` where there is a composite. ``None``: the defaults, with
-            which the fit first says how much of the hole the references show.
+        geometry: which pixels ``complete`` will take from the references. The adapter carries it. The fit itself
+            depends on it by the base model's defaults for ``config``, which may be others where the references show at
+            least half of the hole, and by a ``hint_share``, which has no effect where they show nothing. ``None``: the
+            defaults, with which the fit first says how much of the hole the references show.
         start: an adapter of the same base model, such as the result of ``adapt``, or its folder. The fit starts from
             it, and the result contains it: its rank is the sum of both ranks.
         device: ``cpu``, ``cuda``, ``mps`` and so on. ``None``: the best available.
@@ -105,15 +113,19 @@ def fit(
     earlier = start if start is None or isinstance(start, Adapter) else Adapter.load(start)
     if earlier is not None:
         attach(inpainter, earlier)
-    sources = resolve_geometry(geometry, scene, None, config.preset)
-    found = compose(scene, sources, on_step=on_step, progress=progress)
-    settings = _resolve_fit(config, inpainter, device, hinted=found is not None)
+    recipes = {covered: _resolve_fit(config, inpainter, device, covered=covered) for covered in (False, True)}
     windows = (window or WindowConfig()).resolve(inpainter.card.window)
+    sources = resolve_geometry(geometry, scene, None, config.preset)
+    accelerator = make_accelerator(device, recipes[False].mixed_precision)
+    coverage = keep(scene, sources, on_step=on_step, progress=progress).evidence.coverage
+    settings = recipes[in_any_process(coverage >= _COVERED)]
+    if not coverage:  # so complete will have no hints to show
+        settings = dataclasses.replace(settings, hint_share=0.0)
     trainable = make_trainable(inpainter, settings, device, dtype)
     scene = with_best_references(scene, "the fit learns from", progress=progress)
     parts = choose_parts(inpainter, scene, windows)
     show_references(inpainter, scene, parts, windows)
-    trainer = Trainer(inpainter, trainable, settings, make_accelerator(device, settings.mixed_precision))
+    trainer = Trainer(inpainter, trainable, settings, accelerator)
     inputs = hash_scene(scene) | ({} if earlier is None else {"start": hash_tensors(earlier.tensors)})
     _announce(trainer, device, progress=progress)
     train(
@@ -136,16 +148,16 @@ def fit(
     return fitted if earlier is None else stack(earlier, fitted)
 
 
-def _resolve_fit(config: FitConfig, inpainter: DiffusionFamily, device: torch.device, *, hinted: bool) -> FitSettings:
+def _resolve_fit(config: FitConfig, inpainter: DiffusionFamily, device: torch.device, *, covered: bool) -> FitSettings:
     """Resolve the recipe, with the base and the precision that are in use.
 
     Args:
         config: the recipe.
         inpainter: the base model.
         device: where it is fitted.
-        hinted: whether the scene has a composite, whose doubtful pixels the base model may see as hints.
+        covered: whether the references show at least half of the hole.
     """
-    settings = config.resolve(inpainter.card.fit_defaults(hinted=hinted))
+    settings = config.resolve(inpainter.card.fit_defaults(covered=covered))
     precision = resolve_precision(device, settings.mixed_precision)
     return dataclasses.replace(settings, base=inpainter.base, mixed_precision=precision)
 
@@ -209,6 +221,7 @@ def check_ready(
     require_references(scene)
     say(describe_download(config.base, local_files_only=local_files_only) if progress else None)
     card = Card.load(locate(config.base, local_files_only=local_files_only))
+    config.resolve(card.fit_defaults(covered=True))
     if sampling is not None and sampling.base is not None:
         locate(sampling.base, local_files_only=local_files_only)
     require_room(scene, (sampling or SampleConfig()).following(config.resolve(card.fit)).resolve(card.sample))

@@ -219,8 +219,7 @@ def build_start(config: PretrainConfig, photos: Sequence[ImageArray]) -> StableD
         pipeline = widen(init.pipeline, autoencoder, config.widths[0], seed=config.seed)
         card = dataclasses.replace(init.card, resolution=config.resolution)
     if config.hint_share:
-        hinted_fit = {**card.hinted_fit, "hint_share": config.hint_share}
-        card = dataclasses.replace(card, reads_hints=True, hinted_fit=hinted_fit)
+        card = dataclasses.replace(card, reads_hints=True, fit={**card.fit, "hint_share": config.hint_share})
     return StableDiffusionInpainter.from_pipeline(pipeline, base=str(config.output), card=card)
 
 

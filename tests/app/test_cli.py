@@ -10,6 +10,7 @@ import pytest
 
 import realfill
 from realfill.app.cli import _parse, main
+from realfill.models.diffusion.card import Card
 from realfill.models.diffusion.hub import MINI_DIRECTORY
 
 COMMANDS = (
@@ -229,7 +230,10 @@ def test_models_says_what_is_present(capsys):
     assert licence == "Apache-2.0"
     assert "Apache License, Version 2.0" in (MINI_DIRECTORY / "LICENSE.txt").read_text()
     assert main(["models", "--recipes"]) == 0
-    assert "num_steps=2000" in capsys.readouterr().out
+    recipes = capsys.readouterr().out
+    steps = Card.load(MINI_DIRECTORY).covered_fit["num_steps"]
+    assert "num_steps=2000" in recipes
+    assert f"FitSettings where the references show at least half of the hole: num_steps={steps}\n" in recipes
 
 
 @pytest.mark.parametrize("words", [["--help"], ["run", "--help"], ["run", "--help-all"], ["models"], ["run", "--x"]])

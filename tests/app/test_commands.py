@@ -11,11 +11,14 @@ from composites import make_composite
 from helpers import make_photo
 from PIL import Image
 
-from realfill import Scene
+from realfill import FitConfig, Scene
 from realfill.app.cli import main
 from realfill.app.commands.common import SceneOptions
+from realfill.app.commands.jobs import make_request
 from realfill.errors import RealFillWarning
 from realfill.io.images import read_image
+from realfill.models.diffusion.card import Card
+from realfill.models.diffusion.hub import MINI_DIRECTORY
 from realfill.training import loop
 
 pytestmark = pytest.mark.filterwarnings("ignore:no keypoint:realfill.errors.RealFillWarning")
@@ -506,3 +509,13 @@ def test_a_finished_fit_whose_weights_are_gone_is_not_called_finished(folder, fi
 def test_an_illegal_quality_of_a_batch_is_refused_before_any_work(tmp_path, capsys):
     assert main(["batch", str(tmp_path), "-o", str(tmp_path / "out"), "--quality", "500"]) == 2
     assert "legal: from 1 to 100" in capsys.readouterr().err
+
+
+def test_a_request_for_the_longer_of_two_recipes_is_not_that_of_the_base_itself():
+    card = Card.load(MINI_DIRECTORY)
+    own, longer = (
+        make_request("fit", "mini", fit=FitConfig(base="mini", **changes))
+        for changes in ({}, {"num_steps": card.fit["num_steps"]})
+    )
+    assert own["fit"] == longer["fit"] and own != longer
+    assert own["covered_fit"] == card.covered_fit

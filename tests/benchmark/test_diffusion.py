@@ -10,8 +10,11 @@ from realfill.benchmark.config import BenchConfig
 from realfill.benchmark.methods.diffusion import Unfitted
 from realfill.benchmark.setup import set_up
 from realfill.config import GeometryConfig, RankConfig
+from realfill.models.diffusion.card import Card
+from realfill.models.diffusion.hub import MINI_DIRECTORY
 
 SAMPLE = SampleConfig(num_samples=2, num_inference_steps=2)
+MINI_CARD = Card.load(MINI_DIRECTORY)
 
 
 def set_up_methods(base, *names):
@@ -64,3 +67,12 @@ def test_thresholds_reach_the_methods_and_the_composite_stays_on(tiny_sd):
     assert [s.enabled for s in settings] == [True, True, False, False]
     assert settings[0].photographed_confidence == settings[1].photographed_confidence == 0.7
     assert benchmark.about["geometry"]["photographed_confidence"] == 0.7
+
+
+@pytest.mark.parametrize(("changes", "num_steps"), [({}, MINI_CARD.covered_fit["num_steps"]), ({"num_steps": 7}, 7)])
+def test_a_benchmark_says_which_recipe_holds_where_references_show_the_hole(changes, num_steps):
+    benchmark = set_up(
+        BenchConfig(metrics=("psnr",), methods=("realfill",)), fit=FitConfig(base="mini", **changes), sample=SAMPLE,
+        window=WindowConfig(), ranking=RankConfig(matcher="sift"), device="cpu",
+    )  # fmt: skip
+    assert benchmark.about["covered_fit"] == {"num_steps": num_steps}

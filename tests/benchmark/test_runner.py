@@ -215,6 +215,7 @@ def test_the_command_writes_results_a_report_and_a_page(cases, tiny_sd, tmp_path
     assert "dino" in values["missing_metrics"]
     made = values["about"]
     assert (made["fit"]["preset"], made["sample"]["preset"], made["sample"]["scheduler"]) == ("fast", "fast", "dpm++")
+    assert made["covered_fit"] == {}
     for text in ((tmp_path / "out" / "results.md").read_text(), (tmp_path / "out" / "index.html").read_text()):
         assert "realfill" in text and "telea" in text and "dino" in text and "no ground truth" in text
     printed, shown = capsys.readouterr()

@@ -26,21 +26,25 @@ def test_a_card_survives_saving_and_loading(tmp_path):
     assert Card.load(tmp_path) == card
 
 
-def test_defaults_for_a_scene_with_a_composite_are_for_a_model_that_reads_hints():
-    values = {"masked_image": "smooth", "fit": {"num_steps": 5, "batch_size": 2}, "hinted_fit": {"num_steps": 3}}
-    card = Card(reads_hints=True, **values)
-    assert card.fit_defaults(hinted=False) == {"num_steps": 5, "batch_size": 2}
-    assert card.fit_defaults(hinted=True) == {"num_steps": 3, "batch_size": 2}
-    assert Card(**values).fit_defaults(hinted=True) == card.fit
+def test_defaults_for_fits_where_references_show_the_hole_replace_the_others():
+    card = Card(fit={"num_steps": 5, "batch_size": 2}, covered_fit={"num_steps": 3})
+    assert card.fit_defaults(covered=False) == {"num_steps": 5, "batch_size": 2}
+    assert card.fit_defaults(covered=True) == {"num_steps": 3, "batch_size": 2}
+    assert card.describe_covered_fit(FitConfig()) == {"num_steps": 3}
+    assert card.describe_covered_fit(FitConfig(num_steps=9, batch_size=1)) == {"num_steps": 9}
 
 
 def test_a_model_without_a_card_is_treated_as_stable_diffusion(tmp_path):
     assert Card.load(tmp_path) == Card(masked_image="grey", masked_latent="nearest")
 
 
-@pytest.mark.parametrize(
-    "content", ["{", "[1]", json.dumps({"unknown": 1}), '{"reads_hints": true}', '{"hinted_fit": {"x": 1}}']
-)
+DAMAGED = (
+    "{", "[1]", json.dumps({"unknown": 1}), '{"reads_hints": true}', '{"fit": {"preset": "paper"}}',
+    '{"fit": {"trainable": "all"}, "covered_fit": {"quantization": "nf4"}}',
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("content", DAMAGED)
 def test_the_error_for_a_damaged_card_names_the_file(tmp_path, content):
     (tmp_path / "card.json").write_text(content)
     with pytest.raises(BaseModelError, match=r"card\.json"):

@@ -1,5 +1,7 @@
 """Laws of ``fit``, on tiny models of Stable Diffusion's classes and on the packaged base."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -17,6 +19,11 @@ from realfill.training import plan as plans
 
 SIFT = RankConfig(matcher="sift")
 FAST = SampleConfig(num_samples=2, num_inference_steps=3)
+
+
+def stop_at_the_first_step(progress):
+    return progress.phase != "fit"
+
 
 pytestmark = pytest.mark.filterwarnings("ignore:no keypoint:realfill.errors.RealFillWarning")
 
@@ -69,26 +76,30 @@ def test_references_are_matched_once_per_scene(scene, monkeypatch):
     assert len(calls) == 1
 
 
-def test_a_fit_of_mini_without_a_composite_shows_no_hints(scene):
-    adapter = fit(scene, FitConfig(base="mini"), on_step=lambda _: False, progress=False)
-    plain = FitConfig(base="mini").resolve(Card.load(MINI_DIRECTORY).fit)
-    assert (adapter.config.num_steps, adapter.config.hint_share) == (plain.num_steps, 0)
+def test_a_fit_without_a_composite_shows_no_hints(scene):
+    adapter = fit(scene, FitConfig(base="mini", num_steps=1, hint_share=0.5), progress=False)
+    assert adapter.config.hint_share == 0
 
 
+@pytest.mark.filterwarnings("ignore:the references show 0 %")
 @pytest.mark.usefixtures("with_composites")
-@pytest.mark.parametrize("enabled", [True, False])
-def test_a_fit_of_mini_takes_the_defaults_for_hints_if_there_is_a_composite(scene, monkeypatch, enabled):
-    monkeypatch.setattr("realfill.pipeline.evidence.composite", lambda *_, **__: make_composite(scene))
+@pytest.mark.parametrize(("share", "covered"), [(1.0, True), (0.6, True), (0.3, False), (0.0, False)])
+def test_a_fit_of_mini_has_other_defaults_where_references_show_half_of_the_hole(scene, monkeypatch, share, covered):
+    shown = np.cumsum(scene.mask).reshape(scene.mask.shape) <= share * scene.mask.sum()
+    composite = dataclasses.replace(
+        make_composite(scene), confidence=np.where(shown, np.float32(0.1), 0), source=np.where(shown, 0, -1)
+    )
+    monkeypatch.setattr("realfill.pipeline.evidence.composite", lambda *_, **__: composite)
     card = Card.load(MINI_DIRECTORY)
-    hinted = card.fit_defaults(hinted=True)
-    assert hinted == {**card.fit, **card.hinted_fit} != card.fit
-    adapter = fit(
-        scene, FitConfig(base="mini", learning_rate=1e-4), geometry=GeometryConfig(enabled=enabled),
-        on_step=lambda _: False, progress=False,
-    )  # fmt: skip
-    assert adapter.config.num_steps == (hinted if enabled else card.fit)["num_steps"]
-    assert adapter.config.hint_share == (hinted["hint_share"] if enabled else 0)
-    assert adapter.config.learning_rate == 1e-4
+    recipe = FitConfig().resolve(card.fit_defaults(covered=covered))
+    for changes, num_steps in (({}, recipe.num_steps), ({"num_steps": 7}, 7)):
+        adapter = fit(scene, FitConfig(base="mini", **changes), on_step=stop_at_the_first_step, progress=False)
+        assert adapter.config.num_steps == num_steps
+        assert adapter.config.hint_share == (recipe.hint_share if share else 0)
+    assert card.fit_defaults(covered=True) != card.fit_defaults(covered=False) == card.fit
+    off = GeometryConfig(enabled=False)
+    adapter = fit(scene, FitConfig(base="mini"), geometry=off, on_step=stop_at_the_first_step, progress=False)
+    assert adapter.config.num_steps == card.fit["num_steps"]
 
 
 def test_a_fit_that_is_too_much_for_a_processor_is_warned_about(scene, tiny_fit, monkeypatch):

@@ -147,7 +147,7 @@ def test_the_paper_shows_no_hints_and_shares_are_checked():
 def test_a_base_that_was_trained_with_hints_says_so_and_its_fits_go_on_with_them(tmp_path):
     config = PretrainConfig(photos=Path(), output=tmp_path / "base", hint_share=0.5, init=MINI_DIRECTORY)
     base = build_start(config, [make_photo(150, 160)])
-    assert base.reads_hints and FitConfig().resolve(base.card.fit_defaults(hinted=True)).hint_share == 0.5
+    assert base.reads_hints and FitConfig().resolve(base.card.fit).hint_share == 0.5
     assert config.fit_settings().hint_share == 0.5
     grey = tmp_path / "grey"
     shutil.copytree(MINI_DIRECTORY, grey)

@@ -95,8 +95,8 @@ def make_request(
     fitted = adapter.config if adapter is not None else fit.resolve(card.fit) if fit is not None else None
     if adapter is not None:
         request["adapter"] = {"fit": adapter.config.to_dict(), "manifest": dict(adapter.manifest)}
-    elif fitted is not None:
-        request["fit"] = fitted.to_dict()
+    elif fit is not None and fitted is not None:
+        request["fit"], request["covered_fit"] = fitted.to_dict(), card.describe_covered_fit(fit)
     preset = fitted.preset if fitted is not None else None
     if sample is not None:
         defaults = {**card.sample, **(adapter.sample if adapter is not None else {})}

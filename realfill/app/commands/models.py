@@ -39,8 +39,10 @@ class Models:
                     (RankConfig(), card.rank),
                 )  # fmt: skip
                 lines += [str(config.resolve(defaults)) for config, defaults in configs]
-                if card.hinted_fit:
-                    lines.append(f"in a scene with a composite: {FitConfig().resolve(card.fit_defaults(hinted=True))}")
+                if card.covered_fit:
+                    covered = card.describe_covered_fit(FitConfig())
+                    values = ", ".join(f"{name}={value!r}" for name, value in covered.items())
+                    lines.append(f"FitSettings where the references show at least half of the hole: {values}")
             print(f"{name:10} {source.about}")
             for line in lines:
                 print(f"           {line}")

@@ -39,8 +39,8 @@ class Card:
     they are. It needs ``masked_image`` ``smooth``."""
     fit: Mapping[str, Any] = field(default_factory=dict)
     """The base model's defaults for ``FitConfig``."""
-    hinted_fit: Mapping[str, Any] = field(default_factory=dict)
-    """Those that differ in a scene with a composite, whose doubtful pixels a base model that reads hints will see."""
+    covered_fit: Mapping[str, Any] = field(default_factory=dict)
+    """Defaults for ``FitConfig`` that replace those of ``fit`` where the references show at least half of the hole."""
     adapt: Mapping[str, Any] = field(default_factory=dict)
     """The base model's defaults for ``AdaptConfig``."""
     sample: Mapping[str, Any] = field(default_factory=dict)
@@ -89,16 +89,25 @@ class Card:
         if not isinstance(self.about, Mapping):
             raise TypeError("about is no object")
         for config, defaults in (
-            (FitConfig(), self.fit), (FitConfig(), self.hinted_fit), (AdaptConfig(), self.adapt),
+            (FitConfig(), self.fit), (FitConfig(), self.fit_defaults(covered=True)), (AdaptConfig(), self.adapt),
             (SampleConfig(), self.sample), (RankConfig(), self.rank), (WindowConfig(), self.window),
         ):  # fmt: skip
-            if "base" in defaults:
-                raise ValueError("it names a base model; legal: settings other than base")
+            if {"base", "preset"} & set(defaults):
+                raise ValueError("it names a base model or a preset; legal: settings other than base and preset")
             config.resolve(defaults)
 
-    def fit_defaults(self, *, hinted: bool) -> Mapping[str, Any]:
-        """Return the base model's defaults for ``FitConfig`` in a scene with (``hinted``) or without a composite."""
-        return {**self.fit, **self.hinted_fit} if hinted and self.reads_hints else self.fit
+    def fit_defaults(self, *, covered: bool) -> Mapping[str, Any]:
+        """Return the base model's defaults for ``FitConfig``.
+
+        Args:
+            covered: whether the references show at least half of the hole.
+        """
+        return {**self.fit, **self.covered_fit} if covered else self.fit
+
+    def describe_covered_fit(self, config: FitConfig) -> dict[str, Any]:
+        """Return the values that a recipe has for the fields of ``covered_fit`` where these defaults hold."""
+        settings = config.resolve(self.fit_defaults(covered=True))
+        return {name: getattr(settings, name) for name in self.covered_fit}
 
     def save(self, directory: Path) -> None:
         """Write ``card.json`` into a directory."""
