@@ -20,12 +20,11 @@ from realfill.training import plan as plans
 SIFT = RankConfig(matcher="sift")
 FAST = SampleConfig(num_samples=2, num_inference_steps=3)
 
+pytestmark = pytest.mark.filterwarnings("ignore:no keypoint:realfill.errors.RealFillWarning")
+
 
 def stop_at_the_first_step(progress):
     return progress.phase != "fit"
-
-
-pytestmark = pytest.mark.filterwarnings("ignore:no keypoint:realfill.errors.RealFillWarning")
 
 
 def test_a_batch_that_memory_does_not_hold_is_computed_in_pieces_on_a_processor_too(
