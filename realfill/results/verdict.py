@@ -3,7 +3,7 @@
 The judgement rests on an expected error for each pixel of the hole. For a pixel of the composite it follows from its
 confidence; for one that differs from the composite, also from that difference; where no reference reaches, it is what a
 guess usually costs in surroundings of this contrast. The numbers below were chosen on planted scenes
-(``examples/verdict.py``), whose truth is known, and measured on others.
+(``examples/verdict.py``), whose truth is known.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _LEAST_LEVELS = 2.0  # expected error of any pixel: noise
 _MOST_LEVELS = 60.0  # expected error of the worst pixel of a composite
 _GUESS_SHARE = 0.85  # expected error of a guess, as a share of the surroundings' contrast
 _SHOWN = 0.1  # confidence from which a reference counts as showing a pixel
-_AUTHENTIC_BELOW, _UNSUPPORTED_ABOVE = 10.5, 28.0  # expected levels; a false "authentic" is the worst mistake
+_AUTHENTIC_BELOW = 11.0  # expected levels; less than AUTHENTIC_LEVELS, since a false "authentic" is the worst mistake
 _AUTHENTIC_COVERAGE = 0.7
 _CONTRADICTED = 20.0  # see geometry.agreement
 _SAME_LEVELS = 10.0  # difference up to which a pixel is what a reference shows
@@ -160,7 +160,7 @@ def contrast_around(image: ImageArray, mask: MaskArray) -> float:
 
 
 def _kind(coverage: float, error: float) -> VerdictKind:
-    if coverage < UNSUPPORTED_COVERAGE or error > _UNSUPPORTED_ABOVE:
+    if coverage < UNSUPPORTED_COVERAGE or error > UNSUPPORTED_LEVELS:
         return "unsupported"
     return "authentic" if error <= _AUTHENTIC_BELOW and coverage >= _AUTHENTIC_COVERAGE else "doubtful"
 

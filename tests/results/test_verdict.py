@@ -60,7 +60,7 @@ def test_pixels_of_hardly_any_confidence_are_not_shown():
 
 
 @pytest.mark.parametrize(
-    ("levels", "kind"), [(6, "authentic"), (11, "authentic"), (12, "doubtful"), (29, "doubtful"), (31, "unsupported")]
+    ("levels", "kind"), [(6, "authentic"), (11, "authentic"), (12, "doubtful"), (31, "doubtful"), (33, "unsupported")]
 )
 def test_an_invention_is_judged_by_its_distance_to_a_trusted_composite(levels, kind):
     verdict = verdict_of(with_hole(SMOOTH, 120 + levels), SMOOTH)
