@@ -159,7 +159,8 @@ def _add_default(_app: Sphinx, what: str, name: str, _object: Any, _options: Any
     card = _MINI.get(parts.get(class_name, ""), {})
     own = f"; ``mini``: ``{card[field_name]!r}``" if field_name in card else ""
     covered = _MINI["covered_fit"] if class_name == "FitConfig" else {}
-    own += f"; where references show half of the hole: ``{covered[field_name]!r}``" if field_name in covered else ""
+    if field_name in covered:
+        own += f"; where references show at least 90 % of the hole: ``{covered[field_name]!r}``"
     lines += ["", f"*Default:* ``{default!r}``{own}"]
 
 

@@ -1,8 +1,8 @@
 """Composites of planted scenes, computed once and kept in a folder: what the verdict and the ranking are measured on.
 
-    python examples/planted_cases.py TEXTURES CASES --part 0 --seeds 0 1           # parts 0 and 1: to tune on
-    python examples/planted_cases.py TEXTURES CASES --part 1 --seeds 100 101
-    python examples/planted_cases.py TEXTURES CASES --part 2 --seeds 200 201 202   # to measure on
+    python examples/planted_cases.py TEXTURES CASES --part 0 --seeds 0 1           # parts 0 to 7: settings look at them
+    python examples/planted_cases.py TEXTURES CASES --part 7 --seeds 700 701
+    python examples/planted_cases.py TEXTURES CASES --part 8 --seeds 800 801       # to measure on
 
 Parts share no textures: TEXTURES is sorted and dealt out to sixteen of them. EXIF states the focal lengths to 3 %.
 Photos are small, so that a hundred scenes take minutes. Files that exist are not computed again, so a change of

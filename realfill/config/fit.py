@@ -126,7 +126,7 @@ class FitConfig(Config):
     hint_share: float | None = auto(0.0)
     """Share of the crops that see planted hints in the hole: slightly wrong warps of the crop with a confidence, as
     ``complete`` gives them to a base model that reads hints, at the default thresholds of confidence. It has no effect
-    on other base models, in a scene without a composite, and in ``adapt``. Paper: 0."""
+    on other base models, in a scene whose hole no reference shows, and in ``adapt``. Paper: 0."""
     num_rectangles: tuple[int, int] | None = auto((1, 4))
     """Smallest and largest number of rectangles in a random mask, from 1 to 100. The paper does not state it."""
     rectangle_size: tuple[float, float] | None = auto((0.2, 0.7))

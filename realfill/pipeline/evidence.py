@@ -71,6 +71,12 @@ def keep(
     return Kept.of_composite(scene, found.image, evidence, settings, hinted=hinted)
 
 
+def measure_coverage(scene: Scene, settings: GeometrySettings, *, on_step: OnStep | None, progress: bool) -> float:
+    """Return ``Evidence.coverage``, the share of the hole that the references show; the arguments are ``keep``'s."""
+    found = compose(scene, settings, on_step=on_step, progress=progress)
+    return 0.0 if found is None else Evidence.judge(scene.mask, found.confidence, found.source, settings).coverage
+
+
 def compose(scene: Scene, settings: GeometrySettings, *, on_step: OnStep | None, progress: bool) -> Composite | None:
     """Compute the composite of a scene, once; ``None`` if there is none or memory does not suffice for it."""
     if not _has_composite(scene, settings):

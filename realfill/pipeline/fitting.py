@@ -33,7 +33,7 @@ from realfill.models.diffusion.families import load_family
 from realfill.models.diffusion.family import DiffusionFamily
 from realfill.models.diffusion.hub import locate, origin
 from realfill.models.diffusion.lora import Trainable, attach, stack, trainable_lora, trainable_weights
-from realfill.pipeline.evidence import keep
+from realfill.pipeline.evidence import measure_coverage
 from realfill.pipeline.references import (
     match,
     require_references,
@@ -49,7 +49,7 @@ from realfill.training.loop import train
 from realfill.training.plan import describe_download, describe_plan
 from realfill.training.trainer import Trainer
 
-_COVERED = 0.5  # share of the hole that references show from which a card's covered_fit holds
+_COVERED = 0.9  # coverage from which a card's covered_fit holds
 _LARGE_PX = 512  # resolution from which a CPU is too slow for a base model
 
 
@@ -76,10 +76,10 @@ def fit(
         config: the recipe. ``None``: the paper's, on Stable Diffusion 2.
         window: the windows in which the hole will be filled; crops are drawn at their scale. ``None``: the base
             model's defaults. The adapter carries them.
-        geometry: which pixels ``complete`` will take from the references. The adapter carries it. The fit itself
-            depends on it by the base model's defaults for ``config``, which may be others where the references show at
-            least half of the hole, and by a ``hint_share``, which has no effect where they show nothing. ``None``: the
-            defaults, with which the fit first says how much of the hole the references show.
+        geometry: which pixels ``complete`` will take from the references. The adapter carries it. It also has a say in
+            the fit: if these are at least 90 % of the hole (``Evidence.coverage``), the base model may have other
+            defaults for ``config``, and if there are none, ``hint_share`` has no effect. ``None``: the defaults, with
+            which the fit first says how much of the hole the references show.
         start: an adapter of the same base model, such as the result of ``adapt``, or its folder. The fit starts from
             it, and the result contains it: its rank is the sum of both ranks.
         device: ``cpu``, ``cuda``, ``mps`` and so on. ``None``: the best available.
@@ -95,7 +95,8 @@ def fit(
         progress: show a progress bar.
 
     Returns:
-        An adapter for this base model and scene. It also serves other targets of the same moment.
+        An adapter for this base model and scene. It also serves other targets of the same moment; if the base model has
+        other defaults where the references show the hole, set ``num_steps`` for that, because such a fit is short.
 
     Raises:
         SceneError: the scene has no references.
@@ -117,7 +118,7 @@ def fit(
     windows = (window or WindowConfig()).resolve(inpainter.card.window)
     sources = resolve_geometry(geometry, scene, None, config.preset)
     accelerator = make_accelerator(device, recipes[False].mixed_precision)
-    coverage = keep(scene, sources, on_step=on_step, progress=progress).evidence.coverage
+    coverage = measure_coverage(scene, sources, on_step=on_step, progress=progress)
     settings = recipes[in_any_process(coverage >= _COVERED)]
     if not coverage:  # so complete will have no hints to show
         settings = dataclasses.replace(settings, hint_share=0.0)
@@ -155,7 +156,7 @@ def _resolve_fit(config: FitConfig, inpainter: DiffusionFamily, device: torch.de
         config: the recipe.
         inpainter: the base model.
         device: where it is fitted.
-        covered: whether the references show at least half of the hole.
+        covered: whether the references show at least 90 % of the hole.
     """
     settings = config.resolve(inpainter.card.fit_defaults(covered=covered))
     precision = resolve_precision(device, settings.mixed_precision)

@@ -233,7 +233,7 @@ def test_models_says_what_is_present(capsys):
     recipes = capsys.readouterr().out
     steps = Card.load(MINI_DIRECTORY).covered_fit["num_steps"]
     assert "num_steps=2000" in recipes
-    assert f"FitSettings where the references show at least half of the hole: num_steps={steps}\n" in recipes
+    assert f"FitSettings where the references show at least 90 % of the hole: num_steps={steps}\n" in recipes
 
 
 @pytest.mark.parametrize("words", [["--help"], ["run", "--help"], ["run", "--help-all"], ["models"], ["run", "--x"]])

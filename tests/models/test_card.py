@@ -31,6 +31,7 @@ def test_defaults_for_fits_where_references_show_the_hole_replace_the_others():
     assert card.fit_defaults(covered=False) == {"num_steps": 5, "batch_size": 2}
     assert card.fit_defaults(covered=True) == {"num_steps": 3, "batch_size": 2}
     assert card.describe_covered_fit(FitConfig()) == {"num_steps": 3}
+    assert card.describe_covered_fit(FitConfig(preset="draft")) == {"num_steps": 1}
     assert card.describe_covered_fit(FitConfig(num_steps=9, batch_size=1)) == {"num_steps": 9}
 
 

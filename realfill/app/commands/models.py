@@ -42,7 +42,7 @@ class Models:
                 if card.covered_fit:
                     covered = card.describe_covered_fit(FitConfig())
                     values = ", ".join(f"{name}={value!r}" for name, value in covered.items())
-                    lines.append(f"FitSettings where the references show at least half of the hole: {values}")
+                    lines.append(f"FitSettings where the references show at least 90 % of the hole: {values}")
             print(f"{name:10} {source.about}")
             for line in lines:
                 print(f"           {line}")

@@ -40,7 +40,8 @@ class Card:
     fit: Mapping[str, Any] = field(default_factory=dict)
     """The base model's defaults for ``FitConfig``."""
     covered_fit: Mapping[str, Any] = field(default_factory=dict)
-    """Defaults for ``FitConfig`` that replace those of ``fit`` where the references show at least half of the hole."""
+    """Defaults for ``FitConfig`` that replace those of ``fit`` where the references show at least 90 % of the hole
+    (``Evidence.coverage``)."""
     adapt: Mapping[str, Any] = field(default_factory=dict)
     """The base model's defaults for ``AdaptConfig``."""
     sample: Mapping[str, Any] = field(default_factory=dict)
@@ -100,7 +101,7 @@ class Card:
         """Return the base model's defaults for ``FitConfig``.
 
         Args:
-            covered: whether the references show at least half of the hole.
+            covered: whether the references show at least 90 % of the hole.
         """
         return {**self.fit, **self.covered_fit} if covered else self.fit
 
