@@ -222,7 +222,7 @@ def check_ready(
     require_references(scene)
     say(describe_download(config.base, local_files_only=local_files_only) if progress else None)
     card = Card.load(locate(config.base, local_files_only=local_files_only))
-    config.resolve(card.fit_defaults(covered=True))
+    config.resolve(card.fit_defaults(covered=True))  # an illegal value is an error now, not after the composite
     if sampling is not None and sampling.base is not None:
         locate(sampling.base, local_files_only=local_files_only)
     require_room(scene, (sampling or SampleConfig()).following(config.resolve(card.fit)).resolve(card.sample))
