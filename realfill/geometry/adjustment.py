@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from realfill.geometry.cameras import Camera
 
 _FOCAL_RANGE = (0.35, 4.0)  # of the longer side
-_DISTORTION_SIGMA = 0.03
+_DISTORTION_SIGMA = 0.1
 _PRIOR_SHARE = 0.01  # observations' weight that a prior has together, since they do not err independently
 _LEAST_PRIOR = 2.0
 _MAX_POINTS = 1500

@@ -6,7 +6,7 @@ adjustment. Focal lengths and distortion have priors, since a few distant photos
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import cv2
@@ -23,7 +23,10 @@ _EXIF_FACTOR = 1.5  # largest factor between EXIF's focal length and the result
 _DOUBT = 0.8  # EXIF is wrong if the cameras fit this much better without it
 _LEFT = 0.025  # or better at all, and their focal lengths differ from EXIF's by this much on average, in the logarithm
 _MAX_ERROR_PX = 4.0  # largest reprojection error of an observation, at a longer side of 1,000 pixels
-_GOOD_PX = 1.0  # error below which cameras of all photos need no second attempt
+_GOOD_PX = 0.6  # error below which cameras of all photos need no second attempt
+_EXPLAINED = 0.9  # and the share of the matches that they must explain
+_MOST_IN_PLANE = 0.7  # share of the matches from which a plane, or a turn on the spot, explains them all
+_IN_FRONT = 0.9  # share of a plane's matches that must lie in front of the camera
 _MIN_PAIR, _MIN_POSE = 30, 15  # matches of the first pair, and of each further photo
 _MIN_ANGLE = np.deg2rad(1.5)  # median parallax of the first pair
 _MIN_POINT_ANGLE = np.deg2rad(0.5)
@@ -99,12 +102,13 @@ def _best(
     guesses: Sequence[float],
     check: Callable[[], None] | None,
 ) -> Reconstruction | None:
-    """Reconstruct from several first pairs and focal lengths; return the best result."""
+    """Reconstruct from several first pairs, focal lengths and starts, until one explains nearly all matches.
+
+    A wrong start fits some of the matches as well as the right one fits all, so that a small error alone says little.
+    """
     order = sorted((j for i, j in pairs if i == 0), key=lambda j: -len(pairs[0, j]))
     best: Reconstruction | None = None
-    for first in order[:2]:
-        if len(pairs[0, first]) < _MIN_PAIR:
-            continue
+    for first in (j for j in order[:2] if len(pairs[0, j]) >= _MIN_PAIR):
         for guess in guesses:
             priors = [
                 FocalPrior(focal=f, sigma=_EXIF_SIGMA, max_factor=_EXIF_FACTOR)
@@ -112,12 +116,23 @@ def _best(
                 else FocalPrior(focal=guess * photo.side, sigma=_FOCAL_SIGMA)
                 for f, photo in zip(given, photos, strict=True)
             ]
-            candidate = _grow(photos, tracks, pairs, first, priors, check)
-            if candidate is not None and (best is None or _quality(candidate) > _quality(best)):
-                best = candidate
-            if best is not None and len(best.cameras) == len(photos) and best.error_px < _GOOD_PX:
-                return best
+            lenses = [replace(photo, focal=prior.focal) for photo, prior in zip(photos, priors, strict=True)]
+            for second in _starts((lenses[0], lenses[first]), pairs[0, first]):
+                candidate = _grow(lenses, tracks, {0: lenses[0], first: second}, priors, check)
+                if candidate is not None and (best is None or _quality(candidate) > _quality(best)):
+                    best = candidate
+                if best is not None and _explains(best, len(photos), tracks):
+                    return best
     return best
+
+
+def _explains(reconstruction: Reconstruction, num_photos: int, tracks: Tracks) -> bool:
+    """Tell whether cameras of all photos explain nearly all matches well."""
+    return (
+        len(reconstruction.cameras) == num_photos
+        and len(reconstruction.points) >= _EXPLAINED * tracks.count
+        and reconstruction.error_px < _GOOD_PX
+    )
 
 
 def _quality(reconstruction: Reconstruction) -> float:
@@ -161,21 +176,16 @@ def _link(pairs: Pairs) -> Tracks:
 def _grow(
     photos: Sequence[Camera],
     tracks: Tracks,
-    pairs: Pairs,
-    first: int,
+    start: Mapping[int, Camera],
     priors: Sequence[FocalPrior],
     check: Callable[[], None] | None,
 ) -> Reconstruction | None:
-    """Start with the target and one reference, then add the others one by one."""
-    photos = [replace(photo, focal=prior.focal) for photo, prior in zip(photos, priors, strict=True)]
+    """Begin with the target and one reference, then add the others one by one."""
     unit = max(photos[0].size) / 1000
-    start = _start((photos[0], photos[first]), pairs[0, first])
-    if start is None:
-        return None
-    cameras = {0: start[0], first: start[1]}
+    cameras = dict(start)
     points = _triangulate(cameras, tracks, unit)
     cameras, points = bundle_adjust(cameras, points, tracks, priors)
-    waiting = [i for i in range(1, len(photos)) if i != first]
+    waiting = [i for i in range(len(photos)) if i not in cameras]
     while waiting:
         if check:
             check()
@@ -200,23 +210,45 @@ def _grow(
     return Reconstruction(cameras=cameras, points=points[ok], error_px=error)
 
 
-def _start(pair: tuple[Camera, Camera], matches: NDArray) -> tuple[Camera, Camera] | None:
-    """Estimate the relative pose of two photos; ``None`` without enough inliers and parallax."""
+def _starts(pair: tuple[Camera, Camera], matches: NDArray) -> Iterator[Camera]:
+    """Estimate where the second of two photos was taken: by the essential matrix, then by the plane of most matches.
+
+    Where most matches lie in one plane, the essential matrix can be wrong, above all if the lens distorts; the plane
+    leaves two poses (Faugeras and Lustman 1988). Poses without enough matches or parallax are left out.
+    """
     rays = [camera.rays(matches[:, 2 * n : 2 * n + 2].astype(float)) for n, camera in enumerate(pair)]
     threshold = 2.0 / min(camera.focal for camera in pair) * max(pair[0].size) / 1000
     essential, inliers = cv2.findEssentialMat(
         rays[0], rays[1], np.eye(3), method=cv2.USAC_MAGSAC, prob=0.9999, threshold=threshold, maxIters=5000
     )
-    if essential is None or essential.shape != (3, 3):
-        return None
-    _, rotation, translation, mask = cv2.recoverPose(essential, rays[0], rays[1], np.eye(3), mask=inliers.copy())
-    good = mask.ravel() > 0
-    if good.sum() < _MIN_PAIR:
-        return None
-    second = replace(pair[1], rotation=rotation, translation=translation.ravel())
-    points = triangulate([pair[0], second], [matches[good, :2].astype(float), matches[good, 2:].astype(float)])
-    angles = viewing_angles([pair[0], second], points)
-    return (pair[0], second) if np.nanmedian(angles) > _MIN_ANGLE else None
+    if essential is not None and essential.shape == (3, 3):
+        _, rotation, translation, mask = cv2.recoverPose(essential, rays[0], rays[1], np.eye(3), mask=inliers.copy())
+        second = replace(pair[1], rotation=rotation, translation=translation.ravel())
+        if _has_parallax((pair[0], second), matches[mask.ravel() > 0]):
+            yield second
+    plane, inliers = cv2.findHomography(
+        rays[0], rays[1], cv2.USAC_MAGSAC, threshold, maxIters=5000, confidence=0.9999
+    )  # fmt: skip
+    good = np.zeros(len(matches), bool) if plane is None else inliers.ravel() > 0
+    if good.sum() < _MIN_PAIR or good.mean() > _MOST_IN_PLANE:
+        return
+    _, rotations, translations, normals = cv2.decomposeHomographyMat(plane, np.eye(3))
+    for rotation, translation, normal in zip(rotations, translations, normals, strict=True):
+        in_front = np.c_[rays[0][good], np.ones(good.sum())] @ normal.ravel() > 0
+        length = float(np.linalg.norm(translation))
+        if length > 0 and in_front.mean() > _IN_FRONT:
+            second = replace(pair[1], rotation=rotation, translation=translation.ravel() / length)
+            if _has_parallax((pair[0], second), matches[good]):
+                yield second
+
+
+def _has_parallax(pair: tuple[Camera, Camera], matches: NDArray) -> bool:
+    """Tell whether two cameras see enough matches, at enough of an angle."""
+    if len(matches) < _MIN_PAIR:
+        return False
+    points = triangulate(pair, [matches[:, :2].astype(float), matches[:, 2:].astype(float)])
+    angles = viewing_angles(pair, points)
+    return bool(np.isfinite(angles).any() and np.nanmedian(angles) > _MIN_ANGLE)
 
 
 def _locate(camera: Camera, tracks: Tracks, points: NDArray, image: int) -> Camera | None:

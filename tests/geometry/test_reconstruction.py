@@ -3,10 +3,11 @@
 import cv2
 import numpy as np
 import pytest
+from planted_3d import plant
 
 from realfill.geometry import reconstruction
 from realfill.geometry.cameras import Camera
-from realfill.geometry.reconstruction import Reconstruction, _link, reconstruct
+from realfill.geometry.reconstruction import Reconstruction, _link, _starts, reconstruct
 
 SIZES = [(300, 400), (330, 440), (300, 400)]
 FOCALS = [480.0, 560.0, 450.0]
@@ -113,6 +114,55 @@ def test_photos_from_one_place_have_no_depth_and_no_cameras():
     ]  # fmt: skip
     seen = [camera.project(points)[0] + rng.normal(scale=0.3, size=(300, 2)) for camera in cameras]
     assert reconstruct([(300, 400)] * 2, {(0, 1): np.concatenate(seen, axis=1)}, [480.0, 480.0]) is None
+
+
+def plant_wide(seed, count=400):
+    """Let four wide lenses with barrel distortion see a wall, a floor and a box; return the cameras and their matches."""
+    rng = np.random.default_rng(seed)
+    size, cameras = (360, 480), []
+    points = np.concatenate([
+        rng.uniform((-5, -3, 6), (5, 1, 6.02), (count, 3)),
+        rng.uniform((-4, 1, 2), (4, 1.02, 6), (count // 2, 3)),
+        rng.uniform((-1.5, -0.5, 3), (1.5, 1, 4), (count // 4, 3)),
+    ])  # fmt: skip
+    for n in range(4):
+        place = rng.uniform(-1, 1, 3) * (0.9, 0.3, 0.5) * (n > 0)
+        rotation = cv2.Rodrigues(rng.uniform(-1, 1, 3) * (0.06, 0.12, 0.06) * (n > 0))[0]
+        focal, distortion = rng.uniform(0.55, 0.68) * size[1], rng.uniform(-0.16, -0.08)
+        cameras.append(
+            Camera(size=size, focal=focal, distortion=distortion, rotation=rotation, translation=-rotation @ place)
+        )
+    seen = [camera.project(points)[0] + rng.normal(scale=0.3, size=(len(points), 2)) for camera in cameras]
+    inside = [(xy > 0).all(axis=1) & (xy < size[::-1]).all(axis=1) for xy in seen]
+    pairs = {(i, j): np.c_[seen[i], seen[j]][inside[i] & inside[j]] for i in range(4) for j in range(i + 1, 4)}
+    return cameras, pairs
+
+
+@pytest.mark.parametrize(("seed", "reference"), [(1, 3), (17, 1)])
+def test_the_plane_of_most_matches_gives_the_pose_that_the_essential_matrix_misses(seed, reference):
+    texture = np.random.default_rng(1).integers(0, 255, (64, 64, 3)).astype(np.uint8)
+    planted, rng = plant("wide", [texture], seed), np.random.default_rng(seed)
+    target, other = planted.cameras[0], planted.cameras[reference]
+    at = np.argwhere(planted.visible.all(axis=0) & ~planted.scene.mask)
+    at = at[rng.permutation(len(at))[:600]]
+    points = target.unproject(at[:, ::-1].astype(float), planted.depth[tuple(at.T)])
+    seen = [camera.project(points)[0] for camera in planted.cameras]
+    one, _, _, _ = seen = [xy + rng.normal(scale=0.4, size=xy.shape) for xy in seen]
+    lenses = [Camera.unplaced(camera.size, 1.2 * max(camera.size)) for camera in (target, other)]
+    starts = list(_starts((lenses[0], lenses[1]), np.c_[one, seen[reference]]))
+    along = [start.translation @ other.translation / np.linalg.norm(other.translation) for start in starts]
+    assert along[0] < 0 and max(along[1:]) > 0.7
+
+
+@pytest.mark.parametrize("seed", [4, 6])
+def test_a_start_that_explains_few_matches_is_not_kept(seed):
+    cameras, pairs = plant_wide(seed)
+    found = reconstruct([(360, 480)] * 4, pairs)
+    assert set(found.cameras) == {0, 1, 2, 3} and found.error_px < 0.45
+    for number, camera in found.cameras.items():
+        assert camera.focal == pytest.approx(cameras[number].focal, rel=0.03)
+        assert camera.distortion == pytest.approx(cameras[number].distortion, abs=0.02)
+        assert number == 0 or camera.translation @ cameras[number].translation > 0
 
 
 def test_a_point_with_two_places_in_one_photo_is_no_point():
