@@ -117,7 +117,7 @@ def test_photos_from_one_place_have_no_depth_and_no_cameras():
 
 
 def plant_wide(seed, count=400):
-    """Let four wide lenses with barrel distortion see a wall, a floor and a box; return the cameras and their matches."""
+    """Let four wide lenses with barrel distortion see a wall, a floor and a box; return cameras and matches."""
     rng = np.random.default_rng(seed)
     size, cameras = (360, 480), []
     points = np.concatenate([
