@@ -5,12 +5,14 @@
 TEXTURES is a folder of photos. Each scene (``planted_3d.py``) is matched and its cameras are estimated. For pixels of
 the hole that a reference shows, the script then looks for the depth at which the estimated cameras see them nearest to
 where they truly are in that reference. The distance that is left, in pixels of the reference, is the cameras' own
-error: no depth map can undo it. A row has, for one kind, the median over pixels for each reference that was placed;
-their median and 90 % quantile; and how many references were not placed or are off by more than 2 pixels.
+error: no depth map can undo it. The median over pixels is taken for each reference, and a row has, for one kind, the
+median and the 90 % quantile of these, in which references without a camera count as infinitely far off; and how many
+have no camera or are off by more than 2 pixels.
 """
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,11 +20,13 @@ import tyro
 from numpy.typing import NDArray
 from planted_3d import Kind, Planted, plant, read_textures
 
+from realfill.geometry.cameras import Camera
 from realfill.geometry.composite import composite
 from realfill.geometry.reconstruction import Reconstruction
 
 KINDS: tuple[Kind, ...] = ("layers", "boxes", "street", "closer", "night", "wide", "outpainted")
 FACTORS = np.geomspace(0.5, 2, 101)  # of the true depth, among which the best is looked for
+NEAR = np.geomspace(FACTORS[0] / FACTORS[1], FACTORS[1] / FACTORS[0], 21)  # and then around it
 NUM_PIXELS, FEWEST_PIXELS = 1000, 50
 FAR_OFF_PX = 2.0
 
@@ -42,13 +46,18 @@ def misplacements(planted: Planted, found: Reconstruction | None) -> list[float]
         at = at[rng.permutation(len(at))[:NUM_PIXELS]]
         pixels, depth = at[:, ::-1].astype(float), planted.depth[tuple(at.T)]
         truth, _ = true.project(planted.cameras[0].unproject(pixels, depth))
-        scale = np.array(cameras[number].size[::-1]) / true.size[::-1]
-        nearest = np.full(len(at), np.inf)
-        for factor in FACTORS:
-            seen, _ = cameras[number].project(cameras[0].unproject(pixels, depth * unit * factor))
-            nearest = np.minimum(nearest, np.linalg.norm((seen + 0.5) / scale - 0.5 - truth, axis=1))
-        errors.append(float(np.median(nearest)))
+        truth = (truth + 0.5) * np.array(cameras[number].size[::-1]) / true.size[::-1] - 0.5
+        distances = partial(_distances, cameras[0], cameras[number], pixels, truth, unit * depth)
+        rough = FACTORS[np.argmin([distances(factor) for factor in FACTORS], axis=0)]
+        errors.append(float(np.median(np.min([distances(rough * factor) for factor in NEAR], axis=0))))
     return errors
+
+
+def _distances(
+    target: Camera, other: Camera, pixels: NDArray, truth: NDArray, depth: NDArray, factor: NDArray | float
+) -> NDArray:
+    """Return how far from the truth, in pixels of the other photo, pixels of the target are seen at some depth."""
+    return np.linalg.norm(other.project(target.unproject(pixels, depth * factor))[0] - truth, axis=1)
 
 
 def unit_of(planted: Planted, found: Reconstruction) -> float:
@@ -61,7 +70,9 @@ def unit_of(planted: Planted, found: Reconstruction) -> float:
 
 
 def row_of(kind: str, errors: NDArray[np.float64]) -> str:
-    off = (errors > FAR_OFF_PX).sum()
+    if not len(errors):
+        return f"| {kind} | 0 | - | - | 0 |"
+    off = (~(errors <= FAR_OFF_PX)).sum()
     quantiles = np.quantile(errors, [0.5, 0.9], method="higher")
     return f"| {kind} | {len(errors)} | {quantiles[0]:.2f} | {quantiles[1]:.2f} | {off} |"
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from realfill.geometry.cameras import Camera
 
 _FOCAL_RANGE = (0.35, 4.0)  # of the longer side
-_DISTORTION_SIGMA = 0.1
+_DISTORTION_SIGMA, _MOST_DISTORTION = 0.1, 0.3  # of k1
 _PRIOR_SHARE = 0.01  # observations' weight that a prior has together, since they do not err independently
 _LEAST_PRIOR = 2.0
 _MAX_POINTS = 1500
@@ -252,6 +252,7 @@ class _Problem:
         low, high = np.log(np.array(_FOCAL_RANGE)[:, None] * self.sides / self.priors[:, 0])
         most = np.log(self.priors[:, 2])
         lens[:, 0] = lens[:, 0].clip(np.maximum(low, -most), np.minimum(high, most))
+        lens[:, 1] = lens[:, 1].clip(-_MOST_DISTORTION, _MOST_DISTORTION)
         return _State(
             rotations=turns @ state.rotations,
             translations=state.translations + by_camera[:, 3:6],

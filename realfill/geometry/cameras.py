@@ -9,6 +9,8 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+_NEWTON_STEPS, _LEAST_SLOPE = 8, 1e-3
+
 Frame: TypeAlias = tuple[float, float, float, float]
 """A part of a photo: (top, left, bottom, right) in pixels, the last two exclusive."""
 
@@ -63,10 +65,15 @@ class Camera:
     def rays(self, pixels: NDArray) -> NDArray:
         """Return the rays (..., 2) at depth 1 that pixels (..., 2) see, in the camera's own frame."""
         seen = (pixels - self.centre) / self.focal
-        ray = seen
-        for _ in range(5 if self.distortion else 0):
-            ray = seen / (1 + self.distortion * (ray**2).sum(axis=-1, keepdims=True))
-        return ray
+        if not self.distortion:
+            return seen
+        bent = np.linalg.norm(seen, axis=-1, keepdims=True)
+        fold = (-1 / (3 * self.distortion)) ** 0.5 if self.distortion < 0 else np.inf  # beyond it, pixels see nothing
+        radius = np.minimum(bent, fold)
+        for _ in range(_NEWTON_STEPS):
+            slope = np.maximum(1 + 3 * self.distortion * radius**2, _LEAST_SLOPE)
+            radius = np.minimum(radius - (radius + self.distortion * radius**3 - bent) / slope, fold)
+        return seen * (radius / np.maximum(bent, 1e-12))
 
     def unproject(self, pixels: NDArray, depth: NDArray) -> NDArray:
         """Return the scene points (..., 3) that pixels (..., 2) see at depths (...)."""

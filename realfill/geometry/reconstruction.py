@@ -1,7 +1,7 @@
 """Reconstruction: the cameras of a scene's photos, by incremental structure from motion that starts at the target.
 
-For a handful of photos: an essential matrix for the first pair, perspective-n-point for the others, and bundle
-adjustment. Focal lengths and distortion have priors, since a few distant photos do not determine them.
+For a handful of photos: an essential matrix or a plane for the first pair, perspective-n-point for the others, and
+bundle adjustment. Focal lengths and distortion have priors, since a few distant photos do not determine them.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ _LEFT = 0.025  # or better at all, and their focal lengths differ from EXIF's by
 _MAX_ERROR_PX = 4.0  # largest reprojection error of an observation, at a longer side of 1,000 pixels
 _GOOD_PX = 0.6  # error below which cameras of all photos need no second attempt
 _EXPLAINED = 0.9  # and the share of the matches that they must explain
+_MOSTLY_EXPLAINED, _SAME = 0.6, 0.01  # or this share, if another start leads to a fit that differs by this share
 _MOST_IN_PLANE = 0.7  # share of the matches from which a plane, or a turn on the spot, explains them all
 _IN_FRONT = 0.9  # share of a plane's matches that must lie in front of the camera
 _MIN_PAIR, _MIN_POSE = 30, 15  # matches of the first pair, and of each further photo
@@ -102,14 +103,16 @@ def _best(
     guesses: Sequence[float],
     check: Callable[[], None] | None,
 ) -> Reconstruction | None:
-    """Reconstruct from several first pairs, focal lengths and starts, until one explains nearly all matches.
+    """Reconstruct from several first pairs, focal lengths and starts, until the result can be trusted.
 
     A wrong start fits some of the matches as well as the right one fits all, so that a small error alone says little.
     """
     order = sorted((j for i, j in pairs if i == 0), key=lambda j: -len(pairs[0, j]))
-    best: Reconstruction | None = None
+    found: list[Reconstruction] = []
     for first in (j for j in order[:2] if len(pairs[0, j]) >= _MIN_PAIR):
         for guess in guesses:
+            if check:
+                check()
             priors = [
                 FocalPrior(focal=f, sigma=_EXIF_SIGMA, max_factor=_EXIF_FACTOR)
                 if f
@@ -119,25 +122,31 @@ def _best(
             lenses = [replace(photo, focal=prior.focal) for photo, prior in zip(photos, priors, strict=True)]
             for second in _starts((lenses[0], lenses[first]), pairs[0, first]):
                 candidate = _grow(lenses, tracks, {0: lenses[0], first: second}, priors, check)
-                if candidate is not None and (best is None or _quality(candidate) > _quality(best)):
-                    best = candidate
-                if best is not None and _explains(best, len(photos), tracks):
+                if candidate is None:
+                    continue
+                found.append(candidate)
+                best = max(found, key=_quality)
+                if _is_sure(best, [other for other in found if other is not best], len(photos), tracks):
                     return best
-    return best
+    return max(found, key=_quality, default=None)
 
 
-def _explains(reconstruction: Reconstruction, num_photos: int, tracks: Tracks) -> bool:
-    """Tell whether cameras of all photos explain nearly all matches well."""
-    return (
-        len(reconstruction.cameras) == num_photos
-        and len(reconstruction.points) >= _EXPLAINED * tracks.count
-        and reconstruction.error_px < _GOOD_PX
-    )
+def _is_sure(best: Reconstruction, others: Sequence[Reconstruction], num_photos: int, tracks: Tracks) -> bool:
+    """Tell whether cameras explain nearly all matches well, or most of them and another start led to the same."""
+    explained = len(best.points) / max(1, tracks.count)
+    if len(best.cameras) < num_photos or explained < _MOSTLY_EXPLAINED:
+        return False
+    again = any(_quality(other) > _quality(best) - _SAME * _fit(best) for other in others)
+    return again or (explained >= _EXPLAINED and best.error_px < _GOOD_PX)
 
 
 def _quality(reconstruction: Reconstruction) -> float:
     """Rank reconstructions: more cameras first, then more points for their error."""
-    return 1e6 * len(reconstruction.cameras) + len(reconstruction.points) / (0.5 + reconstruction.error_px)
+    return 1e6 * len(reconstruction.cameras) + _fit(reconstruction)
+
+
+def _fit(reconstruction: Reconstruction) -> float:
+    return len(reconstruction.points) / (0.5 + reconstruction.error_px)
 
 
 def _link(pairs: Pairs) -> Tracks:
@@ -211,10 +220,11 @@ def _grow(
 
 
 def _starts(pair: tuple[Camera, Camera], matches: NDArray) -> Iterator[Camera]:
-    """Estimate where the second of two photos was taken: by the essential matrix, then by the plane of most matches.
+    """Estimate where the second of two photos was taken: by the essential matrix, then by the largest plane.
 
-    Where most matches lie in one plane, the essential matrix can be wrong, above all if the lens distorts; the plane
-    leaves two poses (Faugeras and Lustman 1988). Poses without enough matches or parallax are left out.
+    Where many matches lie near one plane, the essential matrix can be wrong, above all if the lens distorts; the plane
+    leaves two poses (Faugeras and Lustman 1988). Poses without enough matches or parallax are left out, and planes that
+    explain nearly everything, since they say nothing about depth.
     """
     rays = [camera.rays(matches[:, 2 * n : 2 * n + 2].astype(float)) for n, camera in enumerate(pair)]
     threshold = 2.0 / min(camera.focal for camera in pair) * max(pair[0].size) / 1000

@@ -11,7 +11,7 @@ from planted_3d import plant
 from realfill.geometry.reconstruction import Reconstruction
 
 TEXTURES = [np.random.default_rng(0).integers(0, 255, (40, 60, 3)).astype(np.uint8)]
-UNIT = 3.0
+UNIT = 3.02  # so that no factor that is tried is the right one
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +31,7 @@ def test_true_cameras_misplace_nothing_in_any_unit(planted):
     found = reconstruction(planted, dict(enumerate(planted.cameras)))
     assert camera_accuracy.unit_of(planted, found) == pytest.approx(UNIT, rel=1e-3)
     errors = camera_accuracy.misplacements(planted, found)
-    assert len(errors) == 3 and max(errors) < 0.5
+    assert len(errors) == 3 and max(errors) < 0.05
 
 
 def test_a_turned_camera_misplaces_by_its_turn_and_a_missing_one_is_lost(planted):
@@ -49,3 +49,4 @@ def test_a_turned_camera_misplaces_by_its_turn_and_a_missing_one_is_lost(planted
 def test_a_row_counts_what_is_lost_or_off():
     row = camera_accuracy.row_of("boxes", np.array([0.1, 0.3, 0.2, 2.5, np.inf]))
     assert row == "| boxes | 5 | 0.30 | inf | 2 |"
+    assert camera_accuracy.row_of("elsewhere", np.array([])) == "| elsewhere | 0 | - | - | 0 |"

@@ -41,6 +41,19 @@ def test_the_principal_point_lies_in_the_middle_of_what_the_lens_saw():
     assert camera().side == 400
 
 
+@pytest.mark.parametrize("distortion", [-0.3, -0.16, 0.16, 0.3])
+def test_rays_of_a_bent_wide_lens_lead_back_to_their_pixels(distortion):
+    lens = Camera(size=(300, 400), focal=250.0, distortion=distortion, rotation=np.eye(3), translation=np.zeros(3))
+    pixels = np.stack(np.meshgrid(np.arange(0, 400, 7.0), np.arange(0, 300, 7.0)), axis=-1)
+    rays = lens.rays(pixels)
+    back, _ = lens.project(np.concatenate([rays, np.ones_like(rays[..., :1])], axis=-1))
+    radius = np.linalg.norm(pixels - lens.centre, axis=-1) / lens.focal
+    # the largest radius at which such a lens shows anything, but for the last thousandth, where it folds
+    seen = radius < 0.999 * (2 / 3 * (-1 / (3 * distortion)) ** 0.5 if distortion < 0 else np.inf)
+    assert np.isfinite(rays).all() and seen.mean() > 0.7
+    np.testing.assert_allclose(back[seen], pixels[seen], atol=1e-2)
+
+
 def test_rays_and_depths_lead_back_to_the_points(points):
     pixels, depth = ONE.project(points)
     local = points @ ONE.rotation.T + ONE.translation
