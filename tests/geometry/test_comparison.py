@@ -93,7 +93,9 @@ def test_what_a_single_reference_shows_of_the_hole_cannot_be_compared(wall, hole
 def test_a_part_is_compared_like_the_whole(wall, hole):
     photos, cameras = wall
     box = slice(20, 80), slice(30, 110)
-    whole, part = (Comparison(cameras, photos[1:], photos[0], hole, LEVELS, SIZE, b) for b in ((slice(None),) * 2, box))
+    whole, part = (
+        Comparison(cameras, photos[1:], photos[0], hole, LEVELS, SIZE, b) for b in ((slice(None), slice(None)), box)
+    )
     one, other = (c.costs([4, 5]).combined()[0] for c in (whole, part))
     np.testing.assert_allclose(one[box][4:-4, 4:-4], other[4:-4, 4:-4], atol=1e-4)
 
