@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import cv2
 import numpy as np
@@ -24,6 +24,7 @@ def carry_in(
     trust: MaskArray,
     pixels: NDArray,
     scale: float,
+    check: Callable[[], None] = lambda: None,
 ) -> NDArray:
     """Estimate the depth of what only one photo shows: known depth spreads within the references along their colours.
 
@@ -38,6 +39,7 @@ def carry_in(
         trust: (h, w) bool, where that depth counts.
         pixels: (h, w, 2), the target's pixels that the pixels of this size stand for.
         scale: the target's pixels for each pixel of this size.
+        check: called before each reference; it may raise an exception.
 
     Returns:
         (h, w) depth in the target's view; NaN where no reference answers.
@@ -48,6 +50,7 @@ def carry_in(
     for image, camera in sorted(cameras.items()):
         if image == 0:
             continue
+        check()
         reference = references[image - 1]
         shrink = max(1.0, max(reference.shape[:2]) / (_GUIDE_PX))
         size = (max(1, round(reference.shape[1] / shrink)), max(1, round(reference.shape[0] / shrink)))

@@ -14,13 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from realfill.geometry.cameras import Camera
-from realfill.geometry.fields import FRAME_PX, grid_of
+from realfill.geometry.fields import grid_of, inside
 from realfill.io.images import ImageArray, MaskArray
 
 _WINDOW = 7
 _NOISE = 1.0  # variance below which structure does not count
 _UNKNOWN_COST = 0.6  # of a depth at which a pixel leaves the photos
 _AGREEMENT = 0.2  # weight of the agreement between references where the target itself is known
+_PARTNERS = 4  # references with which each reference is compared
 _RING = 0.06  # width of the ring around the hole, as a share of the longer side
 _LEAST_DEPTH = 1e-6
 
@@ -41,13 +42,17 @@ class Levels:
     step: float
     least: float
 
+    def of_plane(self, pixels: NDArray) -> NDArray:
+        """Return the inverse depth of the plane (h, w) at pixels (h, w, 2)."""
+        return pixels @ self.plane[:2] + self.plane[2]
+
     def inverse_of(self, labels: NDArray | float, pixels: NDArray) -> NDArray:
         """Return the inverse depth (h, w) that labels, with fractions, mean at pixels (h, w, 2)."""
-        return np.maximum(pixels @ self.plane[:2] + self.plane[2] + self.low + self.step * labels, self.least)
+        return np.maximum(self.of_plane(pixels) + self.low + self.step * labels, self.least)
 
     def labels_of(self, inverse: NDArray, pixels: NDArray) -> NDArray:
         """Return the labels, with fractions, of inverse depths (h, w)."""
-        return (inverse - pixels @ self.plane[:2] - self.plane[2] - self.low) / self.step
+        return (inverse - self.of_plane(pixels) - self.low) / self.step
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -123,32 +128,63 @@ class Comparison:
         distance = cv2.distanceTransform(outside.astype(np.uint8), cv2.DIST_L2, 5)
         self.around = (outside & (distance < _RING * max(size)))[box]
         self.ring = self.seen & self.around
-        own = cameras[0].rays(self.pixels)
-        rays = np.concatenate([own, np.ones_like(own[..., :1])], axis=-1)
+        middle = self.pixels[self.pixels.shape[0] // 2, self.pixels.shape[1] // 2]
+        depth = 1 / max(float(levels.of_plane(middle)), levels.least)
         self._views = [
-            _View.of(cameras[0], camera, references[image - 1], rays, levels, self.scale, self.pixels)
+            _View.of(
+                cameras[0], camera, references[image - 1], self.pixels,
+                resolution=_resolution(cameras[0], camera, middle, depth) * self.scale,
+            )
             for image, camera in sorted(cameras.items())
             if image
-        ]
+        ]  # fmt: skip
 
     def costs(self, labels: Iterable[NDArray | float], check: Callable[[], None] = lambda: None) -> Costs:
-        """Compare the photos at each of K fields of labels, (h, w) each or one number; ``check`` is called between."""
+        """Compare the photos at each of K fields of labels, (h, w) each or one number.
+
+        Each reference is compared with at most four others, so that the work grows with their number and not with its
+        square.
+
+        Args:
+            labels: the fields.
+            check: called between comparisons; it may raise an exception.
+        """
         with_target, between = [], []
         unknown = np.full(self.seen.shape, np.nan, np.float32)
         for field in labels:
-            check()
             inverse = self.levels.inverse_of(field, self.pixels).astype(np.float32)
-            warped = [view.warp(inverse) for view in self._views]
-            with_target.append(_best_half([
-                np.where(valid & self.seen, _mismatch(self._target, image), np.nan) for image, valid in warped
-            ]))  # fmt: skip
-            pairs = [
-                np.where(valid & also, _mismatch(one, two), np.nan)
-                for n, (one, valid) in enumerate(warped)
-                for two, also in warped[:n]
-            ]
+            warped, seen = [], []
+            for view in self._views:
+                check()
+                image, valid = view.warp(inverse)
+                warped.append((image, valid))
+                seen.append(np.where(valid & self.seen, _mismatch(self._target, image), np.nan))
+            with_target.append(_best_half(seen))
+            pairs = []
+            for one, two in _partners(len(warped)):
+                check()
+                (image, valid), (other, also) = warped[one], warped[two]
+                pairs.append(np.where(valid & also, _mismatch(image, other), np.nan))
             between.append(_best_half(pairs) if pairs else unknown)
         return Costs(np.stack(with_target, axis=-1), np.stack(between, axis=-1))
+
+
+def _partners(count: int) -> list[tuple[int, int]]:
+    """Return pairs of so many things: all of up to five, and the next ones in a circle of more."""
+    pairs = {
+        (min(n, other), max(n, other))
+        for n in range(count)
+        for step in range(1, _PARTNERS // 2 + 1)
+        for other in [(n + step) % count]
+        if other != n
+    }
+    return sorted(pairs)
+
+
+def _resolution(target: Camera, camera: Camera, pixel: NDArray, depth: float) -> float:
+    """Return how many pixels of a photo show what one pixel (2,) of the target shows at a depth."""
+    far = float(camera.project(target.unproject(pixel, np.array(depth)))[1])
+    return camera.focal / target.focal * depth / max(far, _LEAST_DEPTH)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -156,65 +192,42 @@ class _View:
     """A reference, and what leads from the target's pixels and inverse depths to its own.
 
     Attributes:
-        grey: (h, w) float32, the reference at the resolution at which the target shows the scene.
+        grey: (h, w) float32, the reference at about the resolution at which the target shows the scene.
+        camera: its camera.
         turned: (3, h, w) float32, the target's rays in the reference's frame.
         shift: (3,), the target's centre in that frame.
-        distortion: k1.
-        focal: focal lengths along x and y, in pixels of ``grey``.
-        centre: the principal point.
-        margin: of a place in ``grey`` from its border, along x and y, so that it counts as seen.
     """
 
     grey: NDArray
+    camera: Camera
     turned: NDArray
     shift: NDArray
-    distortion: np.float32
-    focal: NDArray
-    centre: NDArray
-    margin: NDArray
 
     @classmethod
-    def of(
-        cls,
-        target: Camera,
-        camera: Camera,
-        reference: ImageArray,
-        rays: NDArray,
-        levels: Levels,
-        scale: float,
-        pixels: NDArray,
-    ) -> _View:
-        row, column = rays.shape[0] // 2, rays.shape[1] // 2
-        depth = 1 / float(
-            levels.inverse_of(-levels.low / levels.step, pixels[row : row + 1, column : column + 1])[0, 0]
-        )
+    def of(cls, target: Camera, camera: Camera, reference: ImageArray, pixels: NDArray, *, resolution: float) -> _View:
+        """Shrink a reference, of which so many pixels show what a pixel of the target shows, for pixels (h, w, 2)."""
+        shrink = float(min(max(1.0, resolution), max(reference.shape[:2]) / 16))
+        own = target.rays(pixels)
         turn = camera.rotation @ target.rotation.T
-        shift = camera.translation - turn @ target.translation
-        far = float((turn @ rays[row, column])[2] * depth + shift[2])
-        shrink = max(1.0, camera.focal / target.focal * scale * depth / max(far, _LEAST_DEPTH))
-        shrink = float(min(shrink, max(reference.shape[:2]) / 16))
-        grey = cv2.resize(_grey(reference), None, fx=1 / shrink, fy=1 / shrink, interpolation=cv2.INTER_AREA)
-        shares = np.array([grey.shape[1] / camera.size[1], grey.shape[0] / camera.size[0]], np.float32)
+        rays = np.concatenate([own, np.ones_like(own[..., :1])], axis=-1) @ turn.T
         return cls(
-            grey=grey, turned=(rays @ turn.T).astype(np.float32).transpose(2, 0, 1).copy(),
-            shift=shift.astype(np.float32), distortion=np.float32(camera.distortion),
-            focal=np.float32(camera.focal) * shares, centre=(camera.centre + 0.5).astype(np.float32) * shares - 0.5,
-            margin=FRAME_PX * shares,
+            grey=cv2.resize(_grey(reference), None, fx=1 / shrink, fy=1 / shrink, interpolation=cv2.INTER_AREA),
+            camera=camera, turned=rays.astype(np.float32).transpose(2, 0, 1).copy(),
+            shift=(camera.translation - turn @ target.translation).astype(np.float32),
         )  # fmt: skip
 
     def warp(self, inverse: NDArray) -> tuple[_Windows, MaskArray]:
-        """Show what the reference shows at inverse depths (h, w), and where it shows anything."""
+        """Return what the reference shows of the target's pixels at inverse depths (h, w), and where it shows them."""
         x, y, depth = (ray + shift * inverse for ray, shift in zip(self.turned, self.shift, strict=True))
         front = depth > _LEAST_DEPTH
         share = 1 / np.where(front, depth, 1)
         x, y = x * share, y * share
-        bent = 1 + self.distortion * (x * x + y * y)
-        at_x = (self.focal[0] * bent * x + self.centre[0]).clip(-1e4, 1e4)
-        at_y = (self.focal[1] * bent * y + self.centre[1]).clip(-1e4, 1e4)
-        image = cv2.remap(self.grey, at_x, at_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-        (height, width), (margin_x, margin_y) = self.grey.shape, self.margin
-        valid = front & (at_x > margin_x) & (at_x < width - 1 - margin_x)
-        return (image, *_statistics(image)), valid & (at_y > margin_y) & (at_y < height - 1 - margin_y)
+        focal = np.float32(self.camera.focal) * (1 + np.float32(self.camera.distortion) * (x * x + y * y))
+        place = np.stack([focal * x, focal * y], axis=-1) + self.camera.centre.astype(np.float32)
+        shares = np.array(self.grey.shape[::-1], np.float32) / self.camera.size[::-1]
+        at = ((place + np.float32(0.5)) * shares.astype(np.float32) - np.float32(0.5)).clip(-1e4, 1e4)
+        image = cv2.remap(self.grey, at[..., 0], at[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        return (image, *_statistics(image)), front & inside(place, self.camera.size)
 
 
 _Windows = tuple[NDArray, NDArray, NDArray]  # an image (h, w), and the mean and variance in a window around each pixel
@@ -233,7 +246,7 @@ def _statistics(image: NDArray) -> tuple[NDArray, NDArray]:
 def _mismatch(one: _Windows, two: _Windows) -> NDArray:
     """Return how little two images correlate in a window around each pixel, from 0 to 1; of mere noise 0.5."""
     covariance = cv2.blur(one[0] * two[0], (_WINDOW, _WINDOW)) - one[1] * two[1]
-    return (1 - covariance / np.sqrt((one[2] + _NOISE) * (two[2] + _NOISE))) / 2
+    return ((1 - covariance / np.sqrt((one[2] + _NOISE) * (two[2] + _NOISE))) / 2).clip(0, 1)
 
 
 def _best_half(costs: Sequence[NDArray]) -> NDArray:

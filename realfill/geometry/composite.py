@@ -187,7 +187,7 @@ def _choose_layers(working: Working, estimate: DepthEstimator | None, stages: St
         depth = sweep(reconstruction.cameras, reconstruction.points, known, hole, references, check=stages)
     elif reconstruction is not None and estimate is not None:
         given = given_depth(estimate, known, reconstruction.cameras[0], reconstruction.points)
-        depth = DepthMap(depth=given, cost=np.zeros_like(given), checked=given)
+        depth = DepthMap(depth=given, checked=given)
     stages.enter(_LAYERED)
     warps = [warp.excluding(working.masks[warp.reference]) for warp in _warps(working, reconstruction, depth)]
     layers = tuple(build_layers(warps, references, known, hole, check=stages))

@@ -8,7 +8,7 @@ its depth from within that reference.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import cv2
@@ -24,16 +24,18 @@ from realfill.io.images import ImageArray, MaskArray
 
 _LONG_PX = 256  # longer side at which the sweep runs
 _NUM_PLANES = 48
+_NEAREST = 1.5  # largest label of a plane, as a share of theirs
 _SMALL_STEP, _LARGE_STEP = 0.04, 1.5  # costs of a step by one label, and by more, between neighbours
-_ROUNDS = ((16, 0.0), (10, 0.0), (6, 0.0), (3, 0.0))  # how far away planes are looked for, and by how many labels moved
-_CARRIED_ROUNDS = ((10, 0.0), (3, 0.0))  # the same once depth was carried in
-_FINE_PX = 768  # longer side at which the depth is refined
-_FINE_ROUNDS = ((8, 0.5), (4, 0.25), (2, 0.12))  # the same there
-_SURROUNDINGS = 0.1  # how far around the hole it is refined, as a share of the longer side
+# rounds of choosing between planes: how far away they are looked for, and labels by which a pixel's own one is raised
+# and lowered
+_ROUNDS = ((16, 0.0), (10, 0.0), (6, 0.0), (3, 0.0))
+_CARRIED_ROUNDS = ((10, 0.0), (3, 0.0))  # once depth was carried in
+_FINE_ROUNDS = ((8, 0.5), (4, 0.25), (2, 0.12))
+_FINE_PX = 768  # longer side at which the last of them run
+_SURROUNDINGS, _MARGIN_PX = 0.1, 7  # how far around the hole depth is refined: share of the longer side, and pixels
 _SURE = 0.15  # matching cost below which a depth is believed
 _LEAST_WEIGHT = 0.02  # of a label that fits badly, when planes are fitted
 _CARRIED_COST, _CARRIED_LABELS = 0.5, 4.0  # largest cost against a depth that was carried in, and where it is reached
-_MARGIN_PX = 7
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -42,13 +44,11 @@ class DepthMap:
 
     Attributes:
         depth: (h, w) float32 at a size of its own.
-        cost: (h, w) float32 at that size: matching cost of the chosen depth, from 0 to 1.
         checked: float32 at a size of its own: a depth that is estimated as in the hole in a ring around it, where it
             can be compared with what the target shows; it is not refined at the working size.
     """
 
     depth: NDArray
-    cost: NDArray
     checked: NDArray
 
 
@@ -64,7 +64,8 @@ def sweep(
     """Estimate the depth of every pixel of the target.
 
     The planes of the sweep are parallel, in inverse depth, to the plane that fits the scene points near the hole best.
-    Surfaces are refined in and around the hole.
+    In and around the hole, the result is refined to surfaces, and depth is carried in where at most one reference shows
+    anything.
 
     Args:
         cameras: image number to camera; 0 is the target, n the reference n - 1.
@@ -72,14 +73,14 @@ def sweep(
         known: (H, W, 3) uint8, the target; not read in the hole.
         hole: (H, W) bool.
         references: each (h, w, 3) uint8.
-        check: called between planes and directions of the aggregation; it may raise an exception.
+        check: called between comparisons and directions of the aggregations; it may raise an exception.
     """
     levels = _levels(cameras[0], points, hole)
     size = _fit(hole.shape, _LONG_PX)
     photos = cameras, references, known, hole, levels
     whole = Comparison(*photos, size)
     costs = whole.costs(range(_NUM_PLANES), check)
-    carry = partial(carry_in, cameras, references, pixels=whole.pixels, scale=whole.scale)
+    carry = partial(carry_in, cameras, references, pixels=whole.pixels, scale=whole.scale, check=check)
     solved, ringed = (_swept(costs, check, hidden) for hidden in (None, whole.ring))
     if hole.any():
         box = _box_around(hole, size)
@@ -95,7 +96,6 @@ def sweep(
         solved = _refined(Comparison(*photos, size, box), solved.enlarged(size), box, _FINE_ROUNDS, check)
     return DepthMap(
         depth=(1 / levels.inverse_of(solved.surface.label, grid_of(hole.shape, size))).astype(np.float32),
-        cost=solved.cost,
         checked=(1 / checked).astype(np.float32),
     )
 
@@ -106,20 +106,41 @@ class _Solution:
 
     Attributes:
         surface: the plane of each pixel, (h, w).
-        cost: (h, w) float32, the matching cost; 1 where nothing can be compared.
-        carried: (h, w), the label that was carried in where nothing can be compared; NaN where none was.
+        cost: (h, w) float32, the matching cost, where pixels can be compared.
+        blind: (h, w) bool: pixels that cannot.
+        carried: (h, w), the label that was carried in for such a pixel; NaN where none was.
     """
 
     surface: Surface
     cost: NDArray
+    blind: MaskArray
     carried: NDArray
 
     def enlarged(self, size: tuple[int, int]) -> _Solution:
-        cost, carried = (
+        cost, blind, carried = (
             cv2.resize(a.astype(np.float32), size[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
-            for a in (self.cost, self.carried)
+            for a in (self.cost, self.blind, self.carried)
         )
-        return _Solution(self.surface.enlarged(size), cost, carried)
+        return _Solution(self.surface.enlarged(size), cost, blind > 0, carried)
+
+    def part(self, box: tuple[slice, slice]) -> _Solution:
+        return _Solution(self.surface.part(box), self.cost[box], self.blind[box], self.carried[box])
+
+    def replaced(self, box: tuple[slice, slice], part: _Solution) -> _Solution:
+        """Return a copy with a part of it replaced."""
+
+        def put(values: NDArray, own: NDArray) -> NDArray:
+            values = values.copy()
+            values[box] = own
+            return values
+
+        old, new = self.surface, part.surface
+        surface = Surface(
+            put(old.label, new.label), put(old.slope_x, new.slope_x), put(old.slope_y, new.slope_y)
+        )  # fmt: skip
+        return _Solution(
+            surface, put(self.cost, part.cost), put(self.blind, part.blind), put(self.carried, part.carried)
+        )  # fmt: skip
 
 
 def _fit(size: tuple[int, ...], side: int) -> tuple[int, int]:
@@ -143,7 +164,7 @@ def _swept(costs: Costs, check: Callable[[], None], hidden: MaskArray | None) ->
     cost, blind = costs.combined(hidden)
     label = _best_label(semi_global(cost, check))
     chosen = np.take_along_axis(cost, np.rint(label).astype(int)[..., None], axis=2)[..., 0]
-    return _Solution(Surface.flat(label), np.where(blind, 1, chosen), np.full(label.shape, np.nan, np.float32))
+    return _Solution(Surface.flat(label), chosen, blind, np.full(label.shape, np.nan, np.float32))
 
 
 def _with_carried(
@@ -156,15 +177,14 @@ def _with_carried(
     hidden: MaskArray | None,
 ) -> _Solution:
     """Let what at most one reference shows take its depth from within that reference."""
-    blind = found.cost >= 1
-    if not blind.any():
+    if not found.blind.any():
         return found
     depth = 1 / whole.levels.inverse_of(found.surface.label, whole.pixels)
-    inside = whole.levels.labels_of(1 / carry(depth, found.cost < _SURE), whole.pixels)
-    carried = np.where(blind, inside, np.nan).astype(np.float32)
-    label = np.where(np.isfinite(carried), carried, found.surface.label)
-    start = Surface(label, found.surface.slope_x, found.surface.slope_y)
-    return _refined(part, _Solution(start, found.cost, carried), box, _CARRIED_ROUNDS, check, hidden)
+    sure = ~found.blind & (found.cost < _SURE)
+    answer = whole.levels.labels_of(1 / carry(depth, sure), whole.pixels).astype(np.float32)
+    carried = np.where(found.blind, answer, np.float32(np.nan))
+    surface = replace(found.surface, label=np.where(np.isfinite(carried), carried, found.surface.label))
+    return _refined(part, replace(found, surface=surface, carried=carried), box, _CARRIED_ROUNDS, check, hidden)
 
 
 def _refined(
@@ -176,18 +196,16 @@ def _refined(
     hidden: MaskArray | None = None,
 ) -> _Solution:
     """Let each pixel of a part choose between planes around it, several times; the rest stays."""
-    surface, carried = found.surface.part(box), found.carried[box]
-    cost = found.cost[box]
+    now = found.part(box)
     for radius, step in rounds:
-        options = candidates(surface, np.clip(1 - 2 * cost, _LEAST_WEIGHT, 1), radius, step)
+        weight = np.where(now.blind, 0, np.clip(1 - 2 * now.cost, 0, 1)).clip(_LEAST_WEIGHT)
+        options = candidates(now.surface, weight, radius, step)
         costs, blind = comparison.costs([o.label for o in options], check).combined(hidden)
-        guess = _cost_of_carried(np.stack([o.label for o in options], axis=-1), carried)
+        guess = _cost_of_carried(np.stack([o.label for o in options], axis=-1), now.carried)
         surface, cost = choose_surface(np.where(blind[..., None], guess, costs), options, check)
-        cost = np.where(blind, 1, cost)
-    whole = [found.surface.label.copy(), found.surface.slope_x.copy(), found.surface.slope_y.copy(), found.cost.copy()]
-    for all_, own in zip(whole, (surface.label, surface.slope_x, surface.slope_y, cost), strict=True):
-        all_[box] = own
-    return _Solution(Surface(*whole[:3]), whole[3], found.carried)
+        surface = replace(surface, label=np.minimum(surface.label, np.float32(_NEAREST * _NUM_PLANES)))
+        now = _Solution(surface, cost, blind, now.carried)
+    return found.replaced(box, now)
 
 
 def _cost_of_carried(labels: NDArray, carried: NDArray) -> NDArray:

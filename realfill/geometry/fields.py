@@ -23,7 +23,7 @@ _MIN_INLIERS, _MIN_INLIER_SHARE = 10, 0.06  # of a plane, and of all matches of 
 _PLANE_PX = 3.0  # largest error of a plane's inlier, at a longer side of 768 pixels
 _PLANE_REFERENCE_PX = 0.7  # the same in pixels of a reference, which are large where it is much smaller
 _MAX_AREA = 400.0  # largest change of area, either way: a scale of 1/20 to 20
-FRAME_PX = 3  # the outermost pixels of photos are often dark or smeared
+_FRAME_PX = 3  # the outermost pixels of photos are often dark or smeared
 _OCCLUSION = 1.04  # ratio of depths from which the farther point is hidden
 
 
@@ -247,7 +247,7 @@ def measure_shift(
 def inside(pixels: NDArray, shape: tuple[int, ...]) -> MaskArray:
     """Tell which of (..., 2) places lie inside an image, a frame of a few pixels left out."""
     x, y = pixels[..., 0], pixels[..., 1]
-    return (x > FRAME_PX) & (x < shape[1] - 1 - FRAME_PX) & (y > FRAME_PX) & (y < shape[0] - 1 - FRAME_PX)
+    return (x > _FRAME_PX) & (x < shape[1] - 1 - _FRAME_PX) & (y > _FRAME_PX) & (y < shape[0] - 1 - _FRAME_PX)
 
 
 def grid_of(size: tuple[int, ...], small: tuple[int, ...] | None = None) -> NDArray:

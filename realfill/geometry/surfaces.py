@@ -1,9 +1,9 @@
 """Surfaces: a plane for each pixel, found among the planes of its surroundings.
 
-A search over depths alone prefers planes that are parallel to those that it tries, and its windows carry the depth of a
-near thing beyond its outline. Here each pixel chooses between planes that were fitted beside it, in all directions, and
-neighbours pay for planes that do not meet, not for a slope (Olsson et al. 2013, "In defense of 3D-label stereo"). The
-choice is made by semi-global aggregation (Hirschmüller 2008) over these candidates.
+A sweep tries only parallel planes, so it turns slopes into steps, and its windows carry the depth of a near thing
+beyond its outline. Here each pixel chooses between planes that were fitted beside it, in all directions, and neighbours
+pay for planes that do not meet, not for a slope (Olsson et al. 2013, "In defense of 3D-label stereo"). The choice is
+made by semi-global aggregation (Hirschmüller 2008) over these candidates.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ class Surface:
         """Return planes without a slope."""
         return cls(label.astype(np.float32), np.zeros(label.shape, np.float32), np.zeros(label.shape, np.float32))
 
-    def seen_from(self, down: int, right: int) -> Surface:
-        """Return for each pixel the plane of the one that lies so far down and to the right, continued to it."""
+    def continued_from(self, down: int, right: int) -> Surface:
+        """Give each pixel the plane of the one that lies so far down and to the right of it, continued to it."""
         height, width = self.label.shape
         rows = (np.arange(height) + down).clip(0, height - 1)
         columns = (np.arange(width) + right).clip(0, width - 1)
@@ -70,19 +70,19 @@ class Surface:
 def candidates(surface: Surface, weight: NDArray, radius: int, step: float = 0.0) -> list[Surface]:
     """Return planes from which each pixel can choose.
 
-    These are its own plane, also with the slope of its close surroundings, planes fitted to its surroundings of two
-    sizes, and those of the smaller size at eight places around it, which may lie beyond an outline.
+    These are its own plane; the same with the slope of its close surroundings; planes fitted to small and to large
+    surroundings; and those fitted to small surroundings of eight neighbours, which may lie beyond an outline.
 
     Args:
         surface: the planes so far.
         weight: (h, w) above 0, how far their labels can be trusted.
-        radius: how far away the surroundings are looked for, in pixels.
+        radius: of the large surroundings, and how far away the neighbours lie, in pixels.
         step: labels by which a pixel's own plane is raised and lowered besides; 0: not at all.
     """
     smooth = cv2.medianBlur(surface.label, _MEDIAN_PX)
     close = _fitted(smooth, weight, max(_LEAST_RADIUS, radius // 2))
     found = [surface, Surface(surface.label, close.slope_x, close.slope_y), close, _fitted(smooth, weight, radius)]
-    found += [close.seen_from(y * radius, x * radius) for y, x in _DIRECTIONS]
+    found += [close.continued_from(y * radius, x * radius) for y, x in _DIRECTIONS]
     if step:
         found += [Surface(surface.label + np.float32(d), surface.slope_x, surface.slope_y) for d in (step, -step)]
     return found

@@ -52,7 +52,7 @@ def composed(planted, depth):
     """Return a composite of true cameras and some depth, in the other unit."""
     found = reconstruction(planted, dict(enumerate(planted.cameras)))
     hole = planted.scene.mask
-    depth_map = DepthMap(depth=UNIT * depth, cost=np.zeros(hole.shape), checked=depth)
+    depth_map = DepthMap(depth=UNIT * depth, checked=depth)
     return Composite(
         image=planted.truth, confidence=np.ones(hole.shape, np.float32), source=np.zeros(hole.shape, np.int16),
         layers=(), reconstruction=found, depth=depth_map, reference_sizes=(), cameras_by="opencv",

@@ -1,10 +1,12 @@
 """Photos compared at supposed depths."""
 
+import cv2
 import numpy as np
 import pytest
 
 from realfill.geometry.cameras import Camera
-from realfill.geometry.comparison import Comparison, Levels
+from realfill.geometry.comparison import Comparison, Costs, Levels, _best_half, _partners, _resolution, _View
+from realfill.geometry.fields import grid_of, inside
 
 SIZE = (96, 128)
 DEPTH, FOCAL = 5.0, 120.0
@@ -110,3 +112,63 @@ def test_a_comparison_is_ended_between_depths(wall, hole):
 
     with pytest.raises(RuntimeError):
         compare(wall, hole).costs(range(3), check)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_reference_is_sampled_where_its_camera_sees_the_scene(seed):
+    """With cameras of any pose, size, lens and frame; the reference is a ramp, so that its values are places."""
+    rng = np.random.default_rng(seed)
+    target, other = (
+        Camera(
+            size=size, focal=rng.uniform(0.8, 1.2) * max(size), distortion=rng.uniform(-0.08, 0.08),
+            rotation=cv2.Rodrigues(rng.normal(scale=0.1, size=3))[0], translation=rng.normal(scale=0.3, size=3),
+            frame=frame,
+        )
+        for size, frame in (((90, 120), (0, 0, 90, 100)), ((200, 150), None))
+    )  # fmt: skip
+    pixels = grid_of(target.size, (45, 60))
+    inverse = rng.uniform(0.18, 0.22, (45, 60)).astype(np.float32)
+    place, depth = other.project(target.unproject(pixels, 1 / inverse))
+    for axis in (0, 1):
+        ramp = np.repeat(grid_of(other.size)[..., axis : axis + 1], 3, axis=2).astype(np.uint8)
+        (image, _, _), valid = _View.of(target, other, ramp, pixels, resolution=1.0).warp(inverse)
+        assert valid.mean() > 0.2 and (valid == ((depth > 0) & inside(place, other.size))).mean() > 0.999
+        np.testing.assert_allclose(image[valid], place[..., axis][valid], atol=0.3)
+    shrunk = _View.of(target, other, ramp, pixels, resolution=2.0)
+    assert shrunk.grey.shape == (100, 75)
+    image = shrunk.warp(inverse)[0][0]
+    np.testing.assert_allclose(image[valid], place[..., 1][valid], atol=0.6)
+
+
+def test_a_reference_is_shrunk_to_the_resolution_at_which_the_target_shows_the_scene():
+    near = Camera(size=SIZE, focal=2 * FOCAL, distortion=0.0, rotation=np.eye(3), translation=np.array([0, 0, -3.0]))
+    assert _resolution(camera(0), near, np.array([60.0, 40.0]), DEPTH) == pytest.approx(2 * DEPTH / (DEPTH - 3))
+
+
+def test_costs_with_the_target_and_between_references_are_mixed():
+    nan = np.nan
+    costs = Costs(
+        np.array([[[0.1, 0.5], [nan, 0.4], [nan, nan], [nan, nan]]], np.float32),
+        np.array([[[0.6, 0.2], [0.3, nan], [0.3, nan], [nan, nan]]], np.float32),
+    )
+    cost, blind = costs.combined()
+    np.testing.assert_allclose(cost[0], [[0.2, 0.44], [0.3, 0.4], [0.3, 0.6], [0, 0]], atol=1e-6)
+    assert blind.tolist() == [[False, False, False, True]]
+    cost, blind = costs.combined(np.array([[True, True, False, False]]))
+    np.testing.assert_allclose(cost[0, :2], [[0.6, 0.2], [0.3, 0.6]], atol=1e-6)
+
+
+def test_the_better_half_counts():
+    nan = np.nan
+    costs = [np.array([[a]], np.float32) for a in (0.9, 0.1, 0.3, nan)]
+    assert _best_half(costs)[0, 0] == pytest.approx(0.2)
+    assert np.isnan(_best_half([np.array([[nan]], np.float32)])[0, 0])
+
+
+def test_all_of_five_references_are_compared_with_each_other_and_four_others_of_more():
+    assert _partners(1) == [] and _partners(2) == [(0, 1)]
+    for count in (3, 4, 5):
+        assert len(_partners(count)) == count * (count - 1) / 2
+    many = _partners(12)
+    assert len(many) == len(set(many)) == 24
+    assert all(sum(n in pair for pair in many) == 4 for n in range(12))

@@ -72,7 +72,7 @@ def test_sources_have_the_colour_of_their_reference_and_nothing_is_black(hole):
 
 def test_near_is_bright_in_a_picture_of_depth(hole):
     depth = np.where(np.arange(20)[None] < 10, 2.0, 9.0) * np.ones((15, 1))
-    picture = draw_depth(DepthMap(depth=depth.astype(np.float32), cost=np.zeros((15, 20)), checked=depth), hole)
+    picture = draw_depth(DepthMap(depth=depth.astype(np.float32), checked=depth), hole)
     assert picture.shape == IMAGE.shape
     assert picture[5, 5].sum() > picture[5, 75].sum() + 200
 

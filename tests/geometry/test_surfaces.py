@@ -22,12 +22,30 @@ def test_every_candidate_of_a_plane_is_that_plane():
 
 
 def test_a_plane_is_continued_to_other_pixels_and_to_a_larger_image():
-    seen = SLANTED.seen_from(down=3, right=-2)
+    seen = SLANTED.continued_from(down=3, right=-2)
     np.testing.assert_allclose(seen.label, SLANTED.label, atol=1e-4)
-    large = SLANTED.enlarged((60, 80))
-    rows, columns = (np.arange(60) + 0.5) / 2 - 0.5, (np.arange(80) + 0.5) / 2 - 0.5
+    large = SLANTED.enlarged((90, 80))
+    rows, columns = (np.arange(90) + 0.5) / 3 - 0.5, (np.arange(80) + 0.5) / 2 - 0.5
     np.testing.assert_allclose(large.label, 3 + 0.5 * columns[None] - 0.25 * rows[:, None], atol=1e-4)
-    np.testing.assert_allclose(large.slope_x, 0.25)
+    np.testing.assert_allclose(large.slope_x, 0.5 / 2)
+    np.testing.assert_allclose(large.slope_y, -0.25 / 3)
+
+
+def test_a_pixel_can_raise_and_lower_its_own_plane():
+    rng = np.random.default_rng(0)
+    surface = Surface(*(rng.normal(size=SIZE).astype(np.float32) for _ in range(3)))
+    *rest, raised, lowered = candidates(surface, np.ones(SIZE), radius=4, step=0.5)
+    assert len(rest) == len(candidates(surface, np.ones(SIZE), radius=4))
+    for option, label in ((raised, surface.label + 0.5), (lowered, surface.label - 0.5)):
+        np.testing.assert_allclose(option.label, label)
+        assert option.slope_x is surface.slope_x and option.slope_y is surface.slope_y
+
+
+def test_a_single_wild_label_does_not_tilt_the_planes_around_it():
+    label = SLANTED.label.copy()
+    label[15, 20] = 500
+    for option in candidates(Surface.flat(label), np.ones(SIZE), radius=4)[2:]:
+        np.testing.assert_allclose(option.slope_x[10:20, 14:26], 0.5, atol=0.05)
 
 
 def test_labels_that_are_not_trusted_do_not_count():
