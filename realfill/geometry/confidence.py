@@ -7,7 +7,8 @@ that nothing confirms, so that its misplacement grows faster with that distance.
 known pixels at the hole's border or another layer at a seam, blending must correct it, and pixels that were corrected
 much are wrong more often.
 
-The numbers below follow regressions of absolute errors on planted scenes with one and with three references. The weight
+The numbers below follow regressions of absolute errors on planted scenes with one and with three references; since
+depth is refined to surfaces, which agree more often where they are wrong, all are larger by a fifth. The weight
 of contradicting references and that of the correction were rounded after a look at six real scenes too.
 """
 
@@ -18,13 +19,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 SCALE = 15.0  # levels of expected error at which confidence has fallen to 1/e
-_LEAST_PX = 0.04  # misplacement of a pixel that fits in all respects
-_PX_PER_COST = 0.032  # for each unit of misfit and of difference to other references
-_PX_PER_DISTANCE = 12.0  # for each longer side of the target between an unconfirmed pixel and the known pixels
-_FREE_MISFIT, _LEVELS_PER_MISFIT = 6.0, 0.48  # chance of other content: where it begins, and levels for each unit
-_LEVELS_PER_VOTE = 0.3  # the same for each unit of difference to other references
-_LEVELS_PER_DISTANCE = 18.0  # and for each longer side of the target
-_LEVELS_PER_CORRECTION = 0.5  # for each level that blending adds to a pixel or takes from it
+_LEAST_PX = 0.05  # misplacement of a pixel that fits in all respects
+_PX_PER_COST = 0.038  # for each unit of misfit and of difference to other references
+_PX_PER_DISTANCE = 14.0  # for each longer side of the target between an unconfirmed pixel and the known pixels
+_FREE_MISFIT, _LEVELS_PER_MISFIT = 6.0, 0.58  # chance of other content: where it begins, and levels for each unit
+_LEVELS_PER_VOTE = 0.36  # the same for each unit of difference to other references
+_LEVELS_PER_DISTANCE = 22.0  # and for each longer side of the target
+_LEVELS_PER_CORRECTION = 0.6  # for each level that blending adds to a pixel or takes from it
 _SLOPE_PX = 7  # window in which slopes are averaged
 _STEEPEST = 25.0  # levels per pixel
 

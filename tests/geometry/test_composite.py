@@ -6,15 +6,13 @@ import sys
 import cv2
 import numpy as np
 import pytest
-from planted_3d import Shot, plant, render
-from planted_worlds import rectangle
+from planted_3d import plant
 from worlds import SHIFTED, TARGET, VIEWS, blob, make_world, view
 
 from realfill.benchmark.metrics import psnr
 from realfill.geometry.cameras import Camera, triangulate
 from realfill.geometry.composite import composite
 from realfill.geometry.correspondences import match_all
-from realfill.geometry.depth import sweep
 from realfill.geometry.fields import grid_of
 from realfill.geometry.matching import SiftMatcher
 from realfill.geometry.reconstruction import reconstruct
@@ -78,27 +76,6 @@ def test_the_cameras_of_a_planted_scene_are_recovered(boxes):
             one, other = (-c.rotation.T @ c.translation for c in (camera, truth))
             cosine = one @ other / np.linalg.norm(one) / np.linalg.norm(other)
             assert np.rad2deg(np.arccos(cosine)) < 15
-
-
-def test_the_depth_of_a_planted_scene_is_recovered(boxes):
-    reconstruction = boxes.reconstruction
-    depth = sweep(reconstruction.cameras, reconstruction.points, boxes.known, boxes.hole, boxes.references).depth
-    depth = cv2.resize(depth, SIZE[::-1])
-    truth = boxes.planted.depth
-    seen = boxes.planted.visible.any(axis=0)
-    scale = np.median((truth / depth)[seen & ~boxes.hole])
-    error = np.abs(depth * scale / truth - 1)
-    assert np.median(error[seen & ~boxes.hole]) < 0.12
-    assert np.median(error[seen & boxes.hole]) < 0.15
-
-
-def test_depth_is_refined_beyond_the_planes_of_the_sweep(boxes):
-    """Without the refinement the median error in the hole is 0.8 %, since the planes lie far apart."""
-    planted, size = boxes.planted, boxes.known.shape[1::-1]
-    points = planted.cameras[0].unproject(grid_of(SIZE), planted.depth)[planted.visible.any(axis=0)][::150]
-    found = sweep(dict(enumerate(planted.cameras)), points, boxes.known, boxes.hole, boxes.references)
-    error = np.abs(planted.depth / cv2.resize(found.depth, size) - 1)
-    assert np.median(error[boxes.hole & (planted.visible.sum(axis=0) > 1)]) < 0.006
 
 
 def test_a_composite_shows_what_the_hole_hides(boxes, result):
@@ -171,41 +148,3 @@ print(sorted(sys.modules.keys() & {"torch", "diffusers", "transformers", "kornia
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr
     assert run.stdout.strip() == "[]"
-
-
-def test_depth_around_the_hole_is_checked_without_the_target(boxes):
-    """The target's pixels in the ring change its depth, not the depth that it is judged by."""
-    cameras, points = boxes.reconstruction.cameras, boxes.reconstruction.points
-    near = cv2.dilate(boxes.hole.astype(np.uint8), np.ones((15, 15))) > 0
-    noise = np.random.default_rng(0).integers(0, 256, boxes.known.shape, np.uint8)
-    disturbed = np.where((near & ~boxes.hole)[..., None], noise, boxes.known)
-    one, other = (sweep(cameras, points, known, boxes.hole, boxes.references) for known in (boxes.known, disturbed))
-    changed = []
-    for a, b in ((one.depth, other.depth), (one.checked, other.checked)):
-        ring = cv2.resize((near & ~boxes.hole).astype(np.uint8), a.shape[::-1], interpolation=cv2.INTER_AREA) > 0
-        changed.append(np.abs(a[ring] / b[ring] - 1).mean())
-    assert changed[1] < 0.5 * changed[0]
-
-
-def test_what_only_one_reference_shows_takes_its_depth_from_the_things_it_belongs_to():
-    """The outline of a red thing before a blue wall lies in the hole; the reference alone shows where it runs."""
-    size = (150, 200)
-    blue, red = (
-        (make_world(n, (300, 300)) * 0.45 + tint).clip(0, 255).astype(np.uint8)
-        for n, tint in ((0, (0, 60, 130)), (1, (130, 40, 0)))
-    )
-    quads = [rectangle((0, 0, 8), 24, 18, 0, blue), rectangle((0, 1.5, 4), 2.2, 3, 0, red)]
-    cameras = [
-        Camera(size=size, focal=200.0, distortion=0.0, rotation=np.eye(3), translation=np.array(place))
-        for place in ((0, 0, 0.0), (-0.5, 0.05, 0))
-    ]
-    rng = np.random.default_rng(0)
-    (target, truth), (reference, _) = (render(quads, Shot(camera=camera, noise=1.0), rng) for camera in cameras)
-    hole = cv2.ellipse(np.zeros(size, np.uint8), (100, 75), (48, 30), 0, 0, 360, 1, -1) > 0
-    sparse = np.zeros(size, bool)
-    sparse[::5, ::5] = True
-    points = cameras[0].unproject(grid_of(size)[sparse & ~hole], truth[sparse & ~hole])
-    found = sweep(dict(enumerate(cameras)), points, np.where(hole[..., None], np.uint8(0), target), hole, [reference])
-    error = np.abs(cv2.resize(found.depth, size[::-1]) / truth - 1)[hole]
-    assert error.mean() < 0.06
-    assert (error > 0.1).mean() < 0.1
