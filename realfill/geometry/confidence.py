@@ -7,9 +7,9 @@ that nothing confirms, so that its misplacement grows faster with that distance.
 known pixels at the hole's border or another layer at a seam, blending must correct it, and pixels that were corrected
 much are wrong more often.
 
-The numbers below follow regressions of absolute errors on planted scenes with one and with three references; since
-depth is refined to surfaces, which agree more often where they are wrong, all are larger by a fifth. The weight
-of contradicting references and that of the correction were rounded after a look at six real scenes too.
+The numbers below follow regressions of absolute errors on planted scenes with one and with three references. Since
+depth is refined to surfaces, which agree more often where they are wrong, all are larger by a fifth. The weight of
+contradicting references and that of the correction were rounded after a look at six real scenes too.
 """
 
 from __future__ import annotations
