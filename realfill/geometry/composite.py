@@ -35,7 +35,7 @@ from realfill.scene.checking import check_arrays
 _MOST_MATCHES = 800  # of each pair of photos, for the cameras
 _LEAST_SHARE = 0.01  # of a part of the hole, from which a layer is aligned at full size
 # hundredths of the work after which each stage ends, with three references
-_MATCHED, _RECONSTRUCTED, _SWEPT, _LAYERED, _CHOSEN, _ALIGNED, _RENDERED = 35, 65, 70, 78, 82, 88, 100
+_MATCHED, _RECONSTRUCTED, _SWEPT, _LAYERED, _CHOSEN, _ALIGNED, _RENDERED = 20, 27, 52, 70, 84, 92, 100
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
