@@ -61,7 +61,7 @@ class Costs:
 
     Attributes:
         with_target: (h, w, K) float32, of references with the target; NaN where nothing can be compared.
-        between: (h, w, K) float32, of references with each other; NaN likewise.
+        between: (h, w, K) float32, of references with each other; NaN where nothing can be compared.
     """
 
     with_target: NDArray

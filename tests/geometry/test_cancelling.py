@@ -3,9 +3,12 @@
 import numpy as np
 import pytest
 
+from realfill.geometry.cameras import Camera
 from realfill.geometry.choice import choose
+from realfill.geometry.comparison import Comparison, Levels
 from realfill.geometry.depth import semi_global
 from realfill.geometry.seamless import correct
+from realfill.geometry.surfaces import Surface, choose_surface
 
 
 class CancelledError(Exception):
@@ -33,6 +36,21 @@ def test_the_choice_of_layers_is_ended_between_sweeps(check):
 def test_the_aggregation_of_depths_is_ended_between_directions(check):
     with pytest.raises(CancelledError):
         semi_global(np.ones((6, 7, 4), np.float32), check)
+
+
+def test_the_choice_of_planes_is_ended_between_directions(check):
+    flat = Surface.flat(np.zeros((6, 7)))
+    with pytest.raises(CancelledError):
+        choose_surface(np.zeros((6, 7, 2), np.float32), [flat, flat], check)
+
+
+def test_a_comparison_of_photos_is_ended_between_references(check):
+    size, photo = (32, 40), np.zeros((32, 40, 3), np.uint8)
+    cameras = {n: Camera.unplaced(size, 40.0) for n in range(3)}
+    levels = Levels(plane=np.array([0, 0, 0.2]), low=0.0, step=0.01, least=1e-3)
+    comparison = Comparison(cameras, [photo, photo], photo, np.zeros(size, bool), levels, size)
+    with pytest.raises(CancelledError):
+        comparison.costs([0], check)
 
 
 def test_the_correction_of_colours_is_ended_between_iterations(check):

@@ -102,18 +102,6 @@ def test_a_part_is_compared_like_the_whole(wall, hole):
     np.testing.assert_allclose(one[box][4:-4, 4:-4], other[4:-4, 4:-4], atol=1e-4)
 
 
-def test_a_comparison_is_ended_between_depths(wall, hole):
-    asked = []
-
-    def check():
-        asked.append(1)
-        if len(asked) > 1:
-            raise RuntimeError
-
-    with pytest.raises(RuntimeError):
-        compare(wall, hole).costs(range(3), check)
-
-
 @pytest.mark.parametrize("seed", range(4))
 def test_a_reference_is_sampled_where_its_camera_sees_the_scene(seed):
     """With cameras of any pose, size, lens and frame; the reference is a ramp, so that its values are places."""

@@ -130,15 +130,3 @@ def test_any_hole_and_number_of_references_have_a_finite_depth(size, hole, count
         found = sweep(cameras, points, photos[0], mask, photos[1:])
     for depth in (found.depth, found.checked):
         assert np.isfinite(depth).all() and (depth > 0).all()
-
-
-def test_a_search_for_depth_is_ended_between_comparisons(boxes):
-    asked = []
-
-    def check():
-        asked.append(1)
-        if len(asked) > 100:
-            raise RuntimeError
-
-    with pytest.raises(RuntimeError):
-        sweep(boxes.cameras, boxes.points, boxes.known, boxes.hole, boxes.references, check=check)

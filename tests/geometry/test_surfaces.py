@@ -2,7 +2,6 @@
 
 import cv2
 import numpy as np
-import pytest
 
 from realfill.geometry.surfaces import Surface, candidates, choose_surface
 
@@ -80,15 +79,3 @@ def test_a_thing_does_not_keep_what_lies_beside_its_outline():
         costs = np.minimum(np.abs(np.stack([o.label for o in options], axis=-1) - truth[..., None]) / 4, 0.4)
         surface, _ = choose_surface(costs.astype(np.float32), options)
     assert (np.abs(surface.label - truth) > 1).mean() < 0.2 * (fat & ~box).mean()
-
-
-def test_the_choice_of_planes_is_ended_between_directions():
-    asked = []
-
-    def check():
-        asked.append(1)
-        if len(asked) > 2:
-            raise RuntimeError
-
-    with pytest.raises(RuntimeError):
-        choose_surface(np.zeros((*SIZE, 2), np.float32), [SLANTED, SLANTED], check)
