@@ -250,9 +250,13 @@ def _mismatch(one: _Windows, two: _Windows) -> NDArray:
 
 
 def _best_half(costs: Sequence[NDArray]) -> NDArray:
-    """Average the better half of costs (N, h, w), since what is hidden in a view matches nowhere; NaN without any."""
-    ordered = np.sort(np.stack(costs), axis=0)
-    count = (~np.isnan(ordered)).sum(axis=0)
-    half = np.maximum((count + 1) // 2, 1)
-    sums = np.take_along_axis(np.nancumsum(ordered, axis=0), half[None] - 1, axis=0)[0]
-    return np.where(count > 0, sums / half, np.nan).astype(np.float32)
+    """Average the better half of costs (h, w), since what is hidden in a view matches nowhere; NaN without any."""
+    left = [np.where(np.isnan(cost), np.float32(np.inf), cost) for cost in costs]
+    count = np.sum([np.isfinite(cost) for cost in left], axis=0)
+    half = (count + 1) // 2
+    total = np.zeros(count.shape, np.float32)
+    for rank in range((len(costs) + 1) // 2):
+        for n in range(len(left) - 1, 0, -1):  # the smallest one moves to the front
+            left[n - 1], left[n] = np.minimum(left[n - 1], left[n]), np.maximum(left[n - 1], left[n])
+        total += np.where(rank < half, left.pop(0), 0)
+    return np.where(count > 0, total / np.maximum(half, 1), np.nan).astype(np.float32)

@@ -20,7 +20,7 @@ from realfill.geometry.colmap import reconstruct_by_colmap, require_pycolmap
 from realfill.geometry.confidence import after_correction, confidence_of
 from realfill.geometry.correspondences import Pairs, match_all, without_false_pairs
 from realfill.geometry.depth import DepthMap, sweep
-from realfill.geometry.fields import WarpField, find_homographies, warp_by_depth, warp_by_plane
+from realfill.geometry.fields import WarpField, find_homographies, points_of, warp_by_plane, warp_by_points
 from realfill.geometry.given_depth import DepthEstimator, given_depth
 from realfill.geometry.layers import NO_LAYER_COST, HalfSize, Layer, build_layers
 from realfill.geometry.reconstruction import Reconstruction, reconstruct
@@ -151,6 +151,7 @@ class _Found:
 
     Attributes:
         layers: the candidates.
+        rest: (H, W, 3) float32, what fills the hole where no layer is chosen.
         labels: (h, w) at half the working size; the label after the last layer is the rest.
         half_hole: (h, w) bool, the hole at that size.
         error: (h, w) float32 at that size, by how many levels the chosen layers are expected to err.
@@ -160,6 +161,7 @@ class _Found:
     """
 
     layers: tuple[Layer, ...]
+    rest: NDArray
     labels: NDArray
     half_hole: MaskArray
     error: NDArray
@@ -200,8 +202,8 @@ def _choose_layers(working: Working, estimate: DepthEstimator | None, stages: St
     nothing = np.full(half.hole.shape, np.inf, np.float32)
     error = np.take_along_axis(np.stack([*(layer.error for layer in layers), nothing]), labels[None], axis=0)[0]
     return _Found(
-        layers=layers, labels=labels, half_hole=half.hole, error=error, reconstruction=reconstruction, depth=depth,
-        reference_sizes=tuple((r.shape[0], r.shape[1]) for r in references),
+        layers=layers, rest=rest, labels=labels, half_hole=half.hole, error=error, reconstruction=reconstruction,
+        depth=depth, reference_sizes=tuple((r.shape[0], r.shape[1]) for r in references),
     )  # fmt: skip
 
 
@@ -219,9 +221,8 @@ def _plan(
         Interrupted: ``on_step`` returned ``False``.
     """
     pyramids = [Pyramid(reference) for reference in references]
-    rest = _rest(working.known, working.hole)
     labels = enlarge(found.labels, working.hole.shape)
-    images = np.stack([*(layer.image for layer in found.layers), rest])
+    images = np.stack([*(layer.image for layer in found.layers), found.rest])
     correction = correct(images, labels, working.known, working.hole, check=stages)
     y, x = np.ogrid[: labels.shape[0], : labels.shape[1]]
     return Plan(
@@ -230,7 +231,7 @@ def _plan(
             for layer in found.layers
             for n in [layer.warp.reference]
         ],
-        rest=rest, labels=found.labels, small_hole=found.half_hole,
+        rest=found.rest, labels=found.labels, small_hole=found.half_hole,
         correction=correction, preview=images[labels, y, x] + correction, size=(hole.shape[0], hole.shape[1]),
     )  # fmt: skip
 
@@ -263,9 +264,8 @@ def _warps(working: Working, reconstruction: Reconstruction | None, depth: Depth
     warps = []
     if reconstruction is not None and depth is not None:
         cameras = reconstruction.cameras
-        warps += [
-            warp_by_depth(i - 1, cameras[0], cameras[i], depth.depth, size, depth.checked) for i in sorted(cameras) if i
-        ]
+        points, checked = (points_of(cameras[0], values, size) for values in (depth.depth, depth.checked))
+        warps += [warp_by_points(i - 1, cameras[i], points, checked) for i in sorted(cameras) if i]
     for (target, other), matches in working.pairs.items():
         if target == 0:
             warps += [

@@ -5,11 +5,11 @@ and nothing in a clear sky; or the layer shows something else there. Both grow w
 difference to other references, and with the distance from the known pixels. What a single reference shows has a depth
 that nothing confirms, so that its misplacement grows faster with that distance. Finally, where a layer contradicts the
 known pixels at the hole's border or another layer at a seam, blending must correct it, and pixels that were corrected
-much are wrong more often.
+much are wrong more often. Where a warp is torn, at outlines of near things, either side of the outline may have the
+depth of the other; and what something nearer hides in the reference is rarely what the target would show.
 
-The numbers below follow regressions of absolute errors on planted scenes with one and with three references. Since
-depth is refined to surfaces, which agree more often where they are wrong, all are larger by a fifth. The weight of
-contradicting references and that of the correction were rounded after a look at six real scenes too.
+The numbers below follow regressions of absolute errors on planted scenes with one and with three references. The weight
+of contradicting references and that of the correction were rounded after a look at six real scenes too.
 """
 
 from __future__ import annotations
@@ -19,18 +19,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 SCALE = 15.0  # levels of expected error at which confidence has fallen to 1/e
-_LEAST_PX = 0.05  # misplacement of a pixel that fits in all respects
-_PX_PER_COST = 0.038  # for each unit of misfit and of difference to other references
-_PX_PER_DISTANCE = 14.0  # for each longer side of the target between an unconfirmed pixel and the known pixels
-_FREE_MISFIT, _LEVELS_PER_MISFIT = 6.0, 0.58  # chance of other content: where it begins, and levels for each unit
-_LEVELS_PER_VOTE = 0.36  # the same for each unit of difference to other references
-_LEVELS_PER_DISTANCE = 22.0  # and for each longer side of the target
-_LEVELS_PER_CORRECTION = 0.6  # for each level that blending adds to a pixel or takes from it
+_LEAST_PX = 0.04  # misplacement of a pixel that fits in all respects
+_PX_PER_COST = 0.032  # for each unit of misfit and of difference to other references
+_PX_PER_DISTANCE = 12.0  # for each longer side of the target between an unconfirmed pixel and the known pixels
+_FREE_MISFIT, _LEVELS_PER_MISFIT = 6.0, 0.48  # chance of other content: where it begins, and levels for each unit
+_LEVELS_PER_VOTE = 0.3  # the same for each unit of difference to other references
+_LEVELS_PER_DISTANCE = 18.0  # and for each longer side of the target
+_LEVELS_PER_TEAR, _LARGEST_TEAR = 5.0, 4.0  # at one pixel by which the warp is torn, and pixels beyond which no more
+_LEVELS_IF_HIDDEN = 12.0
+_LEVELS_PER_CORRECTION = 0.5  # for each level that blending adds to a pixel or takes from it
 _SLOPE_PX = 7  # window in which slopes are averaged
 _STEEPEST = 25.0  # levels per pixel
 
 
-def expected_error(image: NDArray, misfit: NDArray, vote: NDArray, distance: NDArray) -> NDArray[np.float32]:
+def expected_error(
+    image: NDArray, misfit: NDArray, vote: NDArray, distance: NDArray, tear: NDArray, hidden: NDArray
+) -> NDArray[np.float32]:
     """Estimate the absolute error of each pixel of a layer, before it is blended.
 
     Args:
@@ -38,6 +42,8 @@ def expected_error(image: NDArray, misfit: NDArray, vote: NDArray, distance: NDA
         misfit: (h, w): how badly the layer fits the known pixels, continued into the hole (see ``layers.differ``).
         vote: (h, w): the least difference to another reference; infinite where no other shows the pixel.
         distance: (h, w): to the known pixels, as a share of the target's longer side.
+        tear: (h, w): how far the warp is torn around each pixel, in pixels (see ``fields.tear_of``).
+        hidden: (h, w) bool: where something nearer hides the point in the reference.
 
     Returns:
         (h, w) in levels of 255.
@@ -49,6 +55,7 @@ def expected_error(image: NDArray, misfit: NDArray, vote: NDArray, distance: NDA
     misplaced = misplaced + np.where(confirmed, 0, _PX_PER_DISTANCE * distance)
     other = _LEVELS_PER_MISFIT * np.maximum(misfit - _FREE_MISFIT, 0) + _LEVELS_PER_DISTANCE * distance
     other = other + _LEVELS_PER_VOTE * np.maximum(vote - _FREE_MISFIT, 0)
+    other = other + _LEVELS_PER_TEAR * np.sqrt(np.minimum(tear, _LARGEST_TEAR)) + _LEVELS_IF_HIDDEN * hidden
     return (slope * misplaced + other).astype(np.float32)
 
 

@@ -24,6 +24,7 @@ _PLANE_PX = 3.0  # largest error of a plane's inlier, at a longer side of 768 pi
 _PLANE_REFERENCE_PX = 0.7  # the same in pixels of a reference, which are large where it is much smaller
 _MAX_AREA = 400.0  # largest change of area, either way: a scale of 1/20 to 20
 _FRAME_PX = 3  # the outermost pixels of photos are often dark or smeared
+_TEAR_PX = 5  # window in which a tear counts
 _OCCLUSION = 1.04  # ratio of depths from which the farther point is hidden
 
 
@@ -83,6 +84,19 @@ def _spacing(pixels: NDArray) -> float:
     return float(np.median(np.sqrt(step_x * step_y)))
 
 
+def tear_of(pixels: NDArray) -> NDArray[np.float32]:
+    """Return how far a map (H, W, 2) is torn around each pixel, (H, W) in pixels of the target: 0 on planes.
+
+    That is the largest second difference between neighbours, by which the map of one goes astray if it is continued
+    from the other side.
+    """
+    bent = np.zeros(pixels.shape[:2], np.float32)
+    for axis in (0, 1):
+        inner = tuple(slice(1, -1) if n == axis else slice(None) for n in (0, 1))
+        bent[inner] = np.maximum(bent[inner], np.abs(np.diff(pixels, 2, axis=axis)).max(axis=2))
+    return np.asarray(cv2.dilate(bent, np.ones((_TEAR_PX, _TEAR_PX))) / max(_spacing(pixels), 1e-6), np.float32)
+
+
 def find_homographies(matches: NDArray, size: tuple[int, ...]) -> list[NDArray]:
     """Find planes: homographies (3, 3) from the target to a reference, each among the matches the others leave.
 
@@ -140,29 +154,21 @@ def warp_by_plane(reference: int, matrix: NDArray, size: tuple[int, ...], shape:
     )  # fmt: skip
 
 
-def warp_by_depth(
-    reference: int,
-    target: Camera,
-    other: Camera,
-    depth: NDArray,
-    size: tuple[int, ...],
-    checked: NDArray | None = None,
-) -> WarpField:
-    """Build the warp of a depth map; points behind nearer ones are marked as hidden.
+def warp_by_points(reference: int, camera: Camera, points: NDArray, checked: NDArray | None = None) -> WarpField:
+    """Build the warp of scene points; those behind nearer ones are marked as hidden.
 
     Args:
         reference: its number.
-        target: the target's camera.
-        other: the reference's camera.
-        depth: (h, w) of the target, at any size.
-        size: (height, width) of the target.
-        checked: the depth to judge the warp by around the hole, found without the target's pixels there.
+        camera: the reference's camera.
+        points: (H, W, 3), what the target's pixels show (see ``points_of``).
+        checked: the points to judge the warp by around the hole, found without the target's pixels there.
     """
-    pixels, far = _project(target, other, depth, size)
-    valid = (far > 0) & inside(pixels, other.size)
-    spacing = max(1.0, 3 * max(other.size) / 768)
+    pixels, far = camera.project(points)
+    pixels = _as_map(pixels)
+    valid = (far > 0) & inside(pixels, camera.size)
+    spacing = max(1.0, 3 * max(camera.size) / 768)
     cells = (pixels / spacing).astype(int)
-    columns, rows = int(other.size[1] / spacing) + 1, int(other.size[0] / spacing) + 1
+    columns, rows = int(camera.size[1] / spacing) + 1, int(camera.size[0] / spacing) + 1
     index = np.where(
         valid, cells[..., 1].clip(0, rows - 1) * columns + cells[..., 0].clip(0, columns - 1), rows * columns
     )
@@ -172,15 +178,24 @@ def warp_by_depth(
     hidden = cv2.morphologyEx(behind, cv2.MORPH_OPEN, np.ones((3, 3), np.uint8)) > 0
     return WarpField(
         reference=reference, kind="depth", map=pixels, valid_mask=valid, hidden=hidden,
-        checked_map=None if checked is None else _project(target, other, checked, size)[0],
+        checked_map=None if checked is None else _as_map(camera.project(checked)[0]),
     )  # fmt: skip
 
 
-def _project(target: Camera, other: Camera, depth: NDArray, size: tuple[int, ...]) -> tuple[NDArray, NDArray]:
-    """Return where another camera sees the target's pixels, (H, W, 2), and how far from it they are."""
+def points_of(target: Camera, depth: NDArray, size: tuple[int, ...]) -> NDArray:
+    """Return the scene points (H, W, 3) that the target's pixels show.
+
+    Args:
+        target: the target's camera.
+        depth: (h, w) of the target, at any size.
+        size: (height, width) of the target.
+    """
     whole = cv2.resize(cv2.medianBlur(depth.astype(np.float32), 3), size[1::-1], interpolation=cv2.INTER_LINEAR)
-    pixels, far = other.project(target.unproject(grid_of(size), whole.astype(float)))
-    return np.clip(pixels, -1e6, 1e6).astype(np.float32), far
+    return target.unproject(grid_of(size), whole.astype(float))
+
+
+def _as_map(pixels: NDArray) -> NDArray:
+    return np.clip(pixels, -1e6, 1e6).astype(np.float32)
 
 
 def refine_by_flow(warp: WarpField, warped: ImageArray, known: ImageArray, hole: MaskArray, reach: float) -> WarpField:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from realfill.geometry.colour import apply_colours, fit_colours
 from realfill.geometry.confidence import expected_error
-from realfill.geometry.fields import WarpField, refine_by_flow, sample
+from realfill.geometry.fields import WarpField, refine_by_flow, sample, tear_of
 from realfill.geometry.smooth import continue_into
 from realfill.io.images import ImageArray, MaskArray
 
@@ -230,7 +230,8 @@ def _with_costs(candidates: Sequence[_Candidate], half: HalfSize) -> list[Layer]
     for n, candidate in enumerate(candidates):
         vote = np.min(votes[n], axis=0) if votes[n] else np.full(half.hole.shape, np.inf)
         alone = np.maximum(candidate.continued, _UNCONFIRMED_LEAST) * _UNCONFIRMED
-        error = expected_error(candidate.image, (candidate.misfit + candidate.continued) / 2, vote, half.depth_in_hole)
+        misfit, tear = (candidate.misfit + candidate.continued) / 2, half.shrink(tear_of(candidate.warp.map))
+        error = expected_error(candidate.image, misfit, vote, half.depth_in_hole, tear, hidden[n])
         confirmed = np.isfinite(vote)
         vote = np.where(confirmed, vote, alone)
         cost = _NEAR * candidate.misfit + _CONTINUED * candidate.continued + _VOTE * vote + _HIDDEN_COST * hidden[n]

@@ -10,10 +10,11 @@ FLAT = np.full((*SIZE, 3), 120, np.float32)
 RAMP = np.repeat(np.arange(60, dtype=np.float32)[None, :, None] * 3, 40, axis=0).repeat(3, axis=2)
 FITS, AGREES, NEAR = (np.full(HALF, value, np.float32) for value in (4.0, 5.0, 0.05))
 ALONE = np.full(HALF, np.inf, np.float32)
+WHOLE, SEEN = np.zeros(HALF, np.float32), np.zeros(HALF, bool)
 
 
-def error(image=RAMP, misfit=FITS, vote=AGREES, distance=NEAR):
-    return float(expected_error(image, misfit, vote, distance)[10, 15])
+def error(image=RAMP, misfit=FITS, vote=AGREES, distance=NEAR, tear=WHOLE, hidden=SEEN):
+    return float(expected_error(image, misfit, vote, distance, tear, hidden)[10, 15])
 
 
 def test_a_ramp_is_as_steep_as_it_rises():
@@ -22,13 +23,13 @@ def test_a_ramp_is_as_steep_as_it_rises():
 
 
 def test_misplacement_costs_only_where_the_image_is_steep():
-    assert error(FLAT) == pytest.approx(22 * 0.05)
-    assert error() - error(FLAT) == pytest.approx(3 * (0.05 + 0.038 * (4 + 5)))
-    assert error(FLAT, misfit=FITS + 6) - error(FLAT) == pytest.approx(0.58 * 4), "the layer may show something else"
+    assert error(FLAT) == pytest.approx(18 * 0.05)
+    assert error() - error(FLAT) == pytest.approx(3 * (0.04 + 0.032 * (4 + 5)))
+    assert error(FLAT, misfit=FITS + 6) - error(FLAT) == pytest.approx(0.48 * 4), "the layer may show something else"
 
 
 def test_a_flat_area_errs_where_no_other_reference_agrees_with_it():
-    assert error(FLAT, vote=AGREES + 11) - error(FLAT) == pytest.approx(0.36 * 10)
+    assert error(FLAT, vote=AGREES + 11) - error(FLAT) == pytest.approx(0.3 * 10)
     assert error(FLAT, vote=ALONE) == error(FLAT), "what no other reference shows is not contradicted"
 
 
@@ -37,7 +38,7 @@ def test_what_blending_corrects_errs_more_whichever_way_it_goes():
     correction[:, 30:], correction[:20, :30, 0] = -8, 12
     found = after_correction(np.full(HALF, 5, np.float32), correction)
     assert found.shape == HALF and found[15, 5] == 5
-    assert found[5, 25] == pytest.approx(5 + 0.6 * 8) and found[5, 5] == pytest.approx(5 + 0.6 * 4)
+    assert found[5, 25] == pytest.approx(5 + 0.5 * 8) and found[5, 5] == pytest.approx(5 + 0.5 * 4)
 
 
 def test_an_error_grows_with_misfit_contradiction_and_distance():
@@ -47,7 +48,16 @@ def test_an_error_grows_with_misfit_contradiction_and_distance():
 
 def test_what_nothing_confirms_errs_more_the_farther_it_is_from_known_pixels():
     gains = [error(vote=ALONE, distance=NEAR * n) - error(distance=NEAR * n) for n in (1, 3)]
-    assert gains[1] - gains[0] == pytest.approx(3 * 14 * 0.1)
+    assert gains[1] - gains[0] == pytest.approx(3 * 12 * 0.1)
+
+
+def test_a_torn_warp_errs_more_up_to_a_limit():
+    gains = [error(tear=WHOLE + t) - error() for t in (0.25, 1, 4, 50)]
+    assert gains == pytest.approx([2.5, 5, 10, 10], abs=1e-4)
+
+
+def test_what_is_hidden_in_its_reference_is_hardly_believed():
+    assert error(hidden=~SEEN) == pytest.approx(error() + 12)
 
 
 def test_confidence_falls_with_the_error_that_it_stands_for():
