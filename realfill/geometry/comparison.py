@@ -250,7 +250,10 @@ def _mismatch(one: _Windows, two: _Windows) -> NDArray:
 
 
 def _best_half(costs: Sequence[NDArray]) -> NDArray:
-    """Average the better half of costs (h, w), since what is hidden in a view matches nowhere; NaN without any."""
+    """Average the better half of at least one cost (h, w), since what is hidden in a view matches nowhere.
+
+    Costs are finite, or NaN where there is none; where all are NaN, so is the result.
+    """
     left = [np.where(np.isnan(cost), np.float32(np.inf), cost) for cost in costs]
     count = np.sum([np.isfinite(cost) for cost in left], axis=0)
     half = (count + 1) // 2

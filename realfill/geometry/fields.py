@@ -24,7 +24,7 @@ _PLANE_PX = 3.0  # largest error of a plane's inlier, at a longer side of 768 pi
 _PLANE_REFERENCE_PX = 0.7  # the same in pixels of a reference, which are large where it is much smaller
 _MAX_AREA = 400.0  # largest change of area, either way: a scale of 1/20 to 20
 _FRAME_PX = 3  # the outermost pixels of photos are often dark or smeared
-_TEAR_PX = 5  # window in which a tear counts
+_TEAR_PX, _LARGEST_TEAR = 5, 4.0  # side of the window in which a tear counts, and the largest that counts, in pixels
 _OCCLUSION = 1.04  # ratio of depths from which the farther point is hidden
 
 
@@ -78,23 +78,27 @@ def sample(image: ImageArray, pixels: NDArray) -> ImageArray:
     return warped.astype(np.uint8, copy=False)
 
 
-def _spacing(pixels: NDArray) -> float:
-    """Return the median distance between the places (H, W, 2) of neighbours."""
+def _spacing(pixels: NDArray, where: MaskArray | None = None) -> float:
+    """Return the median distance between the places (H, W, 2) of neighbours, among some pixels (H, W) or all."""
     step_x, step_y = (np.linalg.norm(np.gradient(pixels[..., i]), axis=0) for i in (0, 1))
-    return float(np.median(np.sqrt(step_x * step_y)))
+    steps = np.sqrt(step_x * step_y)
+    return float(np.median(steps if where is None else steps[where]))
 
 
-def tear_of(pixels: NDArray) -> NDArray[np.float32]:
-    """Return how far a map (H, W, 2) is torn around each pixel, (H, W) in pixels of the target: 0 on planes.
+def tear_of(warp: WarpField) -> NDArray[np.float32]:
+    """Return how far a warp is torn around each pixel, (H, W), from 0 to 4 pixels of the target; planes are not torn.
 
-    That is the largest second difference between neighbours, by which the map of one goes astray if it is continued
-    from the other side.
+    A warp by depth is torn at the outline of a near thing, where neighbouring pixels come from places far apart. Its
+    tear is the largest second difference of the map near the pixel, divided by the map's typical step.
     """
-    bent = np.zeros(pixels.shape[:2], np.float32)
+    bent = np.zeros(warp.map.shape[:2], np.float32)
+    if warp.kind == "plane" or not warp.valid_mask.any():
+        return bent
     for axis in (0, 1):
         inner = tuple(slice(1, -1) if n == axis else slice(None) for n in (0, 1))
-        bent[inner] = np.maximum(bent[inner], np.abs(np.diff(pixels, 2, axis=axis)).max(axis=2))
-    return np.asarray(cv2.dilate(bent, np.ones((_TEAR_PX, _TEAR_PX))) / max(_spacing(pixels), 1e-6), np.float32)
+        bent[inner] = np.maximum(bent[inner], np.abs(np.diff(warp.map, 2, axis=axis)).max(axis=2))
+    largest = cv2.dilate(bent, np.ones((_TEAR_PX, _TEAR_PX))) / max(_spacing(warp.map, warp.valid_mask), 1e-6)
+    return np.minimum(largest, _LARGEST_TEAR).astype(np.float32)
 
 
 def find_homographies(matches: NDArray, size: tuple[int, ...]) -> list[NDArray]:
@@ -154,7 +158,7 @@ def warp_by_plane(reference: int, matrix: NDArray, size: tuple[int, ...], shape:
     )  # fmt: skip
 
 
-def warp_by_points(reference: int, camera: Camera, points: NDArray, checked: NDArray | None = None) -> WarpField:
+def warp_by_points(reference: int, camera: Camera, points: NDArray, checked: NDArray) -> WarpField:
     """Build the warp of scene points; those behind nearer ones are marked as hidden.
 
     Args:
@@ -178,7 +182,7 @@ def warp_by_points(reference: int, camera: Camera, points: NDArray, checked: NDA
     hidden = cv2.morphologyEx(behind, cv2.MORPH_OPEN, np.ones((3, 3), np.uint8)) > 0
     return WarpField(
         reference=reference, kind="depth", map=pixels, valid_mask=valid, hidden=hidden,
-        checked_map=None if checked is None else _as_map(camera.project(checked)[0]),
+        checked_map=_as_map(camera.project(checked)[0]),
     )  # fmt: skip
 
 
@@ -195,6 +199,7 @@ def points_of(target: Camera, depth: NDArray, size: tuple[int, ...]) -> NDArray:
 
 
 def _as_map(pixels: NDArray) -> NDArray:
+    """Limit places to what OpenCV can look up, in single precision."""
     return np.clip(pixels, -1e6, 1e6).astype(np.float32)
 
 

@@ -230,7 +230,8 @@ def _with_costs(candidates: Sequence[_Candidate], half: HalfSize) -> list[Layer]
     for n, candidate in enumerate(candidates):
         vote = np.min(votes[n], axis=0) if votes[n] else np.full(half.hole.shape, np.inf)
         alone = np.maximum(candidate.continued, _UNCONFIRMED_LEAST) * _UNCONFIRMED
-        misfit, tear = (candidate.misfit + candidate.continued) / 2, half.shrink(tear_of(candidate.warp.map))
+        misfit = (candidate.misfit + candidate.continued) / 2
+        tear = half.shrink(tear_of(candidate.warp))
         error = expected_error(candidate.image, misfit, vote, half.depth_in_hole, tear, hidden[n])
         confirmed = np.isfinite(vote)
         vote = np.where(confirmed, vote, alone)

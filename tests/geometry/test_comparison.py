@@ -153,6 +153,19 @@ def test_the_better_half_counts():
     assert np.isnan(_best_half([np.array([[nan]], np.float32)])[0, 0])
 
 
+@pytest.mark.parametrize("count", range(1, 13))
+def test_the_better_half_is_that_of_the_sorted_costs(count):
+    rng = np.random.default_rng(count)
+    costs = rng.random((count, 5, 40)).astype(np.float32)
+    costs[rng.random(costs.shape) < 0.4] = np.nan
+    found = _best_half(list(costs))
+    for pixel in np.ndindex(5, 40):
+        known = np.sort(costs[(slice(None), *pixel)])
+        known = known[~np.isnan(known)]
+        half = known[: (len(known) + 1) // 2]
+        assert found[pixel] == pytest.approx(half.mean() if len(half) else np.nan, nan_ok=True, abs=1e-6)
+
+
 def test_all_of_five_references_are_compared_with_each_other_and_four_others_of_more():
     assert _partners(1) == [] and _partners(2) == [(0, 1)]
     for count in (3, 4, 5):

@@ -1,4 +1,4 @@
-"""Layers: what a candidate is expected to err by."""
+"""Layers: where warps lead, and what a candidate is expected to err by."""
 
 from dataclasses import replace
 
@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from worlds import SIZE, TARGET, blob, view
 
-from realfill.geometry.fields import grid_of, tear_of, warp_by_plane
+from realfill.geometry.cameras import Camera
+from realfill.geometry.fields import WarpField, grid_of, points_of, tear_of, warp_by_plane, warp_by_points
 from realfill.geometry.layers import build_layers
 
 HOLE = blob()
@@ -44,21 +45,49 @@ def test_a_depth_that_no_other_reference_confirms_costs_more_far_from_the_known_
     assert abs(risen[0] - risen[1]) < 1
 
 
+def warp_of(map_):
+    """A warp by depth whose map is valid everywhere."""
+    valid, hidden = np.ones(map_.shape[:2], bool), np.zeros(map_.shape[:2], bool)
+    return WarpField(reference=0, kind="depth", map=map_.astype(np.float32), valid_mask=valid, hidden=hidden)
+
+
+@pytest.mark.parametrize("jump", [-3, 3])
 @pytest.mark.parametrize("scale", [0.5, 1, 3])
-def test_a_map_is_torn_by_as_many_of_the_targets_pixels_as_it_jumps(scale):
-    """Whatever the size of the reference."""
-    whole = (grid_of((60, 80)) * scale).astype(np.float32)
-    assert tear_of(whole).max() < 1e-4
+def test_a_map_is_torn_by_as_many_of_the_targets_pixels_as_it_jumps(scale, jump):
+    """Whatever the size of the reference, and in which direction."""
+    whole = grid_of((60, 80)) * scale
+    assert tear_of(warp_of(whole)).max() < 1e-4
     torn = whole.copy()
-    torn[:, 40:, 1] -= 3 * scale
-    tear = tear_of(torn)
-    assert tear.shape == (60, 80) and tear[:, 38:42] == pytest.approx(3, abs=1e-4)
-    assert tear[:, :36].max() < 1e-4 and tear[:, 44:].max() < 1e-4
+    torn[:, 40:, 1] += jump * scale
+    for tear in (tear_of(warp_of(torn)), tear_of(warp_of(torn.transpose(1, 0, 2)[..., ::-1])).T):
+        assert tear.shape == (60, 80) and tear[:, 37:43] == pytest.approx(3, abs=1e-4)
+        assert tear[:, :37].max() < 1e-4 and tear[:, 43:].max() < 1e-4
 
 
-def test_a_plane_seen_at_a_slant_is_not_torn():
-    slanted = warp_by_plane(0, np.array(((1.1, 0.05, 3), (0.02, 0.9, 5), (4e-4, -2e-4, 1.0))), SIZE, SIZE)
-    assert tear_of(slanted.map).max() < 0.02
+@pytest.mark.parametrize("turn", [-1, 1])
+def test_a_map_that_bends_one_way_is_torn_there(turn):
+    bent = grid_of((60, 80))
+    bent[..., 0] += turn * 0.5 * np.maximum(grid_of((60, 80))[..., 0] - 40, 0)
+    assert tear_of(warp_of(bent))[:, 38:43] == pytest.approx(0.5, rel=0.3)
+    assert tear_of(warp_of(bent))[:, :37].max() < 1e-4
+
+
+def test_no_more_than_four_pixels_of_a_tear_count_and_what_is_not_valid_does_not_set_its_unit():
+    map_, valid = grid_of((60, 80)) * 2, np.zeros((60, 80), bool)
+    valid[:, :30] = True
+    map_[:, 15:, 1] += 4
+    map_[:, 40:] = 1e6
+    tear = tear_of(replace(warp_of(map_), valid_mask=valid))
+    assert tear[:, 13:17] == pytest.approx(2, abs=1e-4) and tear.max() == 4
+    assert not tear_of(replace(warp_of(map_), valid_mask=np.zeros_like(valid))).any()
+
+
+@pytest.mark.parametrize(
+    "matrix", [((1.1, 0.05, 3), (0.02, 0.9, 5), (4e-4, -2e-4, 1)), ((1, 0, 0), (0, 1, -90), (0, 8e-3, -0.6))]
+)
+def test_a_plane_is_not_torn_not_even_at_its_horizon(matrix):
+    plane = warp_by_plane(0, np.array(matrix, float), SIZE, SIZE)
+    assert plane.valid_mask.any() and not tear_of(plane).any()
 
 
 def test_pixels_beside_a_tear_and_hidden_ones_are_expected_to_err_more():
@@ -72,8 +101,30 @@ def test_pixels_beside_a_tear_and_hidden_ones_are_expected_to_err_more():
         for warp in (intact, replace(intact, map=map_), replace(intact, hidden=hidden))
     )
     inner = cv2.erode(HOLE[::2, ::2].astype(np.uint8), np.ones((9, 9))) > 0
-    assert covered[inner] == pytest.approx(whole[inner] + 12, abs=1e-3)
+    assert covered[inner] == pytest.approx(whole[inner] + 16, abs=1e-3)
     beside = np.abs(np.arange(SIZE[1] // 2) - middle / 2) < 1
-    assert (torn - whole)[inner & beside].min() > 3
+    assert (torn - whole)[inner & beside].min() > 6
     away = np.arange(SIZE[1] // 2) < middle / 2 - 8
-    assert np.median((torn - whole)[inner & away]) == pytest.approx(0, abs=0.01)
+    assert (torn - whole)[inner & away] == pytest.approx(0, abs=0.01)
+
+
+def test_points_behind_a_near_square_are_hidden_and_the_checked_depth_has_a_map_of_its_own():
+    """Seen from the right, the square covers a strip of the wall to its left."""
+    size = (60, 80)
+    target, other = (
+        Camera(size=size, focal=80.0, distortion=0.0, rotation=np.eye(3), translation=np.array([-x, 0.0, 0.0]))
+        for x in (0.0, 1.0)
+    )
+    depth = np.full(size, 16.0)
+    depth[20:40, 30:50] = 8.0
+    points = points_of(target, depth, size)
+    warp = warp_by_points(3, other, points, points_of(target, np.full(size, 4.0), size))
+    assert warp.reference == 3 and warp.kind == "depth" and points[30, 40] == pytest.approx((0.05, 0.05, 8), abs=1e-5)
+    assert warp.map[30, 40] == pytest.approx((40 - 10, 30), abs=1e-4)
+    assert warp.map[30, 10] == pytest.approx((10 - 5, 30), abs=1e-4)
+    assert warp.checked_map is not None and warp.checked_map[30, 40] == pytest.approx((40 - 20, 30), abs=1e-4)
+    strip = np.zeros(size, bool)
+    strip[20:40, 25:30] = True
+    core = cv2.erode(strip.astype(np.uint8), np.ones((3, 3))) > 0
+    near = cv2.dilate(strip.astype(np.uint8), np.ones((3, 3))) > 0
+    assert warp.hidden[core].all() and not warp.hidden[~near].any()
