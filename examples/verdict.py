@@ -90,6 +90,17 @@ def judge_all(cases: Sequence[Case]) -> list[Judged]:
     return results
 
 
+def _share(results: Sequence[Judged], *, false_authentic: bool) -> str:
+    """Return the share of right or of falsely authentic verdicts, with its 95 % bootstrap interval over scenes."""
+    scenes: dict[str, list[bool]] = {}
+    for j in results:
+        hit = j.verdict.kind == "authentic" and not j.is_right if false_authentic else j.is_right
+        scenes.setdefault(j.scene, []).append(hit)
+    shares = 100 * np.array([np.mean(hits) for hits in scenes.values()])
+    low, high = np.percentile(np.random.default_rng(0).choice(shares, (10_000, len(shares))).mean(axis=1), (2.5, 97.5))
+    return f"{shares.mean():.1f} % [{low:.1f}, {high:.1f}]"
+
+
 def print_shares(title: str, groups: dict[str, list[Judged]]) -> None:
     print(f"\n| {title} | cases | right | false authentic |\n|---|---|---|---|")
     for name, group in groups.items():
@@ -106,8 +117,7 @@ def print_table(results: Sequence[Judged]) -> None:
     for kind in KINDS:
         share = float(np.mean([j.right == kind for j in results]))
         print(f"| {kind} | {100 * share:.0f} % | {100 * (1 - share if kind == 'authentic' else 0):.0f} % |")
-    false = float(np.mean([j.verdict.kind == "authentic" and not j.is_right for j in results]))
-    print(f"| the verdict | {100 * np.mean([j.is_right for j in results]):.1f} % | {100 * false:.1f} % |")
+    print(f"| the verdict | {_share(results, false_authentic=False)} | {_share(results, false_authentic=True)} |")
     kinds = sorted({j.scene.rsplit("-", 1)[0] for j in results})
     print_shares("scene", {k: [j for j in results if j.scene.rsplit("-", 1)[0] == k] for k in kinds})
     fillings = list(dict.fromkeys(j.filling for j in results))
