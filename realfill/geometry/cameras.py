@@ -9,7 +9,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-_NEWTON_STEPS, _LEAST_SLOPE = 8, 1e-3
+_NEWTON_STEPS, _CONVERGED, _LEAST_SLOPE = 8, 1e-12, 1e-3
 
 Frame: TypeAlias = tuple[float, float, float, float]
 """A part of a photo: (top, left, bottom, right) in pixels, the last two exclusive."""
@@ -71,8 +71,11 @@ class Camera:
         fold = (-1 / (3 * self.distortion)) ** 0.5 if self.distortion < 0 else np.inf  # beyond it, pixels see nothing
         radius = np.minimum(bent, fold)
         for _ in range(_NEWTON_STEPS):
-            slope = np.maximum(1 + 3 * self.distortion * radius**2, _LEAST_SLOPE)
-            radius = np.minimum(radius - (radius + self.distortion * radius**3 - bent) / slope, fold)
+            square = self.distortion * radius * radius
+            change = (radius + square * radius - bent) / np.maximum(1 + 3 * square, _LEAST_SLOPE)
+            radius = np.minimum(radius - change, fold)
+            if np.abs(change).max(initial=0) < _CONVERGED:
+                break
         return seen * (radius / np.maximum(bent, 1e-12))
 
     def unproject(self, pixels: NDArray, depth: NDArray) -> NDArray:

@@ -100,44 +100,47 @@ def _minimise(data: NDArray, images: NDArray, hole: MaskArray, check: Callable[[
         (h, w) labels.
     """
     grid = _Diagonals(data.shape[:2])
-    cost, shown, inside = grid.shear(data), grid.shear(images), grid.shear(hole)
-    exists = grid.shear(np.ones(data.shape[:2], bool))
+    cost, shown, inside = grid.shear(data), grid.shear(images), grid.shear(hole)  # (D, L, h), (D, L, C, h), (D, h)
     # messages that arrive from the left, from above, from the right, from below
     left, above, right, below = (np.zeros_like(cost) for _ in range(4))
-
-    def seam(d: int, rows: NDArray, shift: int) -> NDArray:
-        """Cost (n, L, L) between pixels of a diagonal and their neighbours on the next one."""
-        here, there = shown[d, rows], shown[d + 1, rows + shift]
-        apart = sum(np.abs(a[:, :, None] - a[:, None]).mean(axis=-1) for a in (here, there))
-        different = 1 - np.eye(cost.shape[-1], dtype=np.float32)
-        joined = inside[d, rows] & inside[d + 1, rows + shift]
-        return different * (_SEAM / 2 * apart + _STEP) * joined[:, None, None]
-
     links = [
-        [(rows, shift, seam(d, rows, shift)) for shift in (0, 1) for rows in [grid.linked(exists, d, shift)]]
+        [
+            (here, there, _seam(shown[d, ..., here], shown[d + 1, ..., there], inside[d, here] & inside[d + 1, there]))
+            for here, there in grid.neighbours(d)
+        ]
         for d in range(len(cost) - 1)
     ]
     forward, backward = (left, above), (right, below)  # the first of each along rows, the second along columns
     for _ in range(_SWEEPS):
         check()
         for d, edges in enumerate(links):
-            belief = 0.5 * (cost[d] + left[d] + above[d] + right[d] + below[d])
-            for (rows, shift, pair), to, back in zip(edges, forward, backward, strict=True):
-                message = ((belief - back[d])[rows][:, :, None] + pair).min(axis=1)
-                to[d + 1, rows + shift] = message - message.min(axis=1, keepdims=True)
+            belief = np.float32(0.5) * (cost[d] + left[d] + above[d] + right[d] + below[d])
+            for (here, there, pair), to, back in zip(edges, forward, backward, strict=True):
+                message = ((belief - back[d])[:, None, here] + pair).min(axis=0)
+                to[d + 1, :, there] = message - message.min(axis=0)
         check()
         for d in range(len(links) - 1, -1, -1):
-            belief = 0.5 * (cost[d + 1] + left[d + 1] + above[d + 1] + right[d + 1] + below[d + 1])
-            for (rows, shift, pair), to, back in zip(links[d], backward, forward, strict=True):
-                message = ((belief - back[d + 1])[rows + shift][:, None] + pair).min(axis=2)
-                to[d, rows] = message - message.min(axis=1, keepdims=True)
-    labels = np.zeros(cost.shape[:2], int)
+            belief = np.float32(0.5) * (cost[d + 1] + left[d + 1] + above[d + 1] + right[d + 1] + below[d + 1])
+            for (here, there, pair), to, back in zip(links[d], backward, forward, strict=True):
+                message = ((belief - back[d + 1])[None, :, there] + pair).min(axis=1)
+                to[d, :, here] = message - message.min(axis=0)
+    labels = np.zeros((cost.shape[0], cost.shape[2]), int)
     arrived = np.zeros_like(cost)  # costs of the seams to neighbours that have their label
     for d in range(len(cost)):
-        labels[d] = (cost[d] + arrived[d] + right[d] + below[d]).argmin(axis=-1)
-        for rows, shift, pair in links[d] if d < len(links) else ():
-            arrived[d + 1, rows + shift] += pair[np.arange(len(rows)), labels[d, rows]]
+        labels[d] = (cost[d] + arrived[d] + right[d] + below[d]).argmin(axis=0)
+        for here, there, pair in links[d] if d < len(links) else ():
+            arrived[d + 1, :, there] += pair[labels[d, here], :, np.arange(pair.shape[2])].T
     return grid.unshear(labels)
+
+
+def _seam(here: NDArray, there: NDArray, inside: NDArray) -> NDArray:
+    """Return the cost (L, L, n) between n pixels and their neighbours, which show (L, C, n); outside it is 0."""
+    apart = np.zeros((), np.float32)
+    for shown in (here, there):
+        for c in range(shown.shape[1]):
+            apart = apart + np.abs(shown[:, None, c] - shown[None, :, c])
+    different = 1 - np.eye(here.shape[0], dtype=np.float32)[..., None]
+    return different * (np.float32(_SEAM / 2 / here.shape[1]) * apart + np.float32(_STEP)) * inside
 
 
 class _Diagonals:
@@ -145,24 +148,24 @@ class _Diagonals:
 
     def __init__(self, size: tuple[int, ...]) -> None:
         self._y, self._x = np.mgrid[: size[0], : size[1]]
-        self._size = (size[0] + size[1] - 1, size[0])
+        self._height, self._width = size[:2]
 
     def shear(self, values: NDArray) -> NDArray:
-        """Shear (h, w, ...) to (h + w - 1, h, ...); 0 where there is no pixel."""
-        sheared = np.zeros((*self._size, *values.shape[2:]), values.dtype)
+        """Shear (h, w, ...) to (h + w - 1, ..., h); 0 where there is no pixel."""
+        sheared = np.zeros((self._height + self._width - 1, self._height, *values.shape[2:]), values.dtype)
         sheared[self._y + self._x, self._y] = values
-        return sheared
+        return np.ascontiguousarray(np.moveaxis(sheared, 1, -1))
 
     def unshear(self, values: NDArray) -> NDArray:
-        """Undo ``shear``."""
+        """Undo ``shear`` of an image (h, w)."""
         return values[self._y + self._x, self._y]
 
-    @staticmethod
-    def linked(exists: NDArray, d: int, shift: int) -> NDArray:
-        """Return the rows y whose pixel on diagonal d has a neighbour on the next one, to the right or below."""
-        here, there = exists[d], exists[d + 1]
-        there = there if shift == 0 else np.append(there[1:], [False])
-        return np.flatnonzero(here & there)
+    def neighbours(self, d: int) -> list[tuple[slice, slice]]:
+        """Return the rows of a diagonal's pixels, and of their neighbours on the next one: to the right, and below."""
+        first, last = max(0, d - self._width + 1), min(d, self._height - 1)  # of the diagonal
+        beside, below = max(first, d - self._width + 2), min(last, self._height - 2)
+        right = slice(beside, last + 1)
+        return [(right, right), (slice(first, below + 1), slice(first + 1, below + 2))]
 
 
 def enlarge(labels: NDArray, size: tuple[int, ...]) -> NDArray:

@@ -31,11 +31,12 @@ def fit_colours(image: ImageArray, known: ImageArray, overlap: MaskArray) -> NDA
     lines = [_fit_line(image[..., c][overlap], known[..., c][overlap]) for c in range(3)]
     gain, mean, target_mean = (np.array(values) for values in zip(*lines, strict=True))
     aligned = image * gain.astype(np.float32) + (target_mean - gain * mean).astype(np.float32)
+    step = max(1, int(overlap.sum()) // _SAMPLES)
     source, target = (
-        cv2.GaussianBlur(picture.astype(np.float32), (0, 0), 2)[overlap] / 255 for picture in (aligned, known)
+        cv2.GaussianBlur(picture.astype(np.float32), (0, 0), 2)[overlap][::step].astype(float) / 255
+        for picture in (aligned, known)
     )
-    step = max(1, len(source) // _SAMPLES)
-    source, target = np.c_[source[::step], np.ones(len(source[::step]))].astype(float), target[::step].astype(float)
+    source = np.c_[source, np.ones(len(source))]
     ridge = _RIDGE * len(source) * np.diag([1, 1, 1, 0.1])
     identity = np.eye(4)[:, :3]
     weight = np.ones(len(source))

@@ -13,8 +13,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from realfill.compute.threads import in_threads
 from realfill.geometry.cameras import Camera
-from realfill.geometry.fields import grid_of, inside
+from realfill.geometry.fields import grid_of, within
 from realfill.io.images import ImageArray, MaskArray
 
 _WINDOW = 7
@@ -147,26 +148,25 @@ class Comparison:
 
         Args:
             labels: the fields.
-            check: called between comparisons; it may raise an exception.
+            check: called between fields; it may raise an exception.
         """
-        with_target, between = [], []
-        unknown = np.full(self.seen.shape, np.nan, np.float32)
-        for field in labels:
-            inverse = self.levels.inverse_of(field, self.pixels).astype(np.float32)
-            warped, seen = [], []
-            for view in self._views:
-                check()
-                image, valid = view.warp(inverse)
-                warped.append((image, valid))
-                seen.append(np.where(valid & self.seen, _mismatch(self._target, image), np.nan))
-            with_target.append(_best_half(seen))
-            pairs = []
-            for one, two in _partners(len(warped)):
-                check()
-                (image, valid), (other, also) = warped[one], warped[two]
-                pairs.append(np.where(valid & also, _mismatch(image, other), np.nan))
-            between.append(_best_half(pairs) if pairs else unknown)
+        with_target, between = zip(*in_threads(self._compare, labels, check), strict=True)
         return Costs(np.stack(with_target, axis=-1), np.stack(between, axis=-1))
+
+    def _compare(self, label: NDArray | float) -> tuple[NDArray, NDArray]:
+        """Compare the references with the target, and with each other, at one field of labels."""
+        inverse = self.levels.inverse_of(label, self.pixels).astype(np.float32)
+        warped = [view.warp(inverse) for view in self._views]
+        seen = [
+            np.where(valid & self.seen, _mismatch(self._target, image), np.float32(np.nan)) for image, valid in warped
+        ]
+        pairs = [
+            np.where(valid & also, _mismatch(image, other), np.float32(np.nan))
+            for one, two in _partners(len(warped))
+            for (image, valid), (other, also) in [(warped[one], warped[two])]
+        ]
+        unknown = np.full(self.seen.shape, np.nan, np.float32)
+        return _best_half(seen), _best_half(pairs) if pairs else unknown
 
 
 def _partners(count: int) -> list[tuple[int, int]]:
@@ -222,12 +222,15 @@ class _View:
         front = depth > _LEAST_DEPTH
         share = 1 / np.where(front, depth, 1)
         x, y = x * share, y * share
-        focal = np.float32(self.camera.focal) * (1 + np.float32(self.camera.distortion) * (x * x + y * y))
-        place = np.stack([focal * x, focal * y], axis=-1) + self.camera.centre.astype(np.float32)
-        shares = np.array(self.grey.shape[::-1], np.float32) / self.camera.size[::-1]
-        at = ((place + np.float32(0.5)) * shares.astype(np.float32) - np.float32(0.5)).clip(-1e4, 1e4)
-        image = cv2.remap(self.grey, at[..., 0], at[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-        return (image, *_statistics(image)), front & inside(place, self.camera.size)
+        bent = self.camera.focal * (1 + np.float32(self.camera.distortion) * (x * x + y * y))
+        valid, at = front, []
+        for axis, ray in ((1, x), (0, y)):
+            place = ray * bent + np.float32(self.camera.centre[1 - axis])
+            valid = valid & within(place, self.camera.size[axis])
+            shrunk = np.float32(self.grey.shape[axis] / self.camera.size[axis])
+            at.append(((place + np.float32(0.5)) * shrunk - np.float32(0.5)).clip(-1e4, 1e4))
+        image = cv2.remap(self.grey, at[0], at[1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        return (image, *_statistics(image)), valid
 
 
 _Windows = tuple[NDArray, NDArray, NDArray]  # an image (h, w), and the mean and variance in a window around each pixel

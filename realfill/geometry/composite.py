@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from realfill.compute.progress import Interrupted, OnStep, Stages
+from realfill.compute.threads import in_threads
 from realfill.config import CamerasBy
 from realfill.errors import StoppedError
 from realfill.geometry.alignment import FullLayer, find_parts
@@ -35,7 +36,7 @@ from realfill.scene.checking import check_arrays
 _MOST_MATCHES = 800  # of each pair of photos, for the cameras
 _LEAST_SHARE = 0.01  # of a part of the hole, from which a layer is aligned at full size
 # hundredths of the work after which each stage ends, with three references
-_MATCHED, _RECONSTRUCTED, _SWEPT, _LAYERED, _CHOSEN, _ALIGNED, _RENDERED = 20, 27, 52, 70, 84, 92, 100
+_MATCHED, _RECONSTRUCTED, _SWEPT, _LAYERED, _CHOSEN, _ALIGNED, _RENDERED = 22, 25, 59, 82, 93, 96, 100
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -264,8 +265,10 @@ def _warps(working: Working, reconstruction: Reconstruction | None, depth: Depth
     warps = []
     if reconstruction is not None and depth is not None:
         cameras = reconstruction.cameras
-        points, checked = (points_of(cameras[0], values, size) for values in (depth.depth, depth.checked))
-        warps += [warp_by_points(i - 1, cameras[i], points, checked) for i in sorted(cameras) if i]
+        points, checked = in_threads(lambda values: points_of(cameras[0], values, size), (depth.depth, depth.checked))
+        warps += in_threads(
+            lambda i: warp_by_points(i - 1, cameras[i], points, checked), [i for i in sorted(cameras) if i]
+        )
     for (target, other), matches in working.pairs.items():
         if target == 0:
             warps += [

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, partial
 from itertools import combinations
 from typing import Any, TypeAlias
 
@@ -18,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import Delaunay
 
+from realfill.compute.threads import in_threads
 from realfill.geometry.matching import Matcher, lies_in, outside
 from realfill.geometry.smooth import hide
 from realfill.io.images import ImageArray, MaskArray
@@ -27,10 +27,8 @@ Pairs: TypeAlias = Mapping[tuple[int, int], NDArray]
 
 _PLAIN_PX, _PLAIN_LIMIT = 1024, 8000  # longer side at which keypoints are detected, and the largest number of them
 _AFFINE_LIMIT = 900  # the same for each affine view
-_AFFINE_STAGES = (
-    (1000, 384),
-    (200, 640),
-)  # number of matches below which affine views are taken, and their longer side
+# number of the target's matches with a reference below which affine views are taken, and their longer side
+_AFFINE_STAGES = ((1000, 384), (200, 640))
 _MAX_ENLARGEMENT = 2.0
 _CONTRAST = 0.01
 _MAX_RATIO = 0.8  # of Lowe's test
@@ -82,26 +80,37 @@ def match_all(
     if matcher is not None:
         return _match_by(matcher, images, masks)
     images = [images[0], *(hide(image, mask) for image, mask in zip(images[1:], masks[1:], strict=True))]
-    check = check or (lambda _: None)
-    target_views = cache(partial(detect, images[0], hole))
     sides = [max(image.shape[:2]) for image in images]
-    plain = []
-    for i, (image, mask) in enumerate(zip(images, masks, strict=True)):
-        check(0.3 * i / len(images))
-        plain.append(detect(image, mask))
-    pairs, numbers = {}, list(combinations(range(len(images)), 2))
-    for n, (i, j) in enumerate(numbers):
-        share = 0.3 + 0.7 * n / len(numbers)
-        check(share)
-        candidates = match(plain[i], plain[j])
-        pairs[i, j] = verify(candidates, (sides[i], sides[j]))
-        for limit, side in _AFFINE_STAGES if i == 0 else ():  # references have each other's normal views
-            if len(pairs[i, j]) < limit:  # affine views are slow
-                views = [target_views(affine_px=side), detect(images[j], masks[j], affine_px=side)]
-                check(share)
-                candidates = np.concatenate([candidates, match(*views)])
-                pairs[i, j] = verify(candidates, (sides[i], sides[j]))
+    photos, every = range(len(images)), list(combinations(range(len(images)), 2))
+    candidates = dict.fromkeys(every, np.zeros((0, 4), np.float32))
+    pairs: dict[tuple[int, int], NDArray] = {}
+    stages: Sequence[tuple[int, int | None]] = [(0, None), *_AFFINE_STAGES]
+    for number, (least, affine_px) in enumerate(stages):
+        start, middle, end = ((number + part) / len(stages) for part in (0.0, 0.5, 1.0))
+        # references have each other's normal views, and affine views are slow
+        wanted = [pair for pair in every if pair not in pairs or (pair[0] == 0 and len(pairs[pair]) < least)]
+        shown = [photo for photo in photos if any(photo in pair for pair in wanted)]
+
+        def detected(photo: int, affine_px: int | None = affine_px) -> Keypoints:
+            return detect(images[photo], masks[photo], affine_px=affine_px)
+
+        found = in_threads(detected, shown, _steps(check, start, middle, len(shown)))
+        keypoints = dict(zip(shown, found, strict=True))
+
+        def matched(pair: tuple[int, int], keypoints: Mapping[int, Keypoints] = keypoints) -> NDArray:
+            return match(keypoints[pair[0]], keypoints[pair[1]])
+
+        matches = in_threads(matched, wanted, _steps(check, middle, end, len(wanted)))
+        for pair, more in zip(wanted, matches, strict=True):
+            candidates[pair] = np.concatenate([candidates[pair], more])
+            pairs[pair] = verify(candidates[pair], (sides[pair[0]], sides[pair[1]]))
     return pairs
+
+
+def _steps(check: Callable[[float], None] | None, start: float, end: float, count: int) -> Callable[[], None]:
+    """Return what reports so many steps between two shares of the work, when it is called before each."""
+    shares = iter(np.linspace(start, end, count, endpoint=False))
+    return lambda: None if check is None else check(float(next(shares)))
 
 
 def _match_by(matcher: Matcher, images: Sequence[ImageArray], excluded: Sequence[MaskArray | None]) -> Pairs:

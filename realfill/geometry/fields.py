@@ -266,8 +266,12 @@ def measure_shift(
 
 def inside(pixels: NDArray, shape: tuple[int, ...]) -> MaskArray:
     """Tell which of (..., 2) places lie inside an image, a frame of a few pixels left out."""
-    x, y = pixels[..., 0], pixels[..., 1]
-    return (x > _FRAME_PX) & (x < shape[1] - 1 - _FRAME_PX) & (y > _FRAME_PX) & (y < shape[0] - 1 - _FRAME_PX)
+    return within(pixels[..., 0], shape[1]) & within(pixels[..., 1], shape[0])
+
+
+def within(places: NDArray, length: int) -> MaskArray:
+    """Tell which places along an axis lie inside an image that is so long, a frame of a few pixels left out."""
+    return (places > _FRAME_PX) & (places < length - 1 - _FRAME_PX)
 
 
 def grid_of(size: tuple[int, ...], small: tuple[int, ...] | None = None) -> NDArray:

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import combinations
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from realfill.compute.threads import in_threads
 from realfill.geometry.colour import apply_colours, fit_colours
 from realfill.geometry.confidence import expected_error
 from realfill.geometry.fields import WarpField, refine_by_flow, sample, tear_of
@@ -99,7 +101,7 @@ def build_layers(
     known: ImageArray,
     hole: MaskArray,
     *,
-    check: Callable[[], None] | None = None,
+    check: Callable[[], None] = lambda: None,
 ) -> list[Layer]:
     """Turn warps into layers, the best fitting first; warps that do not reach the hole or do not fit are left out.
 
@@ -112,24 +114,23 @@ def build_layers(
     """
     half = HalfSize.of(known, hole)
     distance = cv2.distanceTransform((~hole).astype(np.uint8), cv2.DIST_L2, 5)
-    candidates = []
-    for warp in warps:
-        if check:
-            check()
-        candidate = _candidate(warp, references[warp.reference], known, hole, distance, half)
-        if candidate is not None:
-            candidates.append(candidate)
-    candidates.sort(key=lambda candidate: candidate.misfit)
-    kept: list[_Candidate] = []
-    for candidate in candidates:
-        number = candidate.warp.reference
-        if check:
-            check()
+
+    def candidate_of(warp: WarpField) -> _Candidate | None:
+        return _candidate(warp, references[warp.reference], known, hole, distance, half)
+
+    def refined(candidate: _Candidate) -> _Candidate:
         if candidate.warp.kind == "depth":
+            return candidate
+        return _refined(candidate, references[candidate.warp.reference], known, hole, distance)
+
+    found = [candidate for candidate in in_threads(candidate_of, warps, check) if candidate is not None]
+    kept: list[_Candidate] = []
+    for candidate in sorted(found, key=lambda candidate: candidate.misfit):
+        number = candidate.warp.reference
+        planes = sum(k.warp.reference == number and k.warp.kind == "plane" for k in kept)
+        if candidate.warp.kind == "depth" or planes < _PLANES_PER_REFERENCE:
             kept.append(candidate)
-        elif sum(k.warp.reference == number and k.warp.kind == "plane" for k in kept) < _PLANES_PER_REFERENCE:
-            kept.append(_refined(candidate, references[number], known, hole, distance))
-    return _with_costs(kept, half)
+    return _with_costs(in_threads(refined, kept, check), half, check)
 
 
 def differ(one: NDArray, other: NDArray, sigma: float) -> NDArray:
@@ -210,24 +211,31 @@ def _fit(
     return fit_colours(warped, known, overlap) if overlap.sum() > 50 else np.eye(4, 3, dtype=np.float32)
 
 
-def _with_costs(candidates: Sequence[_Candidate], half: HalfSize) -> list[Layer]:
+def _with_costs(candidates: Sequence[_Candidate], half: HalfSize, check: Callable[[], None]) -> list[Layer]:
     """Compare the layers of different references with each other, and add up the expected errors."""
     smalls = [half.shrink(c.image) for c in candidates]
     valid = [half.shrink(c.warp.valid_mask) > 0.99 for c in candidates]
     hidden = [half.shrink(c.warp.hidden) > 0.3 for c in candidates]
+
+    def compared(pair: tuple[int, int]) -> NDArray:
+        a, b = pair
+        both = (valid[a] & valid[b]).astype(np.float32)
+        weight = half.blur(both)
+        error = half.blur(differ(smalls[a], smalls[b], 0.0075 * half.side) * both) / np.maximum(weight, 1e-3)
+        return np.where(weight > 0.5, error, np.float32(np.inf))
+
+    pairs = [
+        (a, b)
+        for a, b in combinations(range(len(candidates)), 2)
+        if candidates[a].warp.reference != candidates[b].warp.reference
+    ]
     votes: list[list[NDArray]] = [[] for _ in candidates]
-    for a, one in enumerate(candidates):
-        for b, other in enumerate(candidates[:a]):
-            if one.warp.reference == other.warp.reference:
-                continue
-            both = (valid[a] & valid[b]).astype(np.float32)
-            weight = half.blur(both)
-            error = half.blur(differ(smalls[a], smalls[b], 0.0075 * half.side) * both) / np.maximum(weight, 1e-3)
-            error = np.where(weight > 0.5, error, np.inf)
-            votes[a].append(np.where(hidden[b], np.inf, error))
-            votes[b].append(np.where(hidden[a], np.inf, error))
-    layers = []
-    for n, candidate in enumerate(candidates):
+    for (a, b), error in zip(pairs, in_threads(compared, pairs, check), strict=True):
+        votes[a].append(np.where(hidden[b], np.inf, error))
+        votes[b].append(np.where(hidden[a], np.inf, error))
+
+    def layer_of(n: int) -> Layer:
+        candidate = candidates[n]
         vote = np.min(votes[n], axis=0) if votes[n] else np.full(half.hole.shape, np.inf)
         alone = np.maximum(candidate.continued, _UNCONFIRMED_LEAST) * _UNCONFIRMED
         misfit = (candidate.misfit + candidate.continued) / 2
@@ -240,18 +248,16 @@ def _with_costs(candidates: Sequence[_Candidate], half: HalfSize) -> list[Layer]
             cost = cost + _PLANE_DISTANCE_COST * half.depth_in_hole
         else:
             cost = cost + _CARRIED_DISTANCE_COST * half.depth_in_hole * ~confirmed
-        cost = np.where(valid[n], cost, _WORST).astype(np.float32).clip(0, _WORST)
-        layers.append(
-            Layer(
-                warp=candidate.warp,
-                image=candidate.image,
-                colours=candidate.colours,
-                misfit=candidate.misfit,
-                cost=cost,
-                error=np.where(valid[n], error, _WORST).astype(np.float32),
-            )
+        return Layer(
+            warp=candidate.warp,
+            image=candidate.image,
+            colours=candidate.colours,
+            misfit=candidate.misfit,
+            cost=np.where(valid[n], cost, _WORST).astype(np.float32).clip(0, _WORST),
+            error=np.where(valid[n], error, _WORST).astype(np.float32),
         )
-    return layers
+
+    return in_threads(layer_of, range(len(candidates)), check)
 
 
 def _shrunk(values: NDArray, size: tuple[int, int]) -> NDArray:

@@ -44,16 +44,16 @@ def test_the_choice_of_planes_is_ended_between_directions(check):
         choose_surface(np.zeros((6, 7, 2), np.float32), [flat, flat], check)
 
 
-def test_a_comparison_of_photos_is_ended_between_references(check):
+def test_a_comparison_of_photos_is_ended_between_depths(check):
     size, photo = (32, 40), np.zeros((32, 40, 3), np.uint8)
     cameras = {n: Camera.unplaced(size, 40.0) for n in range(3)}
     levels = Levels(plane=np.array([0, 0, 0.2]), low=0.0, step=0.01, least=1e-3)
     comparison = Comparison(cameras, [photo, photo], photo, np.zeros(size, bool), levels, size)
     with pytest.raises(CancelledError):
-        comparison.costs([0], check)
+        comparison.costs([0, 1], check)
 
 
-def test_the_correction_of_colours_is_ended_between_iterations(check):
+def test_the_correction_of_colours_is_ended_between_them(check):
     hole = np.zeros((24, 24), bool)
     hole[6:18, 6:18] = True
     images = np.stack([np.full((24, 24, 3), value, np.float32) for value in (50, 90)])
