@@ -1,6 +1,6 @@
 """Measure how long a composite takes: by the photo's size, by the number of references, and by step.
 
-    OMP_NUM_THREADS=1 python examples/composite_speed.py --runs 5
+    python examples/composite_speed.py --runs 5
 
 A planted scene of ``planted_3d.py`` with three references; further references are crops of these with other noise. The
 medians of some runs are printed, in seconds by the clock and of the processor, with the machine's load. Shares are

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
@@ -14,12 +15,19 @@ Result = TypeVar("Result")
 _MOST = 8  # threads, since each holds memory of its own
 
 
+def num_threads() -> int:
+    """Return in how many threads work may be done."""
+    allowed = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
+    return min(cv2.getNumThreads(), _MOST, int(allowed) if allowed.isdigit() else _MOST)
+
+
 def in_threads(
     function: Callable[[Thing], Result], things: Iterable[Thing], check: Callable[[], None] = lambda: None
 ) -> list[Result]:
-    """Apply a pure function to things, in as many threads as OpenCV uses (``cv2.setNumThreads``), at most eight.
+    """Apply a pure function to things, in several threads.
 
-    It pays where the function spends its time in NumPy, SciPy or OpenCV, which let other threads run meanwhile.
+    There are as many as OpenCV uses (``cv2.setNumThreads``) and ``OMP_NUM_THREADS`` allows, and at most eight. It pays
+    where the function spends its time in NumPy, SciPy or OpenCV, which let other threads run meanwhile.
 
     Args:
         function: must neither change what it shares with other calls nor call this function itself.
@@ -34,7 +42,7 @@ def in_threads(
         Exception: the first that ``function`` or ``check`` raised.
     """
     things, results = list(things), []
-    count = min(cv2.getNumThreads(), _MOST, len(things))
+    count = min(num_threads(), len(things))
     if count < 2:
         for thing in things:
             check()

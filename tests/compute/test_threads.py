@@ -6,11 +6,13 @@ import time
 import cv2
 import pytest
 
+from realfill.compute import threads
 from realfill.compute.threads import in_threads
 
 
 @pytest.fixture(params=[1, 2, 5])
-def num_threads(request):
+def num_threads(request, monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     before = cv2.getNumThreads()
     cv2.setNumThreads(request.param)
     yield request.param
@@ -42,6 +44,13 @@ def test_as_many_run_at_once_as_opencv_has_threads(num_threads):
     assert most == num_threads
 
 
+@pytest.mark.parametrize(("allowed", "expected"), [("1", 1), ("2,1", 2), ("", 3), ("many", 3), ("64", 3)])
+def test_openmp_variables_limit_them(allowed, expected, monkeypatch):
+    monkeypatch.setattr(cv2, "getNumThreads", lambda: 3)
+    monkeypatch.setenv("OMP_NUM_THREADS", allowed)
+    assert threads.num_threads() == expected
+
+
 def test_an_error_is_raised_as_it_is_and_nothing_else_begins(num_threads):
     begun = []
 
@@ -57,11 +66,11 @@ def test_an_error_is_raised_as_it_is_and_nothing_else_begins(num_threads):
 
 
 def test_check_is_called_in_the_calling_thread_before_each_result_and_ends_the_work(num_threads):
-    threads, begun = [], []
+    asked, begun = [], []
 
     def check():
-        threads.append(threading.current_thread())
-        if len(threads) == 3:
+        asked.append(threading.current_thread())
+        if len(asked) == 3:
             raise InterruptedError
 
     def work(n):
@@ -71,5 +80,5 @@ def test_check_is_called_in_the_calling_thread_before_each_result_and_ends_the_w
     with pytest.raises(InterruptedError):
         in_threads(work, range(100), check)
     time.sleep(0.1)
-    assert set(threads) == {threading.current_thread()}
+    assert set(asked) == {threading.current_thread()}
     assert len(begun) <= 2 + 2 * num_threads
