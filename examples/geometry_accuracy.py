@@ -121,9 +121,10 @@ def _true_places(planted: Planted, number: int, camera: Camera, pixels: NDArray,
 def measure(planted: Planted, num_references: int | None) -> Measured:
     """Compose a scene from its first references or all of them, and compare it with its truth."""
     scene = planted.scene
-    planted = replace(planted, cameras=planted.cameras[: 1 + (num_references or len(scene.references))])
-    planted = replace(planted, visible=planted.visible[: len(planted.cameras) - 1])
-    references = scene.references[: len(planted.visible)]
+    references = scene.references[:num_references]
+    planted = replace(
+        planted, cameras=planted.cameras[: len(references) + 1], visible=planted.visible[: len(references)]
+    )  # fmt: skip
     found = composite(scene.target, scene.mask, references, frame=planted.cameras[0].frame)
     return Measured(
         misplacements(planted, found.reconstruction),
@@ -138,7 +139,7 @@ def row_of(kind: str, scenes: Sequence[Measured]) -> str:
     median, most = np.quantile(errors, [0.5, 0.9], method="higher") if len(errors) else (np.nan, np.nan)
     shown = [scene.depth for scene in scenes if len(scene.depth)]
     measures = [np.median, *(partial(_share_beyond, px) for px in MISPLACED_PX)]
-    middle, *far = (np.mean([measure(errors) for errors in shown]) if shown else np.nan for measure in measures)
+    middle, *far = (np.mean([m(errors) for errors in shown]) if shown else np.nan for m in measures)
     cells = [kind, str(len(errors)), f"{median:.2f}", f"{most:.2f}", str((~(errors <= FAR_OFF_PX)).sum())]
     cells += [f"{middle:.2f}", *(f"{share:.1%}" for share in far)]
     cells += [f"{np.mean([getattr(scene, name) for scene in scenes]):.2f}" for name in ("psnr", "shown")]

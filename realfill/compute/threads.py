@@ -1,10 +1,10 @@
-"""Threads: a function that is applied to several things at a time, with results that do not depend on how many."""
+"""Threads: a function that is applied to several things at a time, with the same results in any number of threads."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from typing import TypeVar
 
 import cv2
@@ -13,6 +13,7 @@ Thing = TypeVar("Thing")
 Result = TypeVar("Result")
 
 _MOST = 8  # threads, since each holds memory of its own
+_ASK_EVERY_S = 0.1
 
 
 def num_threads() -> int:
@@ -22,7 +23,11 @@ def num_threads() -> int:
 
 
 def in_threads(
-    function: Callable[[Thing], Result], things: Iterable[Thing], check: Callable[[], None] = lambda: None
+    function: Callable[[Thing], Result],
+    things: Iterable[Thing],
+    check: Callable[[float], None] = lambda _: None,
+    *,
+    most: int = _MOST,
 ) -> list[Result]:
     """Apply a pure function to things, in several threads.
 
@@ -32,27 +37,30 @@ def in_threads(
     Args:
         function: must neither change what it shares with other calls nor call this function itself.
         things: what it is applied to.
-        check: called in the calling thread before each result is awaited; it may raise an exception, with which the
-            work ends once the calls that have begun are done.
+        check: called in the calling thread before each result, and ten times a second while it is awaited, with the
+            share of the results that are there. It may raise an exception, with which the work ends once the calls
+            that have begun are done.
+        most: the largest number of threads, where each call needs much memory.
 
     Returns:
         The results, in the order of the things.
 
     Raises:
-        Exception: the first that ``function`` or ``check`` raised.
+        Exception: what ``check`` raised, or the function for the first thing, in their order, for which it failed.
     """
     things, results = list(things), []
-    count = min(num_threads(), len(things))
+    count = min(num_threads(), most, len(things))
     if count < 2:
         for thing in things:
-            check()
+            check(len(results) / len(things))
             results.append(function(thing))
         return results
     with ThreadPoolExecutor(count, "realfill") as threads:
-        waiting = [threads.submit(function, thing) for thing in things]
         try:
-            for future in waiting:
-                check()
+            for future in [threads.submit(function, thing) for thing in things]:
+                check(len(results) / len(things))
+                while not wait([future], _ASK_EVERY_S).done:
+                    check(len(results) / len(things))
                 results.append(future.result())
         except BaseException:
             threads.shutdown(wait=False, cancel_futures=True)

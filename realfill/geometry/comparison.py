@@ -22,6 +22,7 @@ _WINDOW = 7
 _NOISE = 1.0  # variance below which structure does not count
 _UNKNOWN_COST = 0.6  # of a depth at which a pixel leaves the photos
 _AGREEMENT = 0.2  # weight of the agreement between references where the target itself is known
+_MOST_WARPED = 24  # references that are held at a time, in all threads
 _PARTNERS = 4  # references with which each reference is compared
 _RING = 0.06  # width of the ring around the hole, as a share of the longer side
 _LEAST_DEPTH = 1e-6
@@ -150,7 +151,9 @@ class Comparison:
             labels: the fields.
             check: called between fields; it may raise an exception.
         """
-        with_target, between = zip(*in_threads(self._compare, labels, check), strict=True)
+        most = max(1, _MOST_WARPED // max(1, len(self._views)))
+        compared = in_threads(self._compare, labels, lambda _: check(), most=most)
+        with_target, between = zip(*compared, strict=True)
         return Costs(np.stack(with_target, axis=-1), np.stack(between, axis=-1))
 
     def _compare(self, label: NDArray | float) -> tuple[NDArray, NDArray]:
@@ -222,7 +225,7 @@ class _View:
         front = depth > _LEAST_DEPTH
         share = 1 / np.where(front, depth, 1)
         x, y = x * share, y * share
-        bent = self.camera.focal * (1 + np.float32(self.camera.distortion) * (x * x + y * y))
+        bent = np.float32(self.camera.focal) * (1 + np.float32(self.camera.distortion) * (x * x + y * y))
         valid, at = front, []
         for axis, ray in ((1, x), (0, y)):
             place = ray * bent + np.float32(self.camera.centre[1 - axis])

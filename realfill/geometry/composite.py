@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -192,7 +192,7 @@ def _choose_layers(working: Working, estimate: DepthEstimator | None, stages: St
         given = given_depth(estimate, known, reconstruction.cameras[0], reconstruction.points)
         depth = DepthMap(depth=given, checked=given)
     stages.enter(_LAYERED)
-    warps = [warp.excluding(working.masks[warp.reference]) for warp in _warps(working, reconstruction, depth)]
+    warps = [warp.excluding(working.masks[warp.reference]) for warp in _warps(working, reconstruction, depth, stages)]
     layers = tuple(build_layers(warps, references, known, hole, check=stages))
     stages.enter(_CHOSEN)
     half = HalfSize.of(known, hole)
@@ -260,14 +260,18 @@ def _rest(known: NDArray, hole: MaskArray) -> NDArray:
     return cv2.inpaint(known, hole.astype(np.uint8), 5, cv2.INPAINT_TELEA).astype(np.float32)
 
 
-def _warps(working: Working, reconstruction: Reconstruction | None, depth: DepthMap | None) -> list[WarpField]:
+def _warps(
+    working: Working, reconstruction: Reconstruction | None, depth: DepthMap | None, check: Callable[[], None]
+) -> list[WarpField]:
     size, references = working.hole.shape, working.references
     warps = []
     if reconstruction is not None and depth is not None:
         cameras = reconstruction.cameras
         points, checked = in_threads(lambda values: points_of(cameras[0], values, size), (depth.depth, depth.checked))
         warps += in_threads(
-            lambda i: warp_by_points(i - 1, cameras[i], points, checked), [i for i in sorted(cameras) if i]
+            lambda i: warp_by_points(i - 1, cameras[i], points, checked),
+            [i for i in sorted(cameras) if i],
+            lambda _: check(),
         )
     for (target, other), matches in working.pairs.items():
         if target == 0:

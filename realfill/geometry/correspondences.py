@@ -35,7 +35,7 @@ _MAX_RATIO = 0.8  # of Lowe's test
 _LEAST_DISTANCE = 0.01  # added to both distances, so that equal descriptors are not told apart
 _SAME_POINT_PX = 4.0  # rivals closer than this are the same point, detected twice
 _SAME_KEYPOINT_PX = 2.0  # distance at which the match back counts as the match forth
-_CHUNK = 1500  # rows of the similarity matrix that are held at a time
+_CHUNK = 500  # rows of the similarity matrix that are held at a time
 _MIN_MATCHES = 12
 _SAME_DIRECTION, _MIN_CORNERS = 0.6, 8  # least share of triangles, and least number of matches to judge by
 _EPIPOLAR_PX, _EPIPOLAR_SIDE = 1.5, 1024  # largest error, in images that are shrunk to this longer side
@@ -94,23 +94,22 @@ def match_all(
         def detected(photo: int, affine_px: int | None = affine_px) -> Keypoints:
             return detect(images[photo], masks[photo], affine_px=affine_px)
 
-        found = in_threads(detected, shown, _steps(check, start, middle, len(shown)))
+        found = in_threads(detected, shown, _between(check, start, middle))
         keypoints = dict(zip(shown, found, strict=True))
 
-        def matched(pair: tuple[int, int], keypoints: Mapping[int, Keypoints] = keypoints) -> NDArray:
-            return match(keypoints[pair[0]], keypoints[pair[1]])
+        def matched(pair: tuple[int, int], keypoints: Mapping[int, Keypoints] = keypoints) -> tuple[NDArray, NDArray]:
+            more = np.concatenate([candidates[pair], match(keypoints[pair[0]], keypoints[pair[1]])])
+            return more, verify(more, (sides[pair[0]], sides[pair[1]]))
 
-        matches = in_threads(matched, wanted, _steps(check, middle, end, len(wanted)))
-        for pair, more in zip(wanted, matches, strict=True):
-            candidates[pair] = np.concatenate([candidates[pair], more])
-            pairs[pair] = verify(candidates[pair], (sides[pair[0]], sides[pair[1]]))
+        results = in_threads(matched, wanted, _between(check, middle, end))
+        for pair, (more, verified) in zip(wanted, results, strict=True):
+            candidates[pair], pairs[pair] = more, verified
     return pairs
 
 
-def _steps(check: Callable[[float], None] | None, start: float, end: float, count: int) -> Callable[[], None]:
-    """Return what reports so many steps between two shares of the work, when it is called before each."""
-    shares = iter(np.linspace(start, end, count, endpoint=False))
-    return lambda: None if check is None else check(float(next(shares)))
+def _between(check: Callable[[float], None] | None, start: float, end: float) -> Callable[[float], None]:
+    """Return what reports a share of a part of the work as a share of all of it."""
+    return lambda share: None if check is None else check(start + share * (end - start))
 
 
 def _match_by(matcher: Matcher, images: Sequence[ImageArray], excluded: Sequence[MaskArray | None]) -> Pairs:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from itertools import combinations
+from functools import partial
 
 import cv2
 import numpy as np
@@ -123,14 +123,14 @@ def build_layers(
             return candidate
         return _refined(candidate, references[candidate.warp.reference], known, hole, distance)
 
-    found = [candidate for candidate in in_threads(candidate_of, warps, check) if candidate is not None]
+    found = [candidate for candidate in in_threads(candidate_of, warps, lambda _: check()) if candidate is not None]
     kept: list[_Candidate] = []
     for candidate in sorted(found, key=lambda candidate: candidate.misfit):
         number = candidate.warp.reference
         planes = sum(k.warp.reference == number and k.warp.kind == "plane" for k in kept)
         if candidate.warp.kind == "depth" or planes < _PLANES_PER_REFERENCE:
             kept.append(candidate)
-    return _with_costs(in_threads(refined, kept, check), half, check)
+    return _with_costs(in_threads(refined, kept, lambda _: check()), half, check)
 
 
 def differ(one: NDArray, other: NDArray, sigma: float) -> NDArray:
@@ -217,26 +217,22 @@ def _with_costs(candidates: Sequence[_Candidate], half: HalfSize, check: Callabl
     valid = [half.shrink(c.warp.valid_mask) > 0.99 for c in candidates]
     hidden = [half.shrink(c.warp.hidden) > 0.3 for c in candidates]
 
-    def compared(pair: tuple[int, int]) -> NDArray:
-        a, b = pair
+    def compared(a: int, b: int) -> NDArray:
         both = (valid[a] & valid[b]).astype(np.float32)
         weight = half.blur(both)
         error = half.blur(differ(smalls[a], smalls[b], 0.0075 * half.side) * both) / np.maximum(weight, 1e-3)
         return np.where(weight > 0.5, error, np.float32(np.inf))
 
-    pairs = [
-        (a, b)
-        for a, b in combinations(range(len(candidates)), 2)
-        if candidates[a].warp.reference != candidates[b].warp.reference
-    ]
-    votes: list[list[NDArray]] = [[] for _ in candidates]
-    for (a, b), error in zip(pairs, in_threads(compared, pairs, check), strict=True):
-        votes[a].append(np.where(hidden[b], np.inf, error))
-        votes[b].append(np.where(hidden[a], np.inf, error))
+    votes = [np.full(half.hole.shape, np.float32(np.inf)) for _ in candidates]
+    for a, one in enumerate(candidates):
+        others = [b for b in range(a) if candidates[b].warp.reference != one.warp.reference]
+        for b, error in zip(others, in_threads(partial(compared, a), others, lambda _: check()), strict=True):
+            np.minimum(votes[a], np.where(hidden[b], np.float32(np.inf), error), out=votes[a])
+            np.minimum(votes[b], np.where(hidden[a], np.float32(np.inf), error), out=votes[b])
 
     def layer_of(n: int) -> Layer:
         candidate = candidates[n]
-        vote = np.min(votes[n], axis=0) if votes[n] else np.full(half.hole.shape, np.inf)
+        vote = votes[n]
         alone = np.maximum(candidate.continued, _UNCONFIRMED_LEAST) * _UNCONFIRMED
         misfit = (candidate.misfit + candidate.continued) / 2
         tear = half.shrink(tear_of(candidate.warp))
@@ -257,7 +253,7 @@ def _with_costs(candidates: Sequence[_Candidate], half: HalfSize, check: Callabl
             error=np.where(valid[n], error, _WORST).astype(np.float32),
         )
 
-    return in_threads(layer_of, range(len(candidates)), check)
+    return in_threads(layer_of, range(len(candidates)), lambda _: check())
 
 
 def _shrunk(values: NDArray, size: tuple[int, int]) -> NDArray:

@@ -123,7 +123,7 @@ def solve(
     def solved(colour: int) -> NDArray:  # one at a time, which is far quicker than columns of a matrix
         return _conjugate_gradients(links, diagonal, right[:, colour].copy(), begin[:, colour].copy())
 
-    result[y, x] = np.stack(in_threads(solved, range(3), check), axis=-1)
+    result[y, x] = np.stack(in_threads(solved, range(3), lambda _: check()), axis=-1)
     return result
 
 

@@ -109,7 +109,9 @@ def choose_surface(
     sideways = [np.ascontiguousarray(a.transpose(2, 1, 0)) for a in (cost, planes[0], planes[1])]
     ways = [(cost, planes[0], planes[2]), (sideways[0], sideways[1], sideways[2])]
     paths = in_threads(
-        lambda way: _aggregate(*way[0], down=way[1]), [(way, down) for way in ways for down in (1, -1)], check
+        lambda way: _aggregate(*way[0], down=way[1]),
+        [(way, down) for way in ways for down in (1, -1)],
+        lambda _: check(),
     )
     total = paths[0] + paths[1] + (paths[2] + paths[3]).transpose(2, 1, 0)
     best = total.argmin(axis=1)[:, None]

@@ -59,18 +59,48 @@ def test_an_error_is_raised_as_it_is_and_nothing_else_begins(num_threads):
         time.sleep(0.02)
         raise KeyError(n)
 
-    with pytest.raises(KeyError):
+    with pytest.raises(KeyError, match="0"):
         in_threads(fail, range(100))
     time.sleep(0.1)
-    assert len(begun) <= 2 * num_threads
+    assert len(begun) < 50
 
 
-def test_check_is_called_in_the_calling_thread_before_each_result_and_ends_the_work(num_threads):
-    asked, begun = [], []
+def test_a_call_may_need_fewer_threads(num_threads):
+    seen = set()
 
-    def check():
+    def note(_):
+        time.sleep(0.01)
+        seen.add(threading.current_thread())
+
+    in_threads(note, range(12), most=2)
+    assert len(seen) <= 2
+
+
+def test_an_end_is_asked_for_while_a_long_call_is_awaited(monkeypatch):
+    monkeypatch.setattr(threads, "num_threads", lambda: 2)
+    goes_on, begun = threading.Event(), []
+
+    def work(n):
+        begun.append(n)
+        goes_on.wait(30)
+
+    def check(_):
+        if len(begun) == 2:  # the calls are under way
+            goes_on.set()
+            raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        in_threads(work, range(50), check)
+    assert len(begun) < 25
+
+
+def test_check_is_called_in_the_calling_thread_with_the_share_that_is_done_and_ends_the_work(num_threads):
+    asked, shares, begun = [], [], []
+
+    def check(share):
         asked.append(threading.current_thread())
-        if len(asked) == 3:
+        shares.append(share)
+        if share >= 0.03:
             raise InterruptedError
 
     def work(n):
@@ -81,4 +111,5 @@ def test_check_is_called_in_the_calling_thread_before_each_result_and_ends_the_w
         in_threads(work, range(100), check)
     time.sleep(0.1)
     assert set(asked) == {threading.current_thread()}
-    assert len(begun) <= 2 + 2 * num_threads
+    assert shares == sorted(shares) and sorted(set(shares)) == pytest.approx([0, 0.01, 0.02, 0.03])
+    assert 3 <= len(begun) < 50

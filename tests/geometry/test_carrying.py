@@ -4,6 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
+from realfill.geometry import carrying
 from realfill.geometry.cameras import Camera
 from realfill.geometry.carrying import carry_in, continue_planes
 
@@ -80,11 +81,56 @@ def test_equal_values_and_mere_noise_are_continued_with_finite_values(values):
         np.testing.assert_allclose(found, 1, atol=1e-6)
 
 
-def test_planes_near_the_hole_count_more_than_larger_ones_far_away():
-    """The far one explains more samples; the near one still becomes a plane of its own, and continues."""
-    values = np.where(X > 110, 3 + 0.02 * (X - 110), 2.0 + 0.002 * Y)
-    hole = (abs(X - 40) < 25) & (abs(Y - 60) < 30)
-    np.testing.assert_allclose(continue_planes(with_hole(values, hole), pictured())[hole], values[hole], atol=0.02)
+@pytest.mark.parametrize("known", [(X % 3 == 1) & (Y % 3 == 1), (Y > 0) & (Y < 9)])
+def test_samples_on_any_lattice_lead_to_planes(known):
+    found = continue_planes(np.where(known, GROUND, np.nan), pictured())
+    reached = (Y < 20) | (known.sum() > 2000)
+    np.testing.assert_allclose(found[reached], GROUND[reached], atol=0.02)
+
+
+def worst(found: np.ndarray, truth: np.ndarray, where: np.ndarray) -> float:
+    return float(abs(found - truth)[where].max())
+
+
+def test_samples_count_less_with_their_distance_from_what_is_unknown():
+    known = ~HOLE & (((X + Y) % 2 == 0) | (X > 140))  # the gaps of a chequered pattern are no hole
+    closeness = carrying._closeness(known)
+    distance = cv2.distanceTransform((~HOLE).astype(np.uint8), cv2.DIST_L2, 5) / 160
+    np.testing.assert_allclose(closeness[known], 0.01 + np.exp(-distance / 0.15)[known], rtol=0.1)
+
+
+def test_a_plane_is_fitted_to_all_that_it_explains(monkeypatch):
+    """The windows alone have slopes that noise has bent."""
+    values, hole = GROUND + np.random.default_rng(4).normal(scale=0.01, size=SIZE), X > 120
+    error = worst(continue_planes(with_hole(values, hole), pictured()), GROUND, hole)
+    monkeypatch.setattr(carrying, "_ROUNDS", 0)
+    assert error < min(0.01, 0.6 * worst(continue_planes(with_hole(values, hole), pictured()), GROUND, hole))
+
+
+def test_values_stay_above_zero_where_a_plane_crosses_it():
+    steep = np.where(X < 60, 2.0 - 0.03 * X, np.nan)  # it reaches 0 at x = 67
+    found = continue_planes(steep, pictured())
+    assert found.min() == pytest.approx(1e-3 * np.nanmedian(steep), rel=0.01)
+
+
+def test_without_a_plane_what_is_unknown_stays_unknown(monkeypatch):
+    monkeypatch.setattr(carrying, "_LEAST_SHARE", 1.1)
+    found = continue_planes(with_hole(GROUND), pictured())
+    np.testing.assert_array_equal(np.isnan(found), HOLE)
+
+
+def test_where_two_depths_meet_in_the_reference_the_nearer_one_counts(monkeypatch):
+    given = []
+
+    def spy(samples, guide):
+        given.append(samples)
+        return continue_planes(samples, guide)
+
+    monkeypatch.setattr(carrying, "continue_planes", spy)
+    depth = np.where(X < 80, 5.0, 10.0)
+    carry_in({0: camera(0.0), 1: camera(1.0)}, [pictured()], depth, ~HOLE, np.stack([X, Y], axis=-1), 1.0)
+    both = given[0][100, 96:108]  # moved by 30 and 15 pixels, the near part hides some of the far one
+    np.testing.assert_allclose(both, 1 / 5.0, rtol=1e-5)
 
 
 def camera(shift: float) -> Camera:
