@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 SCALE = 15.0  # levels of expected error at which confidence has fallen to 1/e
 _LEAST_PX = 0.04  # misplacement of a pixel that fits in all respects
 _PX_PER_COST = 0.032  # for each unit of misfit and of difference to other references
-_PX_PER_DISTANCE = 8.0  # for each longer side of the target between an unconfirmed pixel and the known pixels
+_PX_PER_DISTANCE = 12.0  # for each longer side of the target between an unconfirmed pixel and the known pixels
 _FREE_MISFIT, _LEVELS_PER_MISFIT = 6.0, 0.48  # chance of other content: where it begins, and levels for each unit
 _LEVELS_PER_VOTE = 0.3  # the same for each unit of difference to other references
 _LEVELS_PER_DISTANCE = 18.0  # and for each longer side of the target

@@ -83,8 +83,8 @@ def candidates(surface: Surface, weight: NDArray, radius: int, step: float = 0.0
         step: labels by which a pixel's own plane is raised and lowered besides; 0: not at all.
     """
     smooth = cv2.medianBlur(surface.label, _MEDIAN_PX)
-    close = fit_planes(smooth, weight, max(_LEAST_RADIUS, radius // 2))
-    found = [surface, Surface(surface.label, close.slope_x, close.slope_y), close, fit_planes(smooth, weight, radius)]
+    close = _fitted(smooth, weight, max(_LEAST_RADIUS, radius // 2))
+    found = [surface, Surface(surface.label, close.slope_x, close.slope_y), close, _fitted(smooth, weight, radius)]
     found += [close.continued_from(y * radius, x * radius) for y, x in _DIRECTIONS]
     if step:
         found += [Surface(surface.label + np.float32(d), surface.slope_x, surface.slope_y) for d in (step, -step)]
@@ -134,7 +134,7 @@ def _aggregate(cost: NDArray, label: NDArray, slope: NDArray, down: int) -> NDAr
     return paths
 
 
-def fit_planes(label: NDArray, weight: NDArray, radius: int) -> Surface:
+def _fitted(label: NDArray, weight: NDArray, radius: int) -> Surface:
     """Fit a plane to the labels (h, w) in a window around each pixel."""
     height, width = label.shape
     x, y = (a.astype(np.float64) for a in np.meshgrid(np.arange(width) - width / 2, np.arange(height) - height / 2))
