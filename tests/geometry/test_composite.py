@@ -97,6 +97,14 @@ def test_pixels_under_the_hole_have_no_influence(boxes, result):
     assert np.array_equal(other.image, result.image) and np.array_equal(other.confidence, result.confidence)
 
 
+@pytest.mark.parametrize("num_threads", [1, 3])
+def test_the_number_of_threads_changes_nothing(boxes, result, num_threads, monkeypatch):
+    monkeypatch.setattr("realfill.compute.threads.num_threads", lambda: num_threads)
+    other = composite(boxes.known, boxes.hole, boxes.references)
+    assert np.array_equal(other.image, result.image) and np.array_equal(other.confidence, result.confidence)
+    assert np.array_equal(other.source, result.source)
+
+
 def test_the_confidence_counts_what_blending_corrected(boxes, result, monkeypatch):
     monkeypatch.setattr("realfill.geometry.composite.after_correction", lambda error, _: error)
     other = composite(boxes.known, boxes.hole, boxes.references, pairs=boxes.pairs)
