@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from realfill.jobs.batch import run_batch
     from realfill.jobs.cluster import RayCluster
     from realfill.models.diffusion.adapter import Adapter
-    from realfill.pipeline import adapt, complete, erase, erase_selected, examine, fill, fit, variants
+    from realfill.pipeline import adapt, complete, draw_composite, erase, erase_selected, examine, fill, fit, variants
     from realfill.ranking.rank import rank
     from realfill.results.completions import Completion, Completions
     from realfill.results.evidence import Evidence
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = [
     "AdaptConfig", "Adapter", "Completion", "Completions", "Evidence", "FitConfig", "GeometryConfig", "RankConfig",
-    "RayCluster", "SampleConfig", "Scene", "WindowConfig", "adapt", "complete", "erase", "erase_selected", "examine",
-    "fill", "find_instances", "fit", "mask_from", "rank", "run_batch", "variants",
+    "RayCluster", "SampleConfig", "Scene", "WindowConfig", "adapt", "complete", "draw_composite", "erase",
+    "erase_selected", "examine", "fill", "find_instances", "fit", "mask_from", "rank", "run_batch", "variants",
 ]  # fmt: skip
 
 _MODULES = {
@@ -28,7 +28,17 @@ _MODULES = {
     "realfill.jobs.batch": ("run_batch",),
     "realfill.jobs.cluster": ("RayCluster",),
     "realfill.models.diffusion.adapter": ("Adapter",),
-    "realfill.pipeline": ("adapt", "complete", "erase", "erase_selected", "examine", "fill", "fit", "variants"),
+    "realfill.pipeline": (
+        "adapt",
+        "complete",
+        "draw_composite",
+        "erase",
+        "erase_selected",
+        "examine",
+        "fill",
+        "fit",
+        "variants",
+    ),
     "realfill.ranking.rank": ("rank",),
     "realfill.results.completions": ("Completion", "Completions"),
     "realfill.results.evidence": ("Evidence",),

@@ -21,9 +21,9 @@ DAILY = frozenset({
     "--adapter", "--base", "--box", "--click", "--detector", "--dilation-px", "--drop", "--engine", "--extend",
     "--format", "--host", "--keep", "--keep-at", "--keep-largest", "--layers", "--mask", "--matcher", "--methods",
     "--metrics", "--minutes", "--no-browser", "--no-fit", "--num-epochs", "--num-inference-steps", "--num-samples",
-    "--num-steps", "--outpaint", "--outpaint-aspect", "--output", "--overwrite", "--port", "--preset", "--preview",
-    "--processes", "--quiet", "--recipes", "--redo", "--redo-mask", "--references", "--scheduler", "--score-by",
-    "--strip-location", "--work",
+    "--num-steps", "--outpaint", "--outpaint-aspect", "--output", "--overwrite", "--pictures", "--port",
+    "--preset", "--preview", "--processes", "--quiet", "--recipes", "--redo", "--redo-mask", "--references",
+    "--scheduler", "--score-by", "--strip-location", "--work",
 })  # fmt: skip
 """The options that ``--help`` shows beside the required ones. ``--help-all`` shows every option."""
 
@@ -35,7 +35,7 @@ _NAMES = {
     ("EraseConfig", "guidance_from"): "erase-guidance-from",
     ("EraseConfig", "guidance_scale"): "erase-guidance-scale",
     ("GeometryConfig", "enabled"): "geometry",
-    ("OutputOptions", "file_format"): "format",
+    **{(owner, "file_format"): "format" for owner in ("OutputOptions", "ResultOptions")},
     **{(command, "file"): "output" for command in ("Instances", "Mask", "Erase")},
     ("Batch", "file_format"): "format",
 }

@@ -176,7 +176,7 @@ def _method(
         "lama": lambda: EngineMethod(name="lama", weights=config.lama, device=device),
         "migan": lambda: EngineMethod(name="migan", weights=config.migan, device=device),
         "stitching": Stitching,
-        "composite": CompositeMethod,
+        "composite": lambda: CompositeMethod(geometry=geometry, device=device),
         "paint_by_example": lambda: PaintByExample(base=config.paint_by_example, **stock),
         "dreambooth": lambda: DreamBooth(
             base=config.dreambooth, scheduler=sample.scheduler, num_inference_steps=sample.num_inference_steps,

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from realfill.config.base import Config, auto
 from realfill.config.fit import Preset
+from realfill.config.rank import MatcherName
 
 CamerasBy = Literal["opencv", "pycolmap"]
 
@@ -38,8 +39,12 @@ class GeometryConfig(Config):
     levels."""
 
     cameras_by: CamerasBy | None = auto("opencv")
-    """How the cameras of target and references are estimated: ``opencv`` starts at the target and adjusts them by
-    scipy; ``pycolmap`` is COLMAP's incremental mapper, which needs the extra ``sfm``."""
+    """How the cameras of target and references are estimated: ``opencv`` starts at the target, places the references
+    by OpenCV and adjusts all cameras together; ``pycolmap`` is COLMAP's incremental mapper, which needs the extra
+    ``sfm``."""
+    matches_by: MatcherName | None = auto("sift")
+    """How the photos are matched for the composite: ``sift`` is RootSIFT, on affine views where there are few matches,
+    and needs no weights; the other matchers of ``RankConfig`` download theirs once."""
 
     def __post_init__(self) -> None:
         self._check_types()
@@ -69,3 +74,4 @@ class GeometrySettings(GeometryConfig):
     photographed_confidence: float
     corrected_confidence: float
     cameras_by: CamerasBy
+    matches_by: MatcherName

@@ -65,7 +65,7 @@ class FocalPrior:
 
 
 def bundle_adjust(
-    cameras: Mapping[int, Camera], points: NDArray, tracks: Tracks, priors: Sequence[FocalPrior]
+    cameras: Mapping[int, Camera], points: NDArray, tracks: Tracks, priors: Mapping[int, FocalPrior]
 ) -> tuple[dict[int, Camera], NDArray]:
     """Minimise the reprojection error over poses, focal lengths, distortion and points.
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 import numpy as np
@@ -41,6 +41,12 @@ class Camera:
         return cls(
             size=size, focal=focal, distortion=0.0, rotation=np.eye(3), translation=np.zeros(3), frame=frame
         )  # fmt: skip
+
+    def at_size(self, size: tuple[int, int]) -> Camera:
+        """Return the camera of the same photo, resized to (height, width)."""
+        scale = np.tile(np.divide(size, self.size), 2)
+        frame = None if self.frame is None else tuple((scale * self.frame).tolist())
+        return replace(self, size=size, focal=self.focal * max(size) / max(self.size), frame=frame)
 
     @property
     def centre(self) -> NDArray:
@@ -83,6 +89,22 @@ class Camera:
         ray = self.rays(pixels)
         local = np.concatenate([ray, np.ones_like(ray[..., :1])], axis=-1) * depth[..., None]
         return (local - self.translation) @ self.rotation
+
+
+def seen_from_target(cameras: Mapping[int, Camera], points: NDArray) -> tuple[dict[int, Camera], NDArray]:
+    """Move cameras and scene points (N, 3) so that camera 0 is at the origin, and the nearest other one at distance 1.
+
+    Cameras that all stand in one place keep their unit.
+    """
+    turn, shift = cameras[0].rotation, cameras[0].translation
+    rotations = {n: camera.rotation @ turn.T for n, camera in cameras.items()}
+    translations = {n: camera.translation - rotations[n] @ shift for n, camera in cameras.items()}
+    distances = [float(np.linalg.norm(translation)) for n, translation in translations.items() if n]
+    unit = min((distance for distance in distances if distance > 0), default=1.0)
+    moved = {
+        n: replace(camera, rotation=rotations[n], translation=translations[n] / unit) for n, camera in cameras.items()
+    }
+    return moved, (points @ turn.T + shift) / unit
 
 
 def triangulate(cameras: Sequence[Camera], pixels: Sequence[NDArray]) -> NDArray:

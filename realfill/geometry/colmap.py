@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from realfill.errors import MissingDependencyError
-from realfill.geometry.cameras import Camera, Frame
+from realfill.geometry.cameras import Camera, Frame, seen_from_target
 from realfill.geometry.correspondences import Pairs
 from realfill.geometry.reconstruction import Reconstruction
 
@@ -190,22 +190,19 @@ def _to_colmap(pycolmap: Any, photo: Camera, focal: float | None) -> Any:
 def _convert(model: Any, photos: Sequence[Camera]) -> Reconstruction:
     """Move a model so that the target's camera is at the origin, and its nearest neighbour at a distance of 1."""
     placed = _placed(model)
-    poses = {n: np.asarray(model.images[number].cam_from_world().matrix()) for number, n in placed.items()}
-    turn, shift = poses[0][:, :3], poses[0][:, 3]
-    rotations = {n: pose[:, :3] @ turn.T for n, pose in poses.items()}
-    translations = {n: pose[:, 3] - rotations[n] @ shift for n, pose in poses.items()}
-    unit = min(float(np.linalg.norm(translation)) for n, translation in translations.items() if n)
-    numbers = {number: place for place, number in enumerate(model.points3D)}
-    points = (np.stack([point.xyz for point in model.points3D.values()]) @ turn.T + shift) / unit
-    cameras, errors = {}, []
+    cameras: dict[int, Camera] = {}
     for number, n in sorted(placed.items(), key=lambda pair: pair[1]):
         image = model.images[number]
         focal, _, _, distortion = model.cameras[image.camera_id].params
+        pose = np.asarray(image.cam_from_world().matrix())
         cameras[n] = replace(
-            photos[n], focal=float(focal), distortion=float(distortion), rotation=rotations[n],
-            translation=translations[n] / unit,
-        )  # fmt: skip
-        seen = image.get_observation_points2D()
+            photos[n], focal=float(focal), distortion=float(distortion), rotation=pose[:, :3], translation=pose[:, 3]
+        )
+    numbers = {number: place for place, number in enumerate(model.points3D)}
+    cameras, points = seen_from_target(cameras, np.stack([point.xyz for point in model.points3D.values()]))
+    errors = []
+    for number, n in placed.items():
+        seen = model.images[number].get_observation_points2D()
         pixels = cameras[n].project(points[[numbers[point.point3D_id] for point in seen]])[0]
         errors.append(np.linalg.norm(pixels - np.stack([point.xy for point in seen]) + 0.5, axis=1))
     return Reconstruction(

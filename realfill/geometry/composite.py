@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import cv2
@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from realfill.compute.progress import Interrupted, OnStep, Stages
 from realfill.compute.threads import in_threads
 from realfill.config import CamerasBy
-from realfill.errors import StoppedError
+from realfill.errors import SceneError, StoppedError, warn
 from realfill.geometry.alignment import FullLayer, find_parts
-from realfill.geometry.cameras import Frame
+from realfill.geometry.cameras import Camera, Frame
 from realfill.geometry.choice import choose, enlarge
 from realfill.geometry.colmap import reconstruct_by_colmap, require_pycolmap
 from realfill.geometry.confidence import after_correction, confidence_of
@@ -24,12 +24,13 @@ from realfill.geometry.depth import DepthMap, sweep
 from realfill.geometry.fields import WarpField, find_homographies, points_of, warp_by_plane, warp_by_points
 from realfill.geometry.given_depth import DepthEstimator, given_depth
 from realfill.geometry.layers import NO_LAYER_COST, HalfSize, Layer, build_layers
-from realfill.geometry.reconstruction import Reconstruction, reconstruct
+from realfill.geometry.matching import Matcher
+from realfill.geometry.reconstruction import Reconstruction, reconstruct, reconstruct_with
 from realfill.geometry.rendering import Plan, blank_labels, fill_rest, render
 from realfill.geometry.sampling import Pyramid
 from realfill.geometry.seamless import correct
 from realfill.geometry.smooth import hide
-from realfill.geometry.working import Working, shrink_all, thin_out
+from realfill.geometry.working import Working, rescale, shrink_all, thin_out
 from realfill.io.images import MaskArray
 from realfill.scene.checking import check_arrays
 
@@ -53,7 +54,7 @@ class Composite:
         reconstruction: the cameras, at the working size; ``None`` where they could not be estimated.
         depth: of the target's pixels; ``None`` without cameras.
         reference_sizes: (height, width) of each reference at the working size, to which the maps of the layers point.
-        cameras_by: how the cameras were estimated.
+        pairs: the matches that were used, in the photos' own pixels.
     """
 
     image: NDArray
@@ -63,7 +64,7 @@ class Composite:
     reconstruction: Reconstruction | None
     depth: DepthMap | None = None
     reference_sizes: tuple[tuple[int, int], ...] = ()
-    cameras_by: CamerasBy = "opencv"
+    pairs: Pairs = field(default_factory=dict)
 
 
 def composite(
@@ -74,8 +75,10 @@ def composite(
     reference_masks: Sequence[MaskArray | None] | None = None,
     focals: Sequence[float | None] | None = None,
     pairs: Pairs | None = None,
+    matcher: Matcher | None = None,
     frame: Frame | None = None,
     depth: DepthEstimator | None = None,
+    cameras: Sequence[Camera | None] | None = None,
     cameras_by: CamerasBy = "opencv",
     on_step: OnStep | None = None,
 ) -> Composite:
@@ -91,21 +94,26 @@ def composite(
         reference_masks: for each reference the part that is left out, (h, w) bool, or ``None``; no pixel comes from it.
         focals: focal lengths of the target and each reference in pixels, as EXIF states them, or ``None``.
         pairs: the result of ``match_all``, in the photos' own pixels; ``None``: it is computed here.
+        matcher: as for ``match_all``.
         frame: (top, left, bottom, right) in pixels, the last two exclusive: the part of the target that is its photo,
             if the rest is a canvas around it; the optical centre lies in its middle. ``None``: all of it.
         depth: returns the target's depth at the working size, for example by a network; it is used in place of the
             sweep, where there are cameras.
+        cameras: those of the target and each reference, in the photos' own pixels and in one frame of any unit, for
+            example of a network or a phone; ``None`` for a reference whose camera is not known. ``None``: all are
+            estimated.
         cameras_by: how the cameras are estimated; see ``GeometryConfig``.
         on_step: called between pairs, cameras, layers and tiles, with hundredths of the work. If it returns ``False``,
             the work ends: once the colours are matched, what is not rendered yet is enlarged from the working size.
 
     Raises:
-        SceneError: an array has another shape or type.
+        SceneError: an array has another shape or type, or a camera another size.
         MissingDependencyError: ``cameras_by`` names a package that is not installed.
         StoppedError: ``on_step`` returned ``False`` before the colours were matched.
     """
     if cameras_by == "pycolmap":
         require_pycolmap()
+    given = _given(cameras, [known, *references])
     stages = Stages("composite", on_step)
     masks = list(reference_masks or [None] * len(references))
     check_arrays(known, hole, references, masks)
@@ -113,11 +121,12 @@ def composite(
     references = [hide(reference, mask) for reference, mask in zip(references, masks, strict=True)]
     try:
         stages.enter(_MATCHED)
-        match = partial(match_all, check=stages)
+        match = partial(match_all, matcher=matcher, check=stages)
         working = shrink_all(
             image, hole, references, masks=masks, focals=focals, pairs=pairs, frame=frame, match=match
         )  # fmt: skip
-        found = _choose_layers(working, depth, stages, cameras_by)
+        working = replace(working, pairs=without_false_pairs(working.pairs))
+        found = _choose_layers(working, depth, given, stages, cameras_by)
     except Interrupted as error:
         raise StoppedError("the composite was stopped before there was anything to keep") from error
     layers, labels = found.layers, blank_labels(hole.shape)
@@ -140,9 +149,11 @@ def composite(
     trust = np.asarray(cv2.resize(trust, hole.shape[::-1], interpolation=cv2.INTER_LINEAR), np.float32)
     trust[source < 0] = 0
     trust[~hole] = 1
+    sizes = [hole.shape, *(reference.shape for reference in references)]
     return Composite(
         image=image, confidence=trust, source=source, layers=layers, reconstruction=found.reconstruction,
-        depth=found.depth, reference_sizes=found.reference_sizes, cameras_by=cameras_by,
+        depth=found.depth, reference_sizes=found.reference_sizes,
+        pairs=rescale(working.pairs, [working.hole.shape, *found.reference_sizes], sizes),
     )  # fmt: skip
 
 
@@ -171,7 +182,33 @@ class _Found:
     reference_sizes: tuple[tuple[int, int], ...]
 
 
-def _choose_layers(working: Working, estimate: DepthEstimator | None, stages: Stages, cameras_by: CamerasBy) -> _Found:
+def _given(cameras: Sequence[Camera | None] | None, photos: Sequence[NDArray]) -> dict[int, Camera]:
+    """Check cameras from elsewhere, and number those that are known.
+
+    Raises:
+        SceneError: there is another number of them, that of the target is missing, or one is of another size.
+    """
+    if cameras is None:
+        return {}
+    if len(cameras) != len(photos) or cameras[0] is None:
+        raise SceneError(
+            f"cameras has {len(cameras)} items; legal: {len(photos)}, the target's camera first, then for each "
+            "reference its camera or None"
+        )
+    known = {n: camera for n, camera in enumerate(cameras) if camera is not None}
+    for n, camera in known.items():
+        if tuple(camera.size) != photos[n].shape[:2]:
+            raise SceneError(f"camera {n} has the size {camera.size}; legal: {photos[n].shape[:2]}, that of its photo")
+    return known
+
+
+def _choose_layers(
+    working: Working,
+    estimate: DepthEstimator | None,
+    given: Mapping[int, Camera],
+    stages: Stages,
+    cameras_by: CamerasBy,
+) -> _Found:
     """Find cameras, depth and layers at the working size, and choose a layer for each pixel.
 
     Raises:
@@ -179,18 +216,24 @@ def _choose_layers(working: Working, estimate: DepthEstimator | None, stages: St
     """
     known, hole, references = working.known, working.hole, working.references
     stages.enter(_RECONSTRUCTED)
-    working = replace(working, pairs=without_false_pairs(working.pairs))
     pairs = thin_out(working.pairs, (hole.shape[0], hole.shape[1]), _MOST_MATCHES)
     sizes = [hole.shape, *(r.shape[:2] for r in references)]
-    find = reconstruct_by_colmap if cameras_by == "pycolmap" else reconstruct
-    reconstruction = find(sizes, pairs, working.focals, frame=working.frame, check=stages)
+    if given:
+        resized = {n: camera.at_size((sizes[n][0], sizes[n][1])) for n, camera in given.items()}
+        resized[0] = replace(resized[0], frame=resized[0].frame or working.frame)
+        reconstruction = reconstruct_with(resized, pairs)
+        if reconstruction is None:
+            warn("the given cameras agree with fewer than 30 matches, so the references are aligned by planes")
+    else:
+        find = reconstruct_by_colmap if cameras_by == "pycolmap" else reconstruct
+        reconstruction = find(sizes, pairs, working.focals, frame=working.frame, check=stages)
     stages.enter(_SWEPT)
     depth = None
     if reconstruction is not None and estimate is None:
         depth = sweep(reconstruction.cameras, reconstruction.points, known, hole, references, check=stages)
     elif reconstruction is not None and estimate is not None:
-        given = given_depth(estimate, known, reconstruction.cameras[0], reconstruction.points)
-        depth = DepthMap(depth=given, checked=given)
+        values = given_depth(estimate, known, reconstruction.cameras[0], reconstruction.points)
+        depth = DepthMap(depth=values, checked=values)
     stages.enter(_LAYERED)
     warps = [warp.excluding(working.masks[warp.reference]) for warp in _warps(working, reconstruction, depth, stages)]
     layers = tuple(build_layers(warps, references, known, hole, check=stages))

@@ -1,4 +1,4 @@
-"""Correspondences: verified keypoint matches between all pairs of photos of a scene, with the target's hole hidden.
+"""Correspondences: verified keypoint matches between pairs of photos of a scene, with the target's hole hidden.
 
 RootSIFT everywhere, and RootSIFT on affine views (ASIFT, Morel & Yu 2009) between the target and each reference with
 which it has few matches, since affine views find more where the viewpoints differ. Pairs are verified by a fundamental
@@ -7,7 +7,7 @@ matrix (MAGSAC++).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any, TypeAlias
@@ -37,6 +37,8 @@ _SAME_POINT_PX = 4.0  # rivals closer than this are the same point, detected twi
 _SAME_KEYPOINT_PX = 2.0  # distance at which the match back counts as the match forth
 _CHUNK = 500  # rows of the similarity matrix that are held at a time
 _MIN_MATCHES = 12
+_ALL_REFERENCES, _PARTNERS = 5, 4  # references that are all matched with each other, and partners of each if more
+_CELLS = 16  # of the target, along its longer side, in which partners have matches in common
 _SAME_DIRECTION, _MIN_CORNERS = 0.6, 8  # least share of triangles, and least number of matches to judge by
 _EPIPOLAR_PX, _EPIPOLAR_SIDE = 1.5, 1024  # largest error, in images that are shrunk to this longer side
 _MAX_PATCH_PX = 12.0  # radius of a descriptor's patch that must not reach into the hole
@@ -63,7 +65,10 @@ def match_all(
     matcher: Matcher | None = None,
     check: Callable[[float], None] | None = None,
 ) -> Pairs:
-    """Match all pairs of images; the first is the target.
+    """Match pairs of images; the first is the target.
+
+    These are all pairs of up to six images. More references are each matched with the target, and with those four
+    others that have matches in the most cells of the target in common, so that the work is linear in references.
 
     Args:
         images: each (H, W, 3) uint8, the target first.
@@ -74,56 +79,97 @@ def match_all(
         check: called between photos and pairs with the share of the work that is done; it may raise an exception.
 
     Returns:
-        The matches that agree with a fundamental matrix, the surest first; none where fewer than 12 matches were found.
+        The matches of each pair that agree with a fundamental matrix, the surest first; none where fewer than 12 were
+        found.
     """
     masks = [hole, *(reference_masks or [None] * (len(images) - 1))]
     if matcher is not None:
-        return _match_by(matcher, images, masks)
+        return _match_by(matcher, images, masks, check or (lambda _: None))
     images = [images[0], *(hide(image, mask) for image, mask in zip(images[1:], masks[1:], strict=True))]
     sides = [max(image.shape[:2]) for image in images]
-    photos, every = range(len(images)), list(combinations(range(len(images)), 2))
-    candidates = dict.fromkeys(every, np.zeros((0, 4), np.float32))
+    references, shape = range(1, len(images)), images[0].shape
+    candidates: dict[tuple[int, int], NDArray] = {}
     pairs: dict[tuple[int, int], NDArray] = {}
-    stages: Sequence[tuple[int, int | None]] = [(0, None), *_AFFINE_STAGES]
-    for number, (least, affine_px) in enumerate(stages):
-        start, middle, end = ((number + part) / len(stages) for part in (0.0, 0.5, 1.0))
-        # references have each other's normal views, and affine views are slow
-        wanted = [pair for pair in every if pair not in pairs or (pair[0] == 0 and len(pairs[pair]) < least)]
-        shown = [photo for photo in photos if any(photo in pair for pair in wanted)]
 
-        def detected(photo: int, affine_px: int | None = affine_px) -> Keypoints:
-            return detect(images[photo], masks[photo], affine_px=affine_px)
+    def detected(photos: Iterable[int], affine_px: int | None, start: float, end: float) -> dict[int, Keypoints]:
+        photos = sorted(set(photos))
+        found = in_threads(
+            lambda photo: detect(images[photo], masks[photo], affine_px=affine_px), photos, _part_of(check, start, end)
+        )
+        return dict(zip(photos, found, strict=True))
 
-        found = in_threads(detected, shown, _between(check, start, middle))
-        keypoints = dict(zip(shown, found, strict=True))
-
-        def matched(pair: tuple[int, int], keypoints: Mapping[int, Keypoints] = keypoints) -> tuple[NDArray, NDArray]:
-            more = np.concatenate([candidates[pair], match(keypoints[pair[0]], keypoints[pair[1]])])
+    def add(wanted: Sequence[tuple[int, int]], keypoints: Mapping[int, Keypoints], start: float, end: float) -> None:
+        def matched(pair: tuple[int, int]) -> tuple[NDArray, NDArray]:
+            more = match(keypoints[pair[0]], keypoints[pair[1]])
+            more = np.concatenate([candidates[pair], more]) if pair in candidates else more
             return more, verify(more, (sides[pair[0]], sides[pair[1]]))
 
-        results = in_threads(matched, wanted, _between(check, middle, end))
-        for pair, (more, verified) in zip(wanted, results, strict=True):
-            candidates[pair], pairs[pair] = more, verified
-    return pairs
+        for pair, result in zip(wanted, in_threads(matched, wanted, _part_of(check, start, end)), strict=True):
+            candidates[pair], pairs[pair] = result
+
+    plain = detected(range(len(images)), None, 0.0, 0.2)
+    add([(0, n) for n in references], plain, 0.2, 0.4)
+    start, length = 0.4, 0.2
+    for least, affine_px in _AFFINE_STAGES:
+        few = [(0, n) for n in references if len(pairs[0, n]) < least]
+        views = detected((photo for pair in few for photo in pair), affine_px, start, start + length / 2)
+        add(few, views, start + length / 2, start + length)
+        start += length
+    # references have each other's normal views, and affine views are slow
+    add(_between_references(pairs, references, (shape[0], shape[1])), plain, 0.8, 1.0)
+    return dict(sorted(pairs.items()))
 
 
-def _between(check: Callable[[float], None] | None, start: float, end: float) -> Callable[[float], None]:
+def _between_references(pairs: Pairs, references: Sequence[int], size: tuple[int, int]) -> list[tuple[int, int]]:
+    """Choose the pairs of references that are matched with each other.
+
+    Args:
+        pairs: the matches of the target with each reference.
+        references: their numbers.
+        size: (height, width) of the target.
+    """
+    if len(references) <= _ALL_REFERENCES:
+        return list(combinations(references, 2))
+    cell = max(size) / _CELLS
+    cells = {n: {tuple(place) for place in (pairs[0, n][:, :2] // cell).astype(int).tolist()} for n in references}
+    chosen: set[tuple[int, int]] = set()
+    for n in references:
+        others = [m for m in references if m != n]
+        others.sort(key=lambda m, n=n: (-len(cells[n] & cells[m]), -len(pairs[0, m])))
+        chosen |= {(min(n, m), max(n, m)) for m in others[:_PARTNERS]}
+    return sorted(chosen)
+
+
+def _part_of(check: Callable[[float], None] | None, start: float, end: float) -> Callable[[float], None]:
     """Return what reports a share of a part of the work as a share of all of it."""
     return lambda share: None if check is None else check(start + share * (end - start))
 
 
-def _match_by(matcher: Matcher, images: Sequence[ImageArray], excluded: Sequence[MaskArray | None]) -> Pairs:
-    """Match all pairs by a matcher, each image without what is left out of it."""
-    features = [matcher.extract(hide(image, mask)) for image, mask in zip(images, excluded, strict=True)]
-    numbers = list(combinations(range(len(images)), 2))
+def _match_by(
+    matcher: Matcher,
+    images: Sequence[ImageArray],
+    excluded: Sequence[MaskArray | None],
+    check: Callable[[float], None],
+) -> Pairs:
+    """Match pairs by a matcher, each image without what is left out of it."""
+    features = []
+    for image, mask in zip(images, excluded, strict=True):
+        check(0.5 * len(features) / len(images))
+        features.append(matcher.extract(hide(image, mask)))
+    references, shape = range(1, len(images)), images[0].shape
     pairs: dict[tuple[int, int], NDArray] = {}
-    found = matcher.match_pairs([(features[i], features[j]) for i, j in numbers])
-    for (i, j), matches in zip(numbers, found, strict=True):
-        kept = outside(matches[np.argsort(-matches.confidence, kind="stable")], excluded[i])
-        table = np.concatenate([kept.keypoints0, kept.keypoints1], axis=1)
-        sides = max(images[i].shape[:2]), max(images[j].shape[:2])
-        pairs[i, j] = verify(table[~lies_in(kept.keypoints1, excluded[j])], sides)
-    return pairs
+
+    def add(wanted: Sequence[tuple[int, int]], share: float) -> None:
+        found = matcher.match_pairs([(features[i], features[j]) for i, j in wanted], lambda: check(share))
+        for (i, j), matches in zip(wanted, found, strict=True):
+            kept = outside(matches[np.argsort(-matches.confidence, kind="stable")], excluded[i])
+            table = np.concatenate([kept.keypoints0, kept.keypoints1], axis=1)
+            sides = max(images[i].shape[:2]), max(images[j].shape[:2])
+            pairs[i, j] = verify(table[~lies_in(kept.keypoints1, excluded[j])], sides)
+
+    add([(0, n) for n in references], 0.5)
+    add(_between_references(pairs, references, (shape[0], shape[1])), 0.75)
+    return dict(sorted(pairs.items()))
 
 
 def detect(image: ImageArray, hole: MaskArray | None = None, *, affine_px: int | None = None) -> Keypoints:

@@ -30,6 +30,8 @@ _CARRIED_DISTANCE_COST = 60.0  # the same of a depth that no other reference con
 _UNCONFIRMED = 1.3  # factor on the misfit around the hole where no other reference can agree
 _UNCONFIRMED_LEAST = 20.0
 _PLANES_PER_REFERENCE = 2
+_MOST_LAYERS = 24  # further ones are kept only if they show a part of the hole of this share that no other shows
+_NEW_SHARE = 0.02
 _MIN_CORRELATION = 0.25
 _WINDOW, _NOISE, _COLOUR_WEIGHT = 7, 36.0, 0.3
 
@@ -105,6 +107,8 @@ def build_layers(
 ) -> list[Layer]:
     """Turn warps into layers, the best fitting first; warps that do not reach the hole or do not fit are left out.
 
+    More than 24 are kept only if each shows a part of the hole that those before do not.
+
     Args:
         warps: the warps of all references.
         references: each (h, w, 3) uint8.
@@ -125,11 +129,14 @@ def build_layers(
 
     found = [candidate for candidate in in_threads(candidate_of, warps, lambda _: check()) if candidate is not None]
     kept: list[_Candidate] = []
+    shown = np.zeros_like(hole)
     for candidate in sorted(found, key=lambda candidate: candidate.misfit):
-        number = candidate.warp.reference
+        number, usable = candidate.warp.reference, candidate.warp.valid_mask & ~candidate.warp.hidden & hole
         planes = sum(k.warp.reference == number and k.warp.kind == "plane" for k in kept)
-        if candidate.warp.kind == "depth" or planes < _PLANES_PER_REFERENCE:
+        wanted = len(kept) < _MOST_LAYERS or (usable & ~shown).sum() > _NEW_SHARE * hole.sum()
+        if wanted and (candidate.warp.kind == "depth" or planes < _PLANES_PER_REFERENCE):
             kept.append(candidate)
+            shown |= usable
     return _with_costs(in_threads(refined, kept, lambda _: check()), half, check)
 
 

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from realfill.geometry.composite import Composite
 from realfill.geometry.depth import DepthMap
 from realfill.geometry.layers import Layer
 from realfill.geometry.working import fit, shrink, shrink_hole
 from realfill.io.images import ImageArray, MaskArray
 
 _PICTURE_PX = 768  # longer side of a photo within a picture
+_SHEET_PX = 4096  # longer side of the picture of all layers
+_COLUMNS = 3  # of layers, if there are few
 _MAX_LINES = 150  # matches that are drawn
 _DIMMED = 0.35  # brightness that is left of pixels which are not the subject
 _COLOURS = (
@@ -22,6 +26,38 @@ _COLOURS = (
         np.uint8,
     )
 )
+
+
+def draw_all(
+    found: Composite,
+    known: NDArray,
+    hole: MaskArray,
+    references: Sequence[NDArray] = (),
+) -> dict[str, ImageArray]:
+    """Draw every picture of a composite.
+
+    Args:
+        found: the composite.
+        known: (H, W, 3) uint8 or uint16, the target.
+        hole: (H, W) bool, True = fill.
+        references: each (h, w, 3) uint8 or uint16; none: no matches are drawn.
+
+    Returns:
+        Name to picture: ``matches_0`` and so on, by the number of the reference, ``layers`` if there are any, ``depth``
+        if there are cameras, ``sources`` and ``confidence``.
+    """
+    drawn = {
+        f"matches_{n}": draw_matches(known, reference, found.pairs.get((0, n + 1), np.zeros((0, 4))))
+        for n, reference in enumerate(references)
+    }
+    if found.layers:
+        columns = max(_COLUMNS, math.ceil(math.sqrt(len(found.layers))))
+        drawn["layers"] = draw_layers(found.layers, hole, columns=columns)
+    if found.depth is not None:
+        drawn["depth"] = draw_depth(found.depth, hole)
+    drawn["sources"] = draw_sources(found.image, found.source, hole)
+    drawn["confidence"] = draw_confidence(found.image, found.confidence, hole)
+    return drawn
 
 
 def draw_matches(target: NDArray, reference: NDArray, matches: NDArray) -> ImageArray:
@@ -50,10 +86,10 @@ def draw_matches(target: NDArray, reference: NDArray, matches: NDArray) -> Image
     return picture
 
 
-def draw_layers(layers: Sequence[Layer], hole: MaskArray, *, columns: int = 3) -> ImageArray:
+def draw_layers(layers: Sequence[Layer], hole: MaskArray, *, columns: int = _COLUMNS) -> ImageArray:
     """Draw layers in rows, best fitting first; pixels that the reference does not show are dimmed.
 
-    Each has a bar in the colour of its reference and the outline of the hole.
+    Each has a bar in the colour of its reference and the outline of the hole. Many layers are drawn smaller.
 
     Args:
         layers: the layers of a ``Composite``.
@@ -65,15 +101,19 @@ def draw_layers(layers: Sequence[Layer], hole: MaskArray, *, columns: int = 3) -
     """
     if not layers:
         raise ValueError("there are no layers; legal: the layers of a composite that has any")
+    columns = min(columns, len(layers))
+    height, width = layers[0].image.shape[:2]
+    factor = min(1.0, _SHEET_PX / max(columns * width, math.ceil(len(layers) / columns) * height))
+    size = max(1, int(height * factor)), max(1, int(width * factor))
     cells = []
     for layer in layers:
         dim = ~layer.warp.valid_mask | layer.warp.hidden
         cell = np.where(dim[..., None], _DIMMED * layer.image, layer.image).round().astype(np.uint8)
+        cell = shrink(cell, size)
         _outline(cell, shrink_hole(hole, (cell.shape[0], cell.shape[1])))
         cell[: max(4, cell.shape[0] // 40)] = _colour_of(layer.warp.reference)
         cells.append(cell)
     blank = np.zeros_like(cells[0])
-    columns = min(columns, len(cells))
     cells += [blank] * (-len(cells) % columns)
     rows = [np.concatenate(cells[n : n + columns], axis=1) for n in range(0, len(cells), columns)]
     return np.concatenate(rows, axis=0)

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from realfill.geometry.adjustment import FocalPrior, Tracks, bundle_adjust
-from realfill.geometry.cameras import Camera, Frame, triangulate, viewing_angles
+from realfill.geometry.cameras import Camera, Frame, seen_from_target, triangulate, viewing_angles
 from realfill.geometry.correspondences import Pairs
 
 _FOCALS = (1.2, 0.75, 1.9)  # focal lengths tried where EXIF says nothing, as shares of the longer side
@@ -28,6 +28,8 @@ _EXPLAINED = 0.9  # and the share of the matches that they must explain
 _MOSTLY_EXPLAINED, _SAME = 0.6, 0.01  # or this share, if another start leads to a fit that differs by this share
 _MOST_IN_PLANE = 0.7  # share of the matches from which a plane, or a turn on the spot, explains them all
 _IN_FRONT = 0.9  # share of a plane's matches that must lie in front of the camera
+_CORE = 6  # photos that are placed first, from several starts; further ones join them
+_GROWTH = 1.2  # factor by which the number of cameras grows between two adjustments
 _MIN_PAIR, _MIN_POSE = 30, 15  # matches of the first pair, and of each further photo
 _MIN_ANGLE = np.deg2rad(1.5)  # median parallax of the first pair
 _MIN_POINT_ANGLE = np.deg2rad(0.5)
@@ -70,10 +72,25 @@ def reconstruct(
     Returns:
         ``None`` where no reference shares enough matches and parallax with the target.
     """
-    tracks = _link(pairs)
-    photos = [Camera.unplaced(size, 1.0, None if n else frame) for n, size in enumerate(sizes)]
-    free = [None] * len(photos)
-    if focals is None or not any(focals):
+    photos = {n: Camera.unplaced(size, 1.0, None if n else frame) for n, size in enumerate(sizes)}
+    given = dict(enumerate(focals or [None] * len(photos)))
+    nearest = sorted(range(1, len(photos)), key=lambda j: -len(pairs.get((0, j), ())))
+    core = {n: photos[n] for n in sorted([0, *nearest[: _CORE - 1]])}
+    first = _reconstruct_core(core, {(i, j): p for (i, j), p in pairs.items() if i in core and j in core}, given, check)
+    if first is None or len(core) == len(photos):
+        return first
+    return _extend(first, photos, _link(pairs), given, check)
+
+
+def _reconstruct_core(
+    photos: Mapping[int, Camera],
+    pairs: Pairs,
+    focals: Mapping[int, float | None],
+    check: Callable[[], None] | None,
+) -> Reconstruction | None:
+    """Reconstruct few photos, with and without EXIF's focal lengths."""
+    tracks, free = _link(pairs), dict.fromkeys(photos)
+    if not any(focals[n] for n in photos):
         return _best(photos, tracks, pairs, free, _FOCALS, check)
     bound = _best(photos, tracks, pairs, focals, _FOCALS[:1], check)
     other = _best(photos, tracks, pairs, free, _FOCALS[:1], check)
@@ -82,7 +99,55 @@ def reconstruct(
     return _best(photos, tracks, pairs, free, _FOCALS, check)
 
 
-def _contradicts(other: Reconstruction, bound: Reconstruction, focals: Sequence[float | None]) -> bool:
+def _extend(
+    core: Reconstruction,
+    photos: Mapping[int, Camera],
+    tracks: Tracks,
+    focals: Mapping[int, float | None],
+    check: Callable[[], None] | None,
+) -> Reconstruction:
+    """Add further photos to a reconstruction; without EXIF they begin with the focal length of the others."""
+    common = float(np.median([camera.focal / camera.side for camera in core.cameras.values()]))
+    left = [np.log(camera.focal / f) for n, camera in core.cameras.items() for f in [focals[n]] if f]
+    believed = not left or abs(float(np.median(left))) < _LEFT
+    priors = {
+        n: FocalPrior(focal=core.cameras[n].focal, sigma=_EXIF_SIGMA)
+        if n in core.cameras
+        else _prior(focals[n] if believed else None, common * photo.side)
+        for n, photo in photos.items()
+    }
+    lenses = {n: replace(photo, focal=priors[n].focal) for n, photo in photos.items()}
+    return _grow(lenses, tracks, core.cameras, priors, check) or core
+
+
+def _prior(given: float | None, guess: float) -> FocalPrior:
+    """Return what is known of a focal length in advance."""
+    if given:
+        return FocalPrior(focal=given, sigma=_EXIF_SIGMA, max_factor=_EXIF_FACTOR)
+    return FocalPrior(focal=guess, sigma=_FOCAL_SIGMA)
+
+
+def reconstruct_with(cameras: Mapping[int, Camera], pairs: Pairs) -> Reconstruction | None:
+    """Find scene points by cameras that are known from elsewhere; they are moved, but not adjusted.
+
+    Args:
+        cameras: image number to camera, in any frame and unit; the target is image 0.
+        pairs: verified matches.
+
+    Returns:
+        ``None`` where fewer than 30 matches agree with the cameras.
+    """
+    tracks = _link(pairs)
+    placed, _ = seen_from_target(cameras, np.zeros((0, 3)))
+    points = _triangulate(placed, tracks, max(cameras[0].size) / 1000)
+    found = np.isfinite(points[:, 0])
+    if found.sum() < _MIN_PAIR:
+        return None
+    error = float(np.sqrt(np.nanmean(_errors(placed, tracks, points) ** 2)))
+    return Reconstruction(cameras=placed, points=points[found], error_px=error)
+
+
+def _contradicts(other: Reconstruction, bound: Reconstruction, focals: Mapping[int, float | None]) -> bool:
     """Tell whether EXIF must be wrong, by a reconstruction without it.
 
     EXIF that is wrong in a single photo makes the cameras fit far worse. If it is wrong in all photos by one factor,
@@ -96,10 +161,10 @@ def _contradicts(other: Reconstruction, bound: Reconstruction, focals: Sequence[
 
 
 def _best(
-    photos: Sequence[Camera],
+    photos: Mapping[int, Camera],
     tracks: Tracks,
     pairs: Pairs,
-    given: Sequence[float | None],
+    given: Mapping[int, float | None],
     guesses: Sequence[float],
     check: Callable[[], None] | None,
 ) -> Reconstruction | None:
@@ -113,13 +178,8 @@ def _best(
         for guess in guesses:
             if check:
                 check()
-            priors = [
-                FocalPrior(focal=f, sigma=_EXIF_SIGMA, max_factor=_EXIF_FACTOR)
-                if f
-                else FocalPrior(focal=guess * photo.side, sigma=_FOCAL_SIGMA)
-                for f, photo in zip(given, photos, strict=True)
-            ]
-            lenses = [replace(photo, focal=prior.focal) for photo, prior in zip(photos, priors, strict=True)]
+            priors = {n: _prior(given[n], guess * photo.side) for n, photo in photos.items()}
+            lenses = {n: replace(photo, focal=priors[n].focal) for n, photo in photos.items()}
             for second in _starts((lenses[0], lenses[first]), pairs[0, first]):
                 candidate = _grow(lenses, tracks, {0: lenses[0], first: second}, priors, check)
                 if candidate is None:
@@ -183,18 +243,18 @@ def _link(pairs: Pairs) -> Tracks:
 
 
 def _grow(
-    photos: Sequence[Camera],
+    photos: Mapping[int, Camera],
     tracks: Tracks,
     start: Mapping[int, Camera],
-    priors: Sequence[FocalPrior],
+    priors: Mapping[int, FocalPrior],
     check: Callable[[], None] | None,
 ) -> Reconstruction | None:
-    """Begin with the target and one reference, then add the others one by one."""
+    """Begin with the target and one or more references, then add the others one by one."""
     unit = max(photos[0].size) / 1000
     cameras = dict(start)
     points = _triangulate(cameras, tracks, unit)
     cameras, points = bundle_adjust(cameras, points, tracks, priors)
-    waiting = [i for i in range(len(photos)) if i not in cameras]
+    waiting, adjusted = [i for i in photos if i not in cameras], len(cameras)
     while waiting:
         if check:
             check()
@@ -205,7 +265,9 @@ def _grow(
         if pose is not None:
             cameras[image] = pose
             points = _triangulate(cameras, tracks, unit)
-            cameras, points = bundle_adjust(cameras, points, tracks, priors)
+            if len(cameras) >= _GROWTH * adjusted:
+                cameras, points = bundle_adjust(cameras, points, tracks, priors)
+                adjusted = len(cameras)
     if check:
         check()
     points = _triangulate(cameras, tracks, unit)

@@ -11,7 +11,7 @@ import cv2
 import torch
 
 from realfill.compute.devices import resolve_device, resolve_dtype
-from realfill.compute.progress import OnStep
+from realfill.compute.progress import OnStep, say
 from realfill.config import (
     PLAIN_ENGINES,
     GeometryConfig,
@@ -180,12 +180,16 @@ def _complete(
     matcher = load_matcher(job.ranking, job.device) if job.ranked and job.ranking.uses_matcher else None
     _attach(job)
     kept = keep(
-        job.scene, job.geometry, hinted=job.inpainter.reads_hints, on_step=job.on_step, progress=job.progress
+        job.scene, job.geometry, job.device,
+        hinted=job.inpainter.reads_hints, on_step=job.on_step, progress=job.progress,
     )  # fmt: skip
     if kept.scene is None:
         return complete_without_model(job.scene, kept, job.geometry)
     job.inpainter.to(job.device, resolve_dtype(job.device, job.dtype))
     require_room(job.scene, job.sample)
+    photographed = kept.evidence.shares["photographed"]
+    if job.progress and photographed:
+        say(f"the model has a say in {100 * (1 - photographed):.0f} % of the hole, and seeds differ only there")
     _show_references(job, kept.scene)
     recipe = describe_recipe(
         job.scene, fingerprint=job.inpainter.fingerprint, adapter=job.adapter.tensors if job.adapter else None,

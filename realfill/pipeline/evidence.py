@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from collections.abc import Sequence
 from weakref import WeakKeyDictionary
 
 import cv2
 import numpy as np
+import torch
 
+from realfill.compute.devices import resolve_device
 from realfill.compute.memory import is_out_of_memory
 from realfill.compute.progress import OnStep, Progress, ProgressBar, say
-from realfill.config import CamerasBy, GeometryConfig, GeometrySettings
+from realfill.config import CamerasBy, GeometryConfig, GeometrySettings, MatcherName, RankConfig
 from realfill.errors import StoppedError, warn
 from realfill.filling.keeping import Kept
 from realfill.geometry.agreement import contradiction
+from realfill.geometry.cameras import Camera
 from realfill.geometry.composite import Composite, composite
+from realfill.geometry.given_depth import DepthEstimator
+from realfill.geometry.matching import Matcher, load_matcher
 from realfill.io.photos import put
 from realfill.pipeline.settings import resolve_geometry
 from realfill.results.completions import Completions
@@ -25,11 +31,19 @@ from realfill.scene.scene import Scene
 
 _LOW_COVERAGE = 0.2  # share of the hole below which the references say too little
 
-_composites: WeakKeyDictionary[Scene, Composite] = WeakKeyDictionary()  # computed once per scene
+# computed once per scene, with the names of what matched the photos and estimated the cameras
+_composites: WeakKeyDictionary[Scene, tuple[tuple[MatcherName, CamerasBy], Composite]] = WeakKeyDictionary()
 
 
 def examine(
-    scene: Scene, geometry: GeometryConfig | None = None, *, on_step: OnStep | None = None, progress: bool = True
+    scene: Scene,
+    geometry: GeometryConfig | None = None,
+    *,
+    depth: DepthEstimator | None = None,
+    cameras: Sequence[Camera | None] | None = None,
+    device: str | torch.device | None = None,
+    on_step: OnStep | None = None,
+    progress: bool = True,
 ) -> Evidence:
     """Find out how much of the hole the references show, before anything expensive.
 
@@ -37,7 +51,11 @@ def examine(
 
     Args:
         scene: the scene to complete.
-        geometry: the thresholds of confidence. ``None``: the defaults.
+        geometry: the thresholds of confidence, and how photos are matched and cameras estimated. ``None``: the
+            defaults.
+        depth: returns the depth of the target, for example by a network, see ``composite``. ``None``: it is estimated.
+        cameras: those of the target and each reference from elsewhere, see ``composite``. ``None``: they are estimated.
+        device: where a matcher that is a network runs. ``None``: the best available.
         on_step: called between the steps of the composite. If it returns ``False``, the job ends.
         progress: show a progress bar, and report the result and how long it took.
 
@@ -46,45 +64,80 @@ def examine(
         references show; 0 without references or with ``enabled=False``.
 
     Raises:
+        SceneError: a depth or a camera does not suit its photo.
+        BaseModelError: the weights of the matcher are not available.
         StoppedError: ``on_step`` ended the job.
     """
     settings = resolve_geometry(geometry, scene, None, None)
-    return keep(scene, settings, on_step=on_step, progress=progress).evidence
+    if depth is not None or cameras is not None:
+        _composites.pop(scene, None)
+    compose(scene, settings, device, depth=depth, cameras=cameras, on_step=on_step, progress=progress)
+    return keep(scene, settings, device, on_step=on_step, progress=progress).evidence
 
 
 def keep(
-    scene: Scene, settings: GeometrySettings, *, hinted: bool = False, on_step: OnStep | None, progress: bool
+    scene: Scene,
+    settings: GeometrySettings,
+    device: str | torch.device | None,
+    *,
+    hinted: bool = False,
+    on_step: OnStep | None,
+    progress: bool,
 ) -> Kept:
     """Decide which pixels of the hole are taken from the references.
 
     Args:
         scene: the scene.
-        settings: whether there is a composite, and the thresholds of confidence.
+        settings: whether there is a composite, how it is made, and the thresholds of confidence.
+        device: where a matcher that is a network runs. ``None``: the best available.
         hinted: whether the base model that fills the rest reads hints.
         on_step: called between the steps of the composite.
         progress: show a progress bar.
     """
-    found = compose(scene, settings, on_step=on_step, progress=progress)
+    found = compose(scene, settings, device, on_step=on_step, progress=progress)
     if found is None:
         return Kept.nothing(scene)
     evidence = Evidence.judge(scene.mask, found.confidence, found.source, settings)
     return Kept.of_composite(scene, found.image, evidence, settings, hinted=hinted)
 
 
-def measure_coverage(scene: Scene, settings: GeometrySettings, *, on_step: OnStep | None, progress: bool) -> float:
+def measure_coverage(
+    scene: Scene,
+    settings: GeometrySettings,
+    device: str | torch.device | None,
+    *,
+    on_step: OnStep | None,
+    progress: bool,
+) -> float:
     """Return ``Evidence.coverage``, the share of the hole that the references show; the arguments are ``keep``'s."""
-    found = compose(scene, settings, on_step=on_step, progress=progress)
+    found = compose(scene, settings, device, on_step=on_step, progress=progress)
     return 0.0 if found is None else Evidence.judge(scene.mask, found.confidence, found.source, settings).coverage
 
 
-def compose(scene: Scene, settings: GeometrySettings, *, on_step: OnStep | None, progress: bool) -> Composite | None:
-    """Compute the composite of a scene, once; ``None`` if there is none or memory does not suffice for it."""
+def compose(
+    scene: Scene,
+    settings: GeometrySettings,
+    device: str | torch.device | None,
+    *,
+    depth: DepthEstimator | None = None,
+    cameras: Sequence[Camera | None] | None = None,
+    on_step: OnStep | None,
+    progress: bool,
+) -> Composite | None:
+    """Compute the composite of a scene, once; ``None`` if there is none or memory does not suffice for it.
+
+    The arguments are those of ``examine``.
+    """
     if not _has_composite(scene, settings):
         return None
-    if scene not in _composites or _composites[scene].cameras_by != settings.cameras_by:
+    way = settings.matches_by, settings.cameras_by
+    if scene not in _composites or _composites[scene][0] != way:
         started = time.monotonic()
+        matcher = None
+        if settings.matches_by != "sift":
+            matcher = load_matcher(RankConfig(matcher=settings.matches_by).resolve({}), resolve_device(device))
         try:
-            found = _align(scene, settings.cameras_by, on_step, progress=progress)
+            found = _align(scene, matcher, depth, cameras, settings.cameras_by, on_step, progress=progress)
         except (MemoryError, RuntimeError, cv2.error, np.linalg.LinAlgError) as error:
             if isinstance(error, RuntimeError) and not is_out_of_memory(error):
                 raise
@@ -93,15 +146,15 @@ def compose(scene: Scene, settings: GeometrySettings, *, on_step: OnStep | None,
                 "fills the whole hole. GeometryConfig.enabled=False skips this step"
             )
             return None
-        _composites[scene] = found
+        _composites[scene] = way, found
         share = Evidence.judge(scene.mask, found.confidence, found.source, settings).coverage
         _report_coverage(share, time.monotonic() - started, progress=progress)
-    return _composites[scene]
+    return _composites[scene][1]
 
 
 def composite_of(scene: Scene) -> Composite | None:
     """Return the composite of a scene if it has been computed."""
-    return _composites.get(scene)
+    return _composites[scene][1] if scene in _composites else None
 
 
 def judged(completions: Completions, geometry: GeometrySettings) -> Completions:
@@ -131,7 +184,16 @@ def _has_composite(scene: Scene, settings: GeometrySettings) -> bool:
     return settings.enabled and bool(scene.references) and not scene.mask.all()
 
 
-def _align(scene: Scene, cameras_by: CamerasBy, on_step: OnStep | None, *, progress: bool) -> Composite:
+def _align(
+    scene: Scene,
+    matcher: Matcher | None,
+    depth: DepthEstimator | None,
+    cameras: Sequence[Camera | None] | None,
+    cameras_by: CamerasBy,
+    on_step: OnStep | None,
+    *,
+    progress: bool,
+) -> Composite:
     """Compute the composite of a scene.
 
     Raises:
@@ -148,7 +210,8 @@ def _align(scene: Scene, cameras_by: CamerasBy, on_step: OnStep | None, *, progr
 
         found = composite(
             scene.known, scene.mask, scene.references, reference_masks=scene.reference_masks,
-            focals=scene.focal_lengths, frame=scene.frame, cameras_by=cameras_by, on_step=report,
+            focals=scene.focal_lengths, frame=scene.frame, matcher=matcher, depth=depth, cameras=cameras,
+            cameras_by=cameras_by, on_step=report,
         )  # fmt: skip
     if stopped:  # what is found by then has only the detail of the working size
         raise StoppedError("the job was ended before the references were aligned with the target")

@@ -20,11 +20,12 @@ from realfill.config import (
     FitConfig,
     FitSettings,
     GeometryConfig,
+    GeometrySettings,
     RankConfig,
     SampleConfig,
     WindowConfig,
 )
-from realfill.errors import warn
+from realfill.errors import StoppedError, warn
 from realfill.filling.fill import choose_parts, require_room
 from realfill.geometry.matching import load_matcher
 from realfill.models.diffusion.adapter import Adapter
@@ -118,7 +119,7 @@ def fit(
     windows = (window or WindowConfig()).resolve(inpainter.card.window)
     sources = resolve_geometry(geometry, scene, None, config.preset)
     accelerator = make_accelerator(device, recipes[False].mixed_precision)
-    coverage = measure_coverage(scene, sources, on_step=on_step, progress=progress)
+    coverage = _coverage(scene, sources, device, on_step, progress=progress)
     settings = recipes[in_any_process(coverage >= _COVERED)]
     if not coverage:  # so complete will have no hints to show
         settings = dataclasses.replace(settings, hint_share=0.0)
@@ -147,6 +148,24 @@ def fit(
         fingerprint=inpainter.fingerprint, losses=tuple(trainer.losses), manifest=manifest,
     )  # fmt: skip
     return fitted if earlier is None else stack(earlier, fitted)
+
+
+def _coverage(
+    scene: Scene, sources: GeometrySettings, device: torch.device, on_step: OnStep | None, *, progress: bool
+) -> float:
+    """Measure how much of the hole the references show; what ends it in one process ends it in all.
+
+    Raises:
+        StoppedError: ``on_step`` returned ``False`` in a process.
+    """
+    stopped, coverage = None, 0.0
+    try:
+        coverage = measure_coverage(scene, sources, device, on_step=on_step, progress=progress)
+    except StoppedError as error:
+        stopped = error
+    if in_any_process(stopped is not None):
+        raise stopped or StoppedError("the job was ended in another process")
+    return coverage
 
 
 def _resolve_fit(config: FitConfig, inpainter: DiffusionFamily, device: torch.device, *, covered: bool) -> FitSettings:

@@ -127,7 +127,7 @@ def fill_the_rest(
     """
     engine = load_engine(name, weights=weights, device=device, local_files_only=local_files_only)
     settings = resolve_geometry(geometry, scene, None, None)
-    kept = keep(scene, settings, on_step=on_step, progress=progress)
+    kept = keep(scene, settings, device, on_step=on_step, progress=progress)
     if kept.scene is None:
         return complete_without_model(scene, kept, settings)
     images = engine.fill(kept.scene.known, kept.scene.mask, [0], on_step=on_step)

@@ -223,7 +223,7 @@ class Completion:
             name = self.provenance.get("base") or self.provenance.get("engine") or "a model"
             seed = "" if self.seed is None else f", seed {self.seed}"
             return f"{made} by a generative model ({name}{seed})."
-        means = ["from other photos"] if self.evidence is not None and self.evidence.references else []
+        means = ["from other photos"] if self._shows_references else []
         engine = self.provenance.get("engine")
         means += [f"by inpainting without a model ({engine})"] if engine else []
         return f"{made} {' and '.join(means)}, without a generative model."
@@ -233,11 +233,15 @@ class Completion:
         """Whether a network made any pixel."""
         return self.seed is not None or self.provenance.get("engine", "telea") not in (None, *CLASSICAL_ENGINES)
 
+    @property
+    def _shows_references(self) -> bool:
+        """Whether any pixel is taken from a reference, as it is or corrected."""
+        return self.evidence is not None and self.evidence.coverage > 0
+
     def _digital_source(self, *, whole: bool) -> DigitalSource:
         if self._has_model:
             return "trainedAlgorithmicMedia" if whole else "compositeWithTrainedAlgorithmicMedia"
-        is_composite = self.evidence is not None and bool(self.evidence.references)
-        return "compositeCapture" if is_composite else "algorithmicallyEnhanced"
+        return "compositeCapture" if self._shows_references else "algorithmicallyEnhanced"
 
     def _repr_png_(self) -> bytes:
         buffer = io.BytesIO()

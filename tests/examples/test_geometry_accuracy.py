@@ -55,7 +55,7 @@ def composed(planted, depth):
     depth_map = DepthMap(depth=UNIT * depth, checked=depth)
     return Composite(
         image=planted.truth, confidence=np.ones(hole.shape, np.float32), source=np.zeros(hole.shape, np.int16),
-        layers=(), reconstruction=found, depth=depth_map, reference_sizes=(), cameras_by="opencv",
+        layers=(), reconstruction=found, depth=depth_map, reference_sizes=(),
     )  # fmt: skip
 
 

@@ -23,7 +23,7 @@ def test_notebook_runs(name, tmp_path):
     client.execute(env={**os.environ, "OMP_NUM_THREADS": "1"})  # more threads than free cores are far slower than one
 
     pictures = [c for c in notebook.cells if any("image/png" in o.get("data", {}) for o in c.get("outputs", ()))]
-    assert len(pictures) == 5  # scene, losses, completions, best, matches
+    assert len(pictures) == 6  # scene, losses, completions, composite, best, matches
     output = tmp_path / "realfill-quickstart"
     assert (output / "scores.json").is_file()
     assert (output / "contact_sheet.png").is_file()

@@ -138,3 +138,47 @@ def test_the_derivatives_are_those_of_the_cost(seen):
     assert gradient.reshape(3, 8)[1, 7] == pytest.approx(slope(lens), rel=1e-4)
     assert gradient.reshape(3, 8)[2, 1] == pytest.approx(slope(turn), rel=1e-4)
     assert point_gradient[7, 0] + point_gradient[8, 1] + point_gradient[9, 2] == pytest.approx(slope(point), rel=1e-4)
+
+
+def test_each_parameter_of_a_camera_has_the_derivative_of_the_cost(seen):
+    cameras, points, tracks = seen
+    order, start = np.argsort(tracks.point, kind="stable"), disturbed(cameras)
+    problem = adjustment._Problem(
+        camera_of=tracks.image[order], point_of=tracks.point[order], observed=tracks.xy[order],
+        centres=np.array([c.centre for c in cameras.values()]), priors=np.array([[1000.0, 0.5, np.inf]] * 3),
+        sides=np.array([800] * 3), unit=0.8,
+    )  # fmt: skip
+    state = adjustment._State(
+        rotations=np.array([c.rotation for c in start.values()]),
+        translations=np.array([c.translation for c in start.values()]),
+        lens=np.array([[0.02, 0.1]] * 3),
+        points=points,
+    )
+    gradient = problem._system(state)[3].reshape(3, 8)
+
+    def cost(camera, number, step):
+        move = np.zeros((3, 8))
+        move[camera, number] = step
+        turns = np.stack([cv2.Rodrigues(turn)[0] for turn in move[:, :3]])
+        return problem.cost(
+            replace(
+                state, rotations=turns @ state.rotations, translations=state.translations + move[:, 3:6],
+                lens=state.lens + move[:, 6:],
+            )
+        )  # fmt: skip
+
+    for camera in (1, 2):
+        for number in range(8):
+            slope = (cost(camera, number, 1e-5) - cost(camera, number, -1e-5)) / 4e-5
+            assert gradient[camera, number] == pytest.approx(slope, rel=1e-4), number
+
+
+def test_the_points_seen_most_often_take_part(seen, monkeypatch):
+    monkeypatch.setattr(adjustment, "_MAX_POINTS", 200)
+    cameras, points, tracks = seen
+    often = np.arange(len(points)) % 2 == 1
+    rows = (tracks.image < 2) | often[tracks.point]
+    start = points + 0.05
+    _, scene = bundle_adjust(cameras, start, Tracks(tracks.image[rows], tracks.point[rows], tracks.xy[rows]), PRIORS)
+    moved = (scene != start).any(axis=1)
+    assert moved.sum() == 200 and moved[often].all()

@@ -74,3 +74,14 @@ def test_the_viewing_angle_is_the_largest_between_two_cameras():
     angles = viewing_angles(cameras, np.array([[0, 0, 3.0], [np.nan] * 3]))
     assert angles[0] == pytest.approx(np.pi / 4)
     assert np.isnan(angles[1])
+
+
+def test_points_behind_one_of_the_cameras_have_no_place(points):
+    cameras = [camera(), camera((1.0, 0, 12.0))]  # the second has gone past them
+    for order in (cameras, cameras[::-1]):
+        assert np.isnan(triangulate(order, [one.project(points)[0] for one in order])).all()
+
+
+def test_the_viewing_angle_does_not_depend_on_where_the_cameras_look():
+    cameras = [camera((x, 0.0, 0.0), (0.1, -0.4 * x, 0.3)) for x in (0.0, 1.0, 3.0)]
+    assert viewing_angles(cameras, np.array([[0, 0, 3.0]])) == pytest.approx(np.pi / 4)

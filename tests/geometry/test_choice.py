@@ -92,3 +92,26 @@ def test_a_pixel_alone_does_not_leave_its_neighbours_for_a_little():
     assert not choose(costs, images, np.ones((7, 9), bool)).any()
     costs[0][3, 4], costs[1][3, 4] = 200, 0
     assert np.argwhere(choose(costs, images, np.ones((7, 9), bool))).tolist() == [[3, 4]]
+
+
+@pytest.mark.parametrize("differs", [0, 1])
+@pytest.mark.parametrize("turned", [False, True])
+@pytest.mark.parametrize(("gain", "expected"), [(45, [0, 0]), (55, [0, 1])])
+def test_a_seam_costs_as_much_whichever_of_its_pixels_differs(differs, turned, gain, expected):
+    """Layers that differ by 20 levels at one of two pixels: the seam costs 3 * 2 / 2 + 2 units of ten levels."""
+    costs = [np.array([[0.0, gain]]), np.array([[900.0, 0.0]])]
+    images = [np.full((1, 2, 3), 100.0), np.full((1, 2, 3), 100.0)]
+    images[1][0, differs] += 20
+    if turned:
+        costs, images = [c.T for c in costs], [i.swapaxes(0, 1) for i in images]
+    assert choose(costs, images, np.ones(costs[0].shape, bool)).ravel().tolist() == expected
+
+
+def test_parts_of_the_hole_on_both_sides_of_known_pixels_are_chosen_apart():
+    costs = [np.full((7, 9), 0.0), np.full((7, 9), 90.0)]
+    costs[0][:, 5:], costs[1][:, 5:] = 1, 0
+    images = [np.full((7, 9, 3), 0.0), np.full((7, 9, 3), 255.0)]
+    hole = np.ones((7, 9), bool)
+    hole[:, 4] = False
+    labels = choose(costs, images, hole)
+    assert not labels[:, :4].any() and labels[:, 5:].all()

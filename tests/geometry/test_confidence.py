@@ -69,3 +69,8 @@ def test_confidence_falls_with_the_error_that_it_stands_for():
     assert confidence[0] == 1 and (np.diff(confidence) < 0).all()
     np.testing.assert_allclose(error_of(confidence), levels, atol=1e-4)
     assert error_of(np.zeros(1)) == 255
+
+
+def test_corrections_of_channels_in_both_directions_do_not_cancel_out():
+    correction = np.broadcast_to(np.array([9.0, -9.0, 0.0], np.float32), (*SIZE, 3))
+    assert after_correction(np.full(HALF, 5, np.float32), correction) == pytest.approx(5 + 0.5 * 6)

@@ -128,3 +128,70 @@ def test_points_behind_a_near_square_are_hidden_and_the_checked_depth_has_a_map_
     core = cv2.erode(strip.astype(np.uint8), np.ones((3, 3))) > 0
     near = cv2.dilate(strip.astype(np.uint8), np.ones((3, 3))) > 0
     assert warp.hidden[core].all() and not warp.hidden[~near].any()
+
+
+PART = np.zeros(SIZE, bool)
+PART[64:86, 80:100] = True  # in the hole, of whole pixels at half size
+
+
+def by_depth(reference, **changes):
+    return replace(shifted_warp(reference), kind="depth", **changes)
+
+
+def layers_of(*warps):
+    """Build layers of photos that are all taken from the target's place; sort them by their references."""
+    layers = build_layers(warps, [view(np.eye(3))] * 2, KNOWN, HOLE)
+    return sorted(layers, key=lambda layer: layer.warp.reference)
+
+
+@pytest.mark.parametrize("covered", [0, 1])
+def test_hidden_pixels_cost_more_and_confirm_no_other_reference(covered):
+    other, part = 1 - covered, PART[::2, ::2]
+    (alone,), both = layers_of(by_depth(other)), layers_of(by_depth(0), by_depth(1))
+    found = layers_of(*(by_depth(n, hidden=PART & (n == covered)) for n in (0, 1)))
+    np.testing.assert_allclose(found[covered].cost, both[covered].cost + 40 * part, atol=1e-3)
+    np.testing.assert_allclose(found[other].cost, np.where(part, alone.cost, both[other].cost), atol=1e-3)
+    np.testing.assert_allclose(found[other].error, np.where(part, alone.error, both[other].error), atol=1e-3)
+    assert (alone.cost - both[other].cost)[part].min() > 10
+
+
+def test_warps_of_one_reference_do_not_confirm_each_other():
+    (alone,), layers = layers_of(by_depth(0)), layers_of(by_depth(0), by_depth(0))
+    assert len(layers) == 2
+    for layer in layers:
+        np.testing.assert_array_equal(layer.cost, alone.cost)
+        np.testing.assert_array_equal(layer.error, alone.error)
+
+
+def test_what_a_layer_does_not_show_has_the_largest_cost_and_error():
+    (whole,), (layer,) = layers_of(by_depth(0)), layers_of(by_depth(0, valid_mask=shifted_warp(0).valid_mask & ~PART))
+    part = PART[::2, ::2]
+    assert (layer.cost[part] == 500).all() and (layer.error[part] == 500).all()
+    assert whole.cost[part].max() < 300
+    np.testing.assert_allclose(layer.cost[~part], whole.cost[~part], atol=1e-3)
+
+
+def test_distances_at_half_size_are_shares_of_the_longer_side():
+    from realfill.geometry.layers import HalfSize
+
+    hole = np.zeros((120, 200), bool)
+    hole[:, 100:] = True
+    half = HalfSize.of(np.zeros((120, 200, 3), np.uint8), hole)
+    assert half.hole.shape == (60, 100) and np.array_equal(half.hole, hole[::2, ::2])
+    assert (
+        half.distance_to_hole[30, 20] == pytest.approx(60 / 200, abs=0.01)
+        and not half.distance_to_hole[half.hole].any()
+    )
+    assert half.depth_in_hole[30, 80] == pytest.approx(62 / 200, abs=0.01) and not half.depth_in_hole[~half.hole].any()
+
+
+def test_of_many_layers_the_best_are_kept_and_those_that_show_something_new():
+    """So that the work does not grow with the square of the references."""
+    photos = [view(np.eye(3)) for _ in range(31)]
+    columns = np.flatnonzero(HOLE.any(axis=0))
+    left = np.arange(SIZE[1]) < np.median(columns)
+    warps = [shifted_warp(n, 0.05 * n) for n in range(31)]
+    warps = [replace(warp, valid_mask=warp.valid_mask & (left | ~HOLE)) for warp in warps[:-1]] + warps[-1:]
+    kept = [layer.warp.reference for layer in build_layers(warps, photos, KNOWN, HOLE)]
+    assert len(kept) == 25 and set(range(24)) < set(kept) and 30 in kept
+    assert 24 not in kept and 29 not in kept

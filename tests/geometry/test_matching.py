@@ -157,3 +157,22 @@ def test_no_match_lies_in_the_masked_part_of_a_reference_and_what_it_shows_has_n
     )
     assert len(one) > 30 and one.keypoints0[:, 0].max() < 120
     assert np.array_equal(one.keypoints0, other.keypoints0) and np.array_equal(one.confidence, other.confidence)
+
+
+def test_points_of_a_shrunk_target_are_not_shifted(monkeypatch):
+    monkeypatch.setattr("realfill.geometry.matching._TARGET_MAX_SIZE_PX", 240)
+    photo = make_photo(200, 240)
+    target = cv2.resize(photo, (960, 800), interpolation=cv2.INTER_CUBIC)
+    (matches,) = match_references(target, np.zeros((800, 960), bool), [photo])
+    assert len(matches) > 30
+    shift = (matches.keypoints1 + 0.5) / 4 - 0.5 - matches.keypoints0
+    assert np.abs(np.median(shift, axis=0)).max() < 0.1
+
+
+def test_no_match_lies_in_a_hole_so_thin_that_its_continuation_is_matched():
+    target, hole = make_photo(200, 240), np.zeros((200, 240), bool)
+    hole[:, ::6] = True
+    (matches,) = match_references(np.where(hole[..., None], np.uint8(0), target), hole, [target])
+    assert len(matches) > 30
+    x, y = np.rint(matches.keypoints1).astype(int).T
+    assert not hole[y, x].any()

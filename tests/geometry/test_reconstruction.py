@@ -185,3 +185,61 @@ def test_more_cameras_are_better_and_then_more_points_for_their_error(turned, mo
     queue = results[::-1] if turned else list(results)
     monkeypatch.setattr(reconstruction, "_grow", lambda *_: queue.pop(0) if queue else None)
     assert reconstruct(SIZES, PAIRS) is results[2]
+
+
+def plant_many(count):
+    """Let cameras on an arc see points of two walls and a floor; return them and the matches of all pairs."""
+    rng = np.random.default_rng(5)
+    points = np.concatenate([rng.uniform((-4, -2, z), (4, 2, z + depth), (120, 3)) for z, depth in ((5, 1), (8, 3))])
+    cameras = []
+    for n in range(count):
+        place = np.array([0.5 * ((n + 1) // 2) * (-1) ** n, 0.15 * (n % 3), 0.1 * n])
+        rotation = cv2.Rodrigues(np.array([0.01 * n, -0.05 * place[0], 0.0]))[0]
+        cameras.append(
+            Camera(
+                size=(300, 400), focal=420.0 + 5 * n, distortion=0.0, rotation=rotation, translation=-rotation @ place
+            )
+        )
+    seen = [c.project(points)[0] + rng.normal(scale=0.3, size=(len(points), 2)) for c in cameras]
+    inside = [((xy > 0) & (xy < (400, 300))).all(axis=1) for xy in seen]
+    pairs = {
+        (i, j): np.concatenate([seen[i], seen[j]], axis=1)[inside[i] & inside[j]]
+        for i in range(count)
+        for j in range(i + 1, count)
+    }
+    return cameras, pairs
+
+
+@pytest.mark.parametrize("exif", [None, 1.0])
+def test_many_photos_are_placed_by_a_core_that_the_others_join(exif, monkeypatch):
+    cameras, pairs = plant_many(10)
+    tried, adjusted = [], []
+    best, adjust = reconstruction._best, reconstruction.bundle_adjust
+    monkeypatch.setattr(reconstruction, "_best", lambda photos, *rest: tried.append(photos) or best(photos, *rest))
+    monkeypatch.setattr(
+        reconstruction, "bundle_adjust", lambda placed, *rest: adjusted.append(len(placed)) or adjust(placed, *rest)
+    )
+    focals = [exif and exif * c.focal for c in cameras]
+    found = reconstruct([c.size for c in cameras], pairs, focals)
+    assert set(found.cameras) == set(range(10)) and found.error_px < 1
+    assert {len(photos) for photos in tried} == {6}
+    assert sorted({n for n in adjusted if n > 6}) == [8, 10], "the joining photos are not adjusted one by one"
+    for n, camera in found.cameras.items():
+        turn = cv2.Rodrigues(camera.rotation @ cameras[n].rotation.T @ cameras[0].rotation)[0]
+        assert np.rad2deg(np.linalg.norm(turn)) < 2
+        assert abs(np.log(camera.focal / cameras[n].focal)) < 0.1
+
+
+def test_a_photo_that_only_other_references_see_joins_too():
+    cameras, pairs = plant_many(8)
+    pairs = {(i, j): p for (i, j), p in pairs.items() if (i, j) != (0, 7)}
+    found = reconstruct([c.size for c in cameras], pairs)
+    assert set(found.cameras) == set(range(8))
+
+
+def test_no_focal_length_leaves_exif_by_more_than_half_of_it(monkeypatch):
+    monkeypatch.setattr(reconstruction, "_EXIF_SIGMA", 10.0)  # nothing but the bound holds them
+    monkeypatch.setattr(reconstruction, "_contradicts", lambda *_: False)
+    found = reconstruct(SIZES, PAIRS, [0.5 * focal for focal in FOCALS])
+    left = [camera.focal / (0.5 * FOCALS[i]) for i, camera in found.cameras.items()]
+    assert 1.3 < max(left) < 1.5 + 1e-6

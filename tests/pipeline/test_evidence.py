@@ -25,6 +25,7 @@ from realfill.app.commands.common import MachineOptions, say_result
 from realfill.compute.progress import Progress
 from realfill.errors import RealFillWarning, StoppedError
 from realfill.filling import fill as hole
+from realfill.geometry.cameras import Camera
 from realfill.io.images import read_photo
 from realfill.io.metadata import read_provenance
 from realfill.io.photos import Photo
@@ -279,3 +280,29 @@ def test_the_composite_of_an_outpainted_photo_knows_where_the_photo_lies(tiny_sd
     with pytest.raises(ZeroDivisionError):
         run(Scene.outpaint([view(SHIFTED)], TARGET, right=40), tiny_sd, FAST)
     assert given == [(0, 0, *TARGET.shape[:2])]
+
+
+def test_the_composite_is_made_as_it_is_asked_for_and_once_for_each_way(scene, with_composites, monkeypatch):
+    result, calls, loaded = make_composite(scene), [], []
+    monkeypatch.setattr("realfill.pipeline.evidence.composite", lambda *_, **options: calls.append(options) or result)
+    monkeypatch.setattr(
+        "realfill.pipeline.evidence.load_matcher", lambda settings, device: loaded.append((settings, device)) or "net"
+    )
+    for geometry in (None, GeometryConfig(photographed_confidence=0.9), GeometryConfig(matches_by="sift")):
+        examine(scene, geometry, progress=False)
+    assert len(calls) == 1 and calls[0]["matcher"] is None and not loaded
+    for _ in range(2):
+        examine(scene, GeometryConfig(matches_by="loftr", cameras_by="pycolmap"), device="cpu", progress=False)
+    assert len(calls) == 2 and (calls[1]["matcher"], calls[1]["cameras_by"]) == ("net", "pycolmap")
+    assert [(s.matcher, str(d)) for s, d in loaded] == [("loftr", "cpu")]
+    del with_composites
+
+
+def test_a_given_depth_and_given_cameras_make_the_composite_that_later_steps_use(scene, tiny_sd, run, monkeypatch):
+    result, calls = make_composite(scene), []
+    monkeypatch.setattr("realfill.pipeline.evidence.composite", lambda *_, **options: calls.append(options) or result)
+    examine(scene, progress=False)
+    cameras = [Camera.unplaced(scene.mask.shape, 80.0), None, None]
+    examine(scene, depth=np.ones_like, cameras=cameras, progress=False)
+    run(scene, tiny_sd, FAST)
+    assert len(calls) == 2 and calls[1]["depth"] is np.ones_like and calls[1]["cameras"] is cameras

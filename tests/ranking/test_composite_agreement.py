@@ -59,3 +59,23 @@ def test_an_untrusted_composite_says_nothing(make_composite, ranked):
 def test_a_matcher_is_refused(make_composite, ranked):
     with pytest.raises(ValueError, match="score_by is 'composite', which uses none"):
         ranked([TARGET], [view(SHIFTED)], make_composite([]), CONFIG, matcher=object())
+
+
+def test_a_small_trust_that_is_the_same_everywhere_changes_no_score():
+    image = np.full((*HOLE.shape, 3), 100, np.uint8)
+    score = agreement(image + np.uint8(8), image, np.full(HOLE.shape, 0.05), HOLE)
+    assert score == pytest.approx(20 * np.log10(255 / 8), abs=1e-6)
+
+
+def test_detail_finer_than_a_composite_can_place_hardly_counts():
+    image = np.full((*HOLE.shape, 3), 100, np.uint8)
+    striped = image.copy()
+    striped[:, ::2] += 8
+    even = agreement(image + np.uint8(4), image, np.ones(HOLE.shape), HOLE)
+    assert agreement(striped, image, np.ones(HOLE.shape), HOLE) == pytest.approx(even, abs=0.1)
+
+
+def test_a_trusted_composite_of_a_small_hole_is_compared():
+    image, small = np.full((*HOLE.shape, 3), 100, np.uint8), np.zeros_like(HOLE)
+    small[70:80, 90:100] = True
+    assert agreement(image, image, small.astype(float), small) == pytest.approx(100)

@@ -242,3 +242,38 @@ def test_ranking_stops_within_two_seconds_however_many_pairs_there_are(marked, s
 def test_a_matcher_for_warped_references_is_an_error(marked):
     with pytest.raises(ValueError, match="a matcher is given, but score_by is 'warped_references'"):
         ranked(marked, {}, config=RankConfig(score_by="warped_references"))
+
+
+def test_no_matcher_sees_the_masked_part_of_a_reference(marked):
+    excluded = np.zeros(marked.scene.references[0].shape[:2], bool)
+    excluded[20:50, 30:60] = True
+    seen = []
+
+    class Recorder(Matcher):
+        def extract(self, image):
+            seen.append(image.copy())
+            return image
+
+        def match(self, features0, features1):
+            return make_matches([HOLE])
+
+    for colour in (0, 255):
+        photo = np.where(excluded[:, :, None], np.uint8(colour), marked.scene.references[0])
+        rank(marked, [photo], reference_masks=[excluded], matcher=Recorder(), progress=False)
+    assert len(seen) == 10 and np.array_equal(seen[0], seen[5])
+
+
+def test_more_completions_than_are_held_at_a_time_are_all_ranked(marked):
+    numbers = range(10, 30)
+    items = tuple(Completion.from_image(mark(marked.scene.target, s), marked.scene, s) for s in numbers)
+    planted = {(0, s): make_matches([HOLE] * (s - 9)) for s in numbers}
+    result = ranked(dataclasses.replace(marked, items=items), planted)
+    assert seeds(result) == list(reversed(numbers)) and [c.score for c in result] == list(range(20, 0, -1))
+
+
+def test_completions_without_a_score_come_last(marked):
+    from realfill.ranking.scores import best_first, scored
+
+    scores = (None, 3.0, 5.0, None)
+    ordered = best_first(scored(c, score) for c, score in zip(marked, scores, strict=True))
+    assert seeds(ordered) == [12, 11, 10, 13]

@@ -173,3 +173,9 @@ def test_matches_in_one_cell_count_by_the_chance_that_any_of_them_is_right():
     matches = Matches(keypoints0=places, keypoints1=places, confidence=np.array([0.9, 0.6, 0.2], np.float32))
     assert expected_cells([matches], mask) == pytest.approx(1 - 0.1 * 0.4 + 0.2)
     assert expected_cells([matches, matches], mask) == pytest.approx(1 - 0.04**2 + 1 - 0.8**2)
+
+
+def test_the_tolerance_is_no_smaller_where_a_reference_shows_the_target_small():
+    half = make_warp(np.diag([0.5, 0.5, 1]), shape=(75, 100))
+    matches = make_matches([(52.5, 40), (53.5, 40)], [(100, 80)] * 2)
+    assert agree_with_warps(matches, [half]).tolist() == [True, False]

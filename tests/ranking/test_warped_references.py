@@ -201,3 +201,39 @@ def test_completions_added_later_are_ranked_with_the_earlier_ones(tmp_path):
     merged.save(tmp_path, overwrite=True)
     loaded = Completions.load(tmp_path, whole.scene)
     assert [(c.seed, c.score) for c in loaded] == [(c.seed, c.score) for c in expected]
+
+
+def flat(level):
+    return np.full((*HOLE.shape, 3), level, np.uint8)
+
+
+def planted(monkeypatch, *warps):
+    """Plant warped references, each by its level, its error and where it is valid."""
+    found = [
+        Warp(reference=n, image=flat(level), valid_mask=valid, error=error)
+        for n, (level, error, valid) in enumerate(warps)
+    ]
+    monkeypatch.setattr("realfill.ranking.warped_references.warp_references", lambda *_, **__: found)
+    return [flat(0)] * len(found)
+
+
+def test_references_are_weighted_by_the_inverse_of_their_squared_error(monkeypatch):
+    whole = np.ones(HOLE.shape, bool)
+    references = planted(monkeypatch, (100, 10.0, whole), (200, 20.0, whole))
+    (similarity,) = compare(flat(0), HOLE, references, [flat(120)], matches=[])  # (4 * 100 + 200) / 5
+    assert similarity.score > 60
+
+
+def test_a_warp_counts_only_where_it_shows_the_hole(monkeypatch):
+    left = np.broadcast_to(np.arange(HOLE.shape[1]) < 100, HOLE.shape)
+    references = planted(monkeypatch, (50, 1.0, left), (150, 1.0, ~left))
+    right = np.where(left[..., None], flat(50), flat(150))
+    (similarity,) = compare(flat(0), HOLE, references, [right], matches=[])
+    assert similarity.score > 30 and min(similarity.score_per_reference) > 30
+
+
+def test_a_completion_is_not_compared_with_itself(monkeypatch):
+    references = planted(monkeypatch, (100, 1.0, np.ones(HOLE.shape, bool)))
+    one, other = compare(flat(0), HOLE, references, [flat(100), flat(140)], matches=[])
+    assert one.score == pytest.approx(20 * np.log10(255 / 20), abs=1e-3)  # half of the other, half of the reference
+    assert other.score == pytest.approx(20 * np.log10(255 / 40), abs=1e-3)

@@ -93,7 +93,7 @@ import os, sys
 from realfill import FitConfig, Scene, fit
 second = os.environ["RANK"] == "1"
 config = FitConfig(base=sys.argv[2], num_steps=4, batch_size=2, num_warmup_steps=0)
-on_step = lambda report: not (second and report.step == 2)
+on_step = lambda report: not (second and report.phase == "fit" and report.step == 2)
 adapter = fit(Scene.load(sys.argv[1]), config, device="cpu", on_step=on_step, progress=False)
 if not second:
     print(len(adapter.losses), "losses written to", sys.argv[3])
@@ -106,3 +106,24 @@ def test_a_fit_that_one_process_ends_ends_in_all(scene, tiny_sd, tmp_path):
     (tmp_path / "script.py").write_text(STOPPED_BY_ONE)
     launch(str(tmp_path / "script.py"), str(tmp_path / "scene"), tiny_sd, str(tmp_path / "adapter"))
     assert len(Adapter.load(tmp_path / "adapter").losses) == 2
+
+
+STOPPED_BEFORE_ITS_FIRST_STEP = """
+import os, sys
+from realfill import FitConfig, Scene, fit
+from realfill.errors import StoppedError
+config = FitConfig(base=sys.argv[2], num_steps=4, batch_size=2, num_warmup_steps=0)
+first = os.environ["RANK"] == "0"
+on_step = lambda report: first or report.phase != "composite"
+try:
+    fit(Scene.load(sys.argv[1]), config, device="cpu", on_step=on_step, progress=False)
+except StoppedError:
+    if first:
+        print("nothing is written to", sys.argv[3])
+"""
+
+
+def test_a_fit_that_one_process_ends_before_its_first_step_ends_in_all(scene, tiny_sd, tmp_path):
+    scene.save(tmp_path / "scene")
+    (tmp_path / "script.py").write_text(STOPPED_BEFORE_ITS_FIRST_STEP)
+    launch(str(tmp_path / "script.py"), str(tmp_path / "scene"), tiny_sd, str(tmp_path / "adapter"))

@@ -139,6 +139,15 @@ class OutputOptions:
         )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResultOptions(OutputOptions):
+    """Options for writing completions and what they rest on."""
+
+    pictures: bool = False
+    """Also write pictures of what the references show, into the folder ``composite``: the matches with each of them,
+    the layers, depth, sources and confidence. If the result is finished already, only the pictures are added."""
+
+
 def load_scene(options: SceneOptions, machine: MachineOptions, directory: Path) -> Scene:
     """Read a scene, and report which pixels were taken as its hole."""
     scene = options.load_scene(directory)

@@ -10,13 +10,14 @@ import tyro
 
 from realfill.app.commands.common import (
     MachineOptions,
-    OutputOptions,
+    ResultOptions,
     SceneOptions,
     load_scene,
     say_result,
 )
-from realfill.app.commands.jobs import find_job, hash_file, in_output, make_request, read_request, remove_checkpoint
-from realfill.app.commands.sampling import Sampling, check_output
+from realfill.app.commands.jobs import find_job, hash_file, in_output, make_request, read_request
+from realfill.app.commands.pictures import write_pictures
+from realfill.app.commands.sampling import Sampling, check_output, leave_finished
 from realfill.config import GeometryConfig, RankConfig, SampleConfig, WindowConfig
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ class Complete:
     window: WindowConfig = field(default_factory=WindowConfig)
     geometry: GeometryConfig = field(default_factory=GeometryConfig)
     reading: Annotated[SceneOptions, tyro.conf.arg(name="scene")] = field(default_factory=SceneOptions)
-    files: Annotated[OutputOptions, tyro.conf.arg(name="output")] = field(default_factory=OutputOptions)
+    files: Annotated[ResultOptions, tyro.conf.arg(name="output")] = field(default_factory=ResultOptions)
     machine: MachineOptions = field(default_factory=MachineOptions)
 
     def __post_init__(self) -> None:
@@ -83,8 +84,7 @@ class Complete:
             )
             holds_completions = (self.output / "scores.json").is_file()
             if state == "done" and not self.extend:
-                remove_checkpoint(self.output)
-                self.machine.say(f"{self.output} holds the finished result of this request; nothing to do")
+                leave_finished(self.output, scene, self.files, self.machine)
                 return
             if self.extend and holds_completions:
                 check_output(self.output, scene, self.files, "unfinished")
@@ -92,7 +92,9 @@ class Complete:
             else:
                 check_output(self.output, scene, self.files, state)
                 completions = sampling.run()
-        say_result(self.machine, completions, str(self.output))
+            say_result(self.machine, completions, str(self.output))
+            if self.files.pictures:
+                write_pictures(scene, self.output, self.machine)
 
     def _load_scene(self) -> Scene:
         from realfill.results.completion import Completion

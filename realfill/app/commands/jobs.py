@@ -29,7 +29,7 @@ JOB_NAME = "job.json"
 CHECKPOINTS = "checkpoint"
 """Folder within the output folder that holds what an unfinished job resumes from."""
 _CLAIM_NAME = "request.json"  # in it: the request whose results are being written
-_SUBFOLDERS = ("adapter", "checkpoint", "cases")  # that commands write to, and that a stranger could make links
+_SUBFOLDERS = ("adapter", "checkpoint", "cases", "composite")  # written to, and a stranger could make them links
 State: TypeAlias = Literal["new", "unfinished", "done"]
 Request: TypeAlias = Mapping[str, Any]
 

@@ -11,7 +11,7 @@ import tyro
 
 from realfill.app.commands.common import (
     MachineOptions,
-    OutputOptions,
+    ResultOptions,
     SceneOptions,
     load_scene,
     say_result,
@@ -22,8 +22,9 @@ from realfill.app.commands.fitting import (
     fit_and_save,
     require_no_adapter,
 )
-from realfill.app.commands.jobs import find_job, in_output, make_request, remove_checkpoint
-from realfill.app.commands.sampling import Sampling, check_output
+from realfill.app.commands.jobs import find_job, in_output, make_request
+from realfill.app.commands.pictures import write_pictures
+from realfill.app.commands.sampling import Sampling, check_output, leave_finished
 from realfill.config import FitConfig, GeometryConfig, RankConfig, SampleConfig, WindowConfig
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ class Run:
     window: WindowConfig = field(default_factory=WindowConfig)
     geometry: GeometryConfig = field(default_factory=GeometryConfig)
     reading: Annotated[SceneOptions, tyro.conf.arg(name="scene")] = field(default_factory=SceneOptions)
-    files: Annotated[OutputOptions, tyro.conf.arg(name="output")] = field(default_factory=OutputOptions)
+    files: Annotated[ResultOptions, tyro.conf.arg(name="output")] = field(default_factory=ResultOptions)
     machine: MachineOptions = field(default_factory=MachineOptions)
 
     def __call__(self) -> None:
@@ -71,8 +72,7 @@ class Run:
             )  # fmt: skip
             state = find_job(self.output, request, results=("scores.json",), overwrite=self.files.overwrite)
             if state == "done":
-                remove_checkpoint(self.output)
-                self.machine.say(f"{self.output} holds the finished result of this request; nothing to do")
+                leave_finished(self.output, scene, self.files, self.machine)
                 return
             check_output(self.output, scene, self.files, state)
             source = bare if config is None else self._source(scene, config)
@@ -85,7 +85,9 @@ class Run:
                 files=self.files, machine=self.machine, request=request,
             )  # fmt: skip
             completions = sampling.run()
-        say_result(self.machine, completions, f"{self.output} in {time.monotonic() - start:.0f} s")
+            say_result(self.machine, completions, f"{self.output} in {time.monotonic() - start:.0f} s")
+            if self.files.pictures:
+                write_pictures(scene, self.output, self.machine)
 
     def _source(self, scene: Scene, config: FitConfig) -> Adapter | str | None:
         """Fit and save the adapter, unless the references show every pixel of the hole.
@@ -113,4 +115,9 @@ class Run:
 
         if self.geometry.enabled is None and "paper" in (config.preset, self.sample.preset):
             return False
-        return examine(scene, self.geometry, progress=self.machine.progress).shares["photographed"] == 1
+        return (
+            examine(scene, self.geometry, device=self.machine.device, progress=self.machine.progress).shares[
+                "photographed"
+            ]
+            == 1
+        )

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from realfill.app.commands.common import MachineOptions, OutputOptions
+from realfill.app.commands.common import MachineOptions, OutputOptions, ResultOptions
 from realfill.app.commands.jobs import (
     CHECKPOINTS,
     Request,
@@ -18,6 +18,7 @@ from realfill.app.commands.jobs import (
     record_job,
     remove_checkpoint,
 )
+from realfill.app.commands.pictures import are_written, remove_pictures, write_pictures
 from realfill.app.commands.stopping import StopOnInterrupt
 from realfill.config import GeometryConfig, RankConfig, SampleConfig, WindowConfig
 from realfill.errors import BaseModelError, OutputError, warn
@@ -49,6 +50,16 @@ def check_output(folder: Path, scene: Scene, files: OutputOptions, state: State)
     check_output(folder, overwrite=files.overwrite or state != "new")
 
 
+def leave_finished(output: Path, scene: Scene, files: ResultOptions, machine: MachineOptions) -> None:
+    """Leave the finished result of a request as it is, and add its pictures if they are wanted and missing."""
+    remove_checkpoint(output)
+    missing = files.pictures and not are_written(output)
+    todo = "only the pictures of its composite are missing" if missing else "nothing to do"
+    machine.say(f"{output} holds the finished result of this request; {todo}")
+    if missing:
+        write_pictures(scene, output, machine)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sampling:
     """The sampling job of a command: the scene, its settings, and the output folder."""
@@ -60,7 +71,7 @@ class Sampling:
     geometry: GeometryConfig | None
     ranking: RankConfig
     output: Path
-    files: OutputOptions
+    files: ResultOptions
     machine: MachineOptions
     request: Request
 
@@ -107,6 +118,8 @@ class Sampling:
         with StopOnInterrupt() as stop:
             completions = self._complete(previous, missing, stop)
         claim_results(self.output, self.request, seeds, extends=previous is not None)
+        if previous is None:
+            remove_pictures(self.output)
         self.files.write(completions, self.output)
         record_job(self.output, request, done=not stop.requested)
         if stop.requested:
