@@ -84,7 +84,7 @@ MUTANTS = {
         Mutant("geometry.correspondences", "patches may reach into the hole",
                "outside = distance[y, x] > radius", "outside = distance[y, x] > 0"),
         Mutant("geometry.correspondences", "references are matched with each other by affine views",
-               "plain = plain or keypoints", "plain = keypoints"),
+               "(shape[0], shape[1])), plain, 0.8, 1.0)", "(shape[0], shape[1])), views, 0.8, 1.0)"),
         Mutant("geometry.correspondences", "the matches of normal views are lost",
                "np.concatenate([candidates[pair], more]) if pair in candidates else more", "more"),
         Mutant("geometry.correspondences", "the sides of two photos are swapped",
@@ -183,7 +183,8 @@ class _FirstFailure:
 
     def _note(self, report: pytest.TestReport | pytest.CollectReport) -> None:
         if report.failed and not self.name:
-            self.name = report.nodeid
+            broken = isinstance(report, pytest.CollectReport)
+            self.name = f"{report.nodeid}, which cannot be imported" if broken else report.nodeid
 
 
 def find_killer(mutant: Mutant, tests: Sequence[Path]) -> str:

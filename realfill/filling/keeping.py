@@ -36,6 +36,7 @@ class Kept:
         weight: (K,) float32 in [0, 1], the share of these values in the result: 1 where they are photographed, 0 where
             pixels are invented. Corrected pixels are weighted by the inverse squares of the expected errors of
             composite and fill, and the weight falls to 0 just above the lower threshold.
+        given: what the composite did not estimate: ``cameras``, ``depth``, both or nothing.
     """
 
     scene: Scene | None
@@ -43,6 +44,7 @@ class Kept:
     values: NDArray
     weight: NDArray[np.float32]
     hints: Hints | None = None
+    given: tuple[str, ...] = ()
 
     @classmethod
     def nothing(cls, scene: Scene) -> Kept:

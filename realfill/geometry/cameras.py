@@ -9,6 +9,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+_SAME_PLACE = 0.01  # share of the longest baseline below which two cameras stand in one place
 _NEWTON_STEPS, _CONVERGED, _LEAST_SLOPE = 8, 1e-12, 1e-3
 
 Frame: TypeAlias = tuple[float, float, float, float]
@@ -18,6 +19,9 @@ Frame: TypeAlias = tuple[float, float, float, float]
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Camera:
     """A pinhole camera with one coefficient of radial distortion.
+
+    Its axes are OpenCV's: x to the right, y down, z forward. A scene point X lies at ``rotation @ X + translation`` in
+    the camera's own frame.
 
     Attributes:
         size: (height, width) of its photo.
@@ -94,13 +98,14 @@ class Camera:
 def seen_from_target(cameras: Mapping[int, Camera], points: NDArray) -> tuple[dict[int, Camera], NDArray]:
     """Move cameras and scene points (N, 3) so that camera 0 is at the origin, and the nearest other one at distance 1.
 
-    Cameras that all stand in one place keep their unit.
+    Cameras that stand in the place of camera 0, nearer than a hundredth of the farthest one, do not count.
     """
     turn, shift = cameras[0].rotation, cameras[0].translation
     rotations = {n: camera.rotation @ turn.T for n, camera in cameras.items()}
     translations = {n: camera.translation - rotations[n] @ shift for n, camera in cameras.items()}
     distances = [float(np.linalg.norm(translation)) for n, translation in translations.items() if n]
-    unit = min((distance for distance in distances if distance > 0), default=1.0)
+    farthest = max(distances, default=0.0)
+    unit = min((d for d in distances if d > 0 and d >= _SAME_PLACE * farthest), default=1.0)
     moved = {
         n: replace(camera, rotation=rotations[n], translation=translations[n] / unit) for n, camera in cameras.items()
     }

@@ -55,6 +55,7 @@ class Composite:
         depth: of the target's pixels; ``None`` without cameras.
         reference_sizes: (height, width) of each reference at the working size, to which the maps of the layers point.
         pairs: the matches that were used, in the photos' own pixels.
+        given: what came from elsewhere: ``cameras``, ``depth``, both or nothing.
     """
 
     image: NDArray
@@ -65,6 +66,7 @@ class Composite:
     depth: DepthMap | None = None
     reference_sizes: tuple[tuple[int, int], ...] = ()
     pairs: Pairs = field(default_factory=dict)
+    given: tuple[str, ...] = ()
 
 
 def composite(
@@ -154,6 +156,7 @@ def composite(
         image=image, confidence=trust, source=source, layers=layers, reconstruction=found.reconstruction,
         depth=found.depth, reference_sizes=found.reference_sizes,
         pairs=rescale(working.pairs, [working.hole.shape, *found.reference_sizes], sizes),
+        given=tuple(name for name, value in (("cameras", cameras), ("depth", depth)) if value is not None),
     )  # fmt: skip
 
 
@@ -190,16 +193,32 @@ def _given(cameras: Sequence[Camera | None] | None, photos: Sequence[NDArray]) -
     """
     if cameras is None:
         return {}
-    if len(cameras) != len(photos) or cameras[0] is None:
+    if len(cameras) != len(photos):
         raise SceneError(
             f"cameras has {len(cameras)} items; legal: {len(photos)}, the target's camera first, then for each "
             "reference its camera or None"
         )
+    if cameras[0] is None:
+        raise SceneError("cameras begins with None; legal: the target's camera, in whose frame the others are used")
     known = {n: camera for n, camera in enumerate(cameras) if camera is not None}
     for n, camera in known.items():
         if tuple(camera.size) != photos[n].shape[:2]:
-            raise SceneError(f"camera {n} has the size {camera.size}; legal: {photos[n].shape[:2]}, that of its photo")
+            raise SceneError(
+                f"camera {n} has the size {camera.size}; legal: {photos[n].shape[:2]}, that of its photo, or of the "
+                "canvas around the target"
+            )
     return known
+
+
+def _warn_of_wrong(given: Mapping[int, Camera], reconstruction: Reconstruction | None) -> None:
+    """Warn of given cameras that the matches contradict."""
+    if reconstruction is None:
+        warn("fewer than 30 matches agree with the given cameras, so the references are aligned by planes")
+    elif wrong := [n - 1 for n in given if n not in reconstruction.cameras]:
+        warn(
+            f"the matches contradict the given camera of reference {', '.join(map(str, wrong))}, so it is aligned by "
+            "planes"
+        )
 
 
 def _choose_layers(
@@ -222,8 +241,7 @@ def _choose_layers(
         resized = {n: camera.at_size((sizes[n][0], sizes[n][1])) for n, camera in given.items()}
         resized[0] = replace(resized[0], frame=resized[0].frame or working.frame)
         reconstruction = reconstruct_with(resized, pairs)
-        if reconstruction is None:
-            warn("the given cameras agree with fewer than 30 matches, so the references are aligned by planes")
+        _warn_of_wrong(given, reconstruction)
     else:
         find = reconstruct_by_colmap if cameras_by == "pycolmap" else reconstruct
         reconstruction = find(sizes, pairs, working.focals, frame=working.frame, check=stages)

@@ -107,7 +107,7 @@ def build_layers(
 ) -> list[Layer]:
     """Turn warps into layers, the best fitting first; warps that do not reach the hole or do not fit are left out.
 
-    More than 24 are kept only if each shows a part of the hole that those before do not.
+    The 24 that fit best are kept, and further ones only if they show 2 % of the hole or more that no better one shows.
 
     Args:
         warps: the warps of all references.

@@ -29,6 +29,7 @@ _MOSTLY_EXPLAINED, _SAME = 0.6, 0.01  # or this share, if another start leads to
 _MOST_IN_PLANE = 0.7  # share of the matches from which a plane, or a turn on the spot, explains them all
 _IN_FRONT = 0.9  # share of a plane's matches that must lie in front of the camera
 _CORE = 6  # photos that are placed first, from several starts; further ones join them
+_AGREEING = 0.3  # share of its matches that a camera from elsewhere must agree with
 _GROWTH = 1.2  # factor by which the number of cameras grows between two adjustments
 _MIN_PAIR, _MIN_POSE = 30, 15  # matches of the first pair, and of each further photo
 _MIN_ANGLE = np.deg2rad(1.5)  # median parallax of the first pair
@@ -130,6 +131,8 @@ def _prior(given: float | None, guess: float) -> FocalPrior:
 def reconstruct_with(cameras: Mapping[int, Camera], pairs: Pairs) -> Reconstruction | None:
     """Find scene points by cameras that are known from elsewhere; they are moved, but not adjusted.
 
+    Cameras that most of their matches contradict are left out, the worst first.
+
     Args:
         cameras: image number to camera, in any frame and unit; the target is image 0.
         pairs: verified matches.
@@ -137,10 +140,17 @@ def reconstruct_with(cameras: Mapping[int, Camera], pairs: Pairs) -> Reconstruct
     Returns:
         ``None`` where fewer than 30 matches agree with the cameras.
     """
-    tracks = _link(pairs)
+    tracks, unit = _link(pairs), max(cameras[0].size) / 1000
     placed, _ = seen_from_target(cameras, np.zeros((0, 3)))
-    points = _triangulate(placed, tracks, max(cameras[0].size) / 1000)
-    found = np.isfinite(points[:, 0])
+    while True:
+        points = _triangulate(placed, tracks, unit)
+        found = np.isfinite(points[:, 0])
+        agreeing = {n: found[tracks.point[tracks.image == n]] for n in placed if n}
+        shares = {n: float(own.mean()) if len(own) else 0.0 for n, own in agreeing.items()}
+        worst = min(shares, key=lambda n: shares[n], default=0)
+        if not worst or shares[worst] >= _AGREEING:
+            break
+        del placed[worst]
     if found.sum() < _MIN_PAIR:
         return None
     error = float(np.sqrt(np.nanmean(_errors(placed, tracks, points) ** 2)))
@@ -264,8 +274,8 @@ def _grow(
         pose = _locate(photos[image], tracks, points, image) if counts[image] >= _MIN_POSE else None
         if pose is not None:
             cameras[image] = pose
-            points = _triangulate(cameras, tracks, unit)
             if len(cameras) >= _GROWTH * adjusted:
+                points = _triangulate(cameras, tracks, unit)
                 cameras, points = bundle_adjust(cameras, points, tracks, priors)
                 adjusted = len(cameras)
     if check:

@@ -189,7 +189,8 @@ def _complete(
     require_room(job.scene, job.sample)
     photographed = kept.evidence.shares["photographed"]
     if job.progress and photographed:
-        say(f"the model has a say in {100 * (1 - photographed):.0f} % of the hole, and seeds differ only there")
+        share = f"{100 * (1 - photographed):.0f}" if photographed < 0.995 else "under 1"
+        say(f"the model fills or corrects {share} % of the hole, and seeds differ only there")
     _show_references(job, kept.scene)
     recipe = describe_recipe(
         job.scene, fingerprint=job.inpainter.fingerprint, adapter=job.adapter.tensors if job.adapter else None,
@@ -254,7 +255,7 @@ def _fill(job: CompletionJob, kept: Kept, rest: Scene, finished: FinishedSeeds |
     provenance = describe_completion(
         job.scene, base=job.inpainter.base, fingerprint=job.inpainter.fingerprint,
         fit=job.adapter.config if job.adapter else None, sample=job.sample, window=job.window, ranking=job.ranking,
-        geometry=job.geometry, evidence=kept.evidence, revision=revision(job.inpainter.base),
+        geometry=job.geometry, evidence=kept.evidence, given=kept.given, revision=revision(job.inpainter.base),
     )  # fmt: skip
     provenance |= {} if kept.hints is None else {"hints": True}
     return tuple(

@@ -32,7 +32,7 @@ from realfill.scene.scene import Scene
 _LOW_COVERAGE = 0.2  # share of the hole below which the references say too little
 
 # computed once per scene, with the names of what matched the photos and estimated the cameras
-_composites: WeakKeyDictionary[Scene, tuple[tuple[MatcherName, CamerasBy], Composite]] = WeakKeyDictionary()
+_composites: WeakKeyDictionary[Scene, tuple[MatcherName, CamerasBy, Composite]] = WeakKeyDictionary()
 
 
 def examine(
@@ -47,7 +47,8 @@ def examine(
 ) -> Evidence:
     """Find out how much of the hole the references show, before anything expensive.
 
-    The composite that this takes is kept, and ``fit`` and ``complete`` use it for the same ``Scene``.
+    The composite that this takes is kept, and ``fit`` and ``complete`` use it for the same ``Scene``. One with a given
+    depth or given cameras is used whatever their settings say about matches and cameras.
 
     Args:
         scene: the scene to complete.
@@ -66,13 +67,12 @@ def examine(
     Raises:
         SceneError: a depth or a camera does not suit its photo.
         BaseModelError: the weights of the matcher are not available.
+        MissingDependencyError: ``geometry`` names a package that is not installed.
         StoppedError: ``on_step`` ended the job.
     """
     settings = resolve_geometry(geometry, scene, None, None)
-    if depth is not None or cameras is not None:
-        _composites.pop(scene, None)
-    compose(scene, settings, device, depth=depth, cameras=cameras, on_step=on_step, progress=progress)
-    return keep(scene, settings, device, on_step=on_step, progress=progress).evidence
+    found = compose(scene, settings, device, depth=depth, cameras=cameras, on_step=on_step, progress=progress)
+    return _keep(scene, found, settings).evidence
 
 
 def keep(
@@ -95,10 +95,15 @@ def keep(
         progress: show a progress bar.
     """
     found = compose(scene, settings, device, on_step=on_step, progress=progress)
+    return _keep(scene, found, settings, hinted=hinted)
+
+
+def _keep(scene: Scene, found: Composite | None, settings: GeometrySettings, *, hinted: bool = False) -> Kept:
     if found is None:
         return Kept.nothing(scene)
     evidence = Evidence.judge(scene.mask, found.confidence, found.source, settings)
-    return Kept.of_composite(scene, found.image, evidence, settings, hinted=hinted)
+    kept = Kept.of_composite(scene, found.image, evidence, settings, hinted=hinted)
+    return dataclasses.replace(kept, given=found.given)
 
 
 def measure_coverage(
@@ -130,12 +135,12 @@ def compose(
     """
     if not _has_composite(scene, settings):
         return None
-    way = settings.matches_by, settings.cameras_by
-    if scene not in _composites or _composites[scene][0] != way:
+    estimated_by = settings.matches_by, settings.cameras_by
+    earlier = composite_of(scene)
+    usable = earlier is not None and (bool(earlier.given) or _composites[scene][:2] == estimated_by)
+    if not usable or depth is not None or cameras is not None:
         started = time.monotonic()
-        matcher = None
-        if settings.matches_by != "sift":
-            matcher = load_matcher(RankConfig(matcher=settings.matches_by).resolve({}), resolve_device(device))
+        matcher = load_named_matcher(settings, device)
         try:
             found = _align(scene, matcher, depth, cameras, settings.cameras_by, on_step, progress=progress)
         except (MemoryError, RuntimeError, cv2.error, np.linalg.LinAlgError) as error:
@@ -146,15 +151,26 @@ def compose(
                 "fills the whole hole. GeometryConfig.enabled=False skips this step"
             )
             return None
-        _composites[scene] = way, found
+        _composites[scene] = *estimated_by, found
         share = Evidence.judge(scene.mask, found.confidence, found.source, settings).coverage
         _report_coverage(share, time.monotonic() - started, progress=progress)
-    return _composites[scene][1]
+    return _composites[scene][2]
 
 
 def composite_of(scene: Scene) -> Composite | None:
     """Return the composite of a scene if it has been computed."""
-    return _composites[scene][1] if scene in _composites else None
+    return _composites[scene][2] if scene in _composites else None
+
+
+def load_named_matcher(settings: GeometrySettings, device: str | torch.device | None) -> Matcher | None:
+    """Load the matcher of the composite's photos; ``None`` for the composite's own.
+
+    Raises:
+        BaseModelError: its weights are not available.
+    """
+    if settings.matches_by == "sift":
+        return None
+    return load_matcher(RankConfig(matcher=settings.matches_by).resolve({}), resolve_device(device))
 
 
 def judged(completions: Completions, geometry: GeometrySettings) -> Completions:

@@ -120,8 +120,8 @@ def fit(
     sources = resolve_geometry(geometry, scene, None, config.preset)
     accelerator = make_accelerator(device, recipes[False].mixed_precision)
     coverage = _coverage(scene, sources, device, on_step, progress=progress)
-    settings = recipes[in_any_process(coverage >= _COVERED)]
-    if not coverage:  # so complete will have no hints to show
+    settings = recipes[not in_any_process(coverage < _COVERED)]
+    if in_any_process(not coverage):  # so complete will have no hints to show
         settings = dataclasses.replace(settings, hint_share=0.0)
     trainable = make_trainable(inpainter, settings, device, dtype)
     scene = with_best_references(scene, "the fit learns from", progress=progress)
@@ -153,18 +153,18 @@ def fit(
 def _coverage(
     scene: Scene, sources: GeometrySettings, device: torch.device, on_step: OnStep | None, *, progress: bool
 ) -> float:
-    """Measure how much of the hole the references show; what ends it in one process ends it in all.
+    """Measure how much of the hole the references show. If that fails in one of several processes, it ends in all.
 
     Raises:
-        StoppedError: ``on_step`` returned ``False`` in a process.
+        StoppedError: ``on_step`` returned ``False`` in a process, or another process failed.
     """
-    stopped, coverage = None, 0.0
+    failed, coverage = None, 0.0
     try:
         coverage = measure_coverage(scene, sources, device, on_step=on_step, progress=progress)
-    except StoppedError as error:
-        stopped = error
-    if in_any_process(stopped is not None):
-        raise stopped or StoppedError("the job was ended in another process")
+    except Exception as error:  # noqa: BLE001 - the others wait for this process otherwise
+        failed = error
+    if in_any_process(failed is not None):
+        raise failed or StoppedError("the job was ended in another process")
     return coverage
 
 

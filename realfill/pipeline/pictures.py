@@ -8,7 +8,7 @@ from realfill.compute.progress import OnStep
 from realfill.config import GeometryConfig
 from realfill.geometry.pictures import draw_all
 from realfill.io.images import ImageArray
-from realfill.pipeline.evidence import compose
+from realfill.pipeline.evidence import compose, composite_of
 from realfill.pipeline.settings import resolve_geometry
 from realfill.scene.scene import Scene
 
@@ -28,7 +28,8 @@ def draw_composite(
 
     Args:
         scene: the scene.
-        geometry: as ``fit`` and ``complete`` got it, or ``adapter.geometry``. ``None``: the defaults.
+        geometry: how the composite is made, if it has to be computed or was made in another way. ``None``: the one that
+            there is, else the defaults.
         device: where a matcher that is a network runs. ``None``: the best available.
         on_step: called between the steps of the composite. If it returns ``False``, the job ends.
         progress: show a progress bar.
@@ -42,6 +43,8 @@ def draw_composite(
         BaseModelError: the weights of the matcher are not available.
         StoppedError: ``on_step`` ended the job.
     """
-    settings = resolve_geometry(geometry, scene, None, None)
-    found = compose(scene, settings, device, on_step=on_step, progress=progress)
+    found = composite_of(scene) if geometry is None else None
+    if found is None:
+        settings = resolve_geometry(geometry, scene, None, None)
+        found = compose(scene, settings, device, on_step=on_step, progress=progress)
     return {} if found is None else draw_all(found, scene.known, scene.mask, scene.references)

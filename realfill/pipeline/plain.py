@@ -146,7 +146,7 @@ def _as_completions(
     scene: Scene, kept: Kept, filled: NDArray, engine: EngineName | None, geometry: GeometrySettings
 ) -> Completions:
     """Make the single completion of a scene that has no pixel of a diffusion model."""
-    provenance = describe_composite(scene, engine=engine, geometry=geometry, evidence=kept.evidence)
+    provenance = describe_composite(scene, engine=engine, geometry=geometry, evidence=kept.evidence, given=kept.given)
     completion = Completion(scene=scene, filled=filled, seed=None, evidence=kept.evidence, provenance=provenance)
     recipe = describe_recipe(scene, fingerprint=engine, kept=kept.identity)
     return judged(Completions(items=(completion,), scene=scene, recipe=recipe), geometry)

@@ -206,7 +206,7 @@ class Completion:
         whole = bool(self.scene.whole_hole.all())
         lossy = not whole and Path(path).suffix.lower() in (".jpg", ".jpeg")
         sentences = [self._describe_making(whole=whole)]
-        if self.evidence is not None and self.evidence.references:
+        if self.evidence is not None and self._shows_references:
             sentences.append(f"Of that part, {self.evidence.describe().replace(' of the hole', '')}.")
         if lossy:
             sentences.append("The rest is stored lossily: close to the original photo, not equal to it.")

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -26,7 +26,7 @@ from realfill.config import (
     WindowConfig,
     WindowSettings,
 )
-from realfill.results.evidence import Evidence
+from realfill.results.evidence import INVENTED, Evidence
 from realfill.scene.scene import Scene
 
 _LIBRARIES = (
@@ -96,6 +96,7 @@ def describe_completion(
     ranking: RankConfig,
     geometry: GeometryConfig,
     evidence: Evidence,
+    given: Sequence[str] = (),
     revision: str | None = None,
 ) -> dict[str, Any]:
     """Describe how completions are made, for their files.
@@ -111,6 +112,7 @@ def describe_completion(
         ranking: settings of the ranking.
         geometry: settings of the composite.
         evidence: what the pixels rest on; its shares are stored.
+        given: what the composite did not estimate.
         revision: revision of the hub's repository that the base model was downloaded from.
     """
     name = Path(base).name if Path(base).is_absolute() else base
@@ -120,11 +122,11 @@ def describe_completion(
     if fit is not None:
         values["fit"] = {**fit.to_dict(), "base": name}
     values |= {"sample": {**sample.to_dict(), "base": name}, "window": window.to_dict(), "rank": ranking.to_dict()}
-    return values | _describe_sources(scene, geometry, evidence)
+    return values | _describe_sources(scene, geometry, evidence, given)
 
 
 def describe_composite(
-    scene: Scene, *, engine: str | None, geometry: GeometryConfig, evidence: Evidence
+    scene: Scene, *, engine: str | None, geometry: GeometryConfig, evidence: Evidence, given: Sequence[str] = ()
 ) -> dict[str, Any]:
     """Describe a completion that has no pixel of a model.
 
@@ -133,14 +135,20 @@ def describe_composite(
         engine: name of the engine that filled the rest; ``None`` if there was none.
         geometry: settings of the composite.
         evidence: what the pixels rest on; its shares are stored.
+        given: what the composite did not estimate.
     """
     values = {"realfill": _version("realfill"), "engine": engine}
-    return values | _describe_sources(scene, geometry, evidence)
+    return values | _describe_sources(scene, geometry, evidence, given)
 
 
-def _describe_sources(scene: Scene, geometry: GeometryConfig, evidence: Evidence) -> dict[str, Any]:
-    used = {f"reference {n}": hash_array(scene.references[n]) for n in evidence.references}
-    values = {"geometry": geometry.to_dict(), "evidence": evidence.to_dict(), "references": used}
+def _describe_sources(
+    scene: Scene, geometry: GeometryConfig, evidence: Evidence, given: Sequence[str]
+) -> dict[str, Any]:
+    numbers = np.unique(evidence.source[evidence.kind != INVENTED]).tolist()
+    used = {f"reference {n}": hash_array(scene.references[n]) for n in numbers}
+    values: dict[str, Any] = {"geometry": geometry.to_dict(), "evidence": evidence.to_dict(), "references": used}
+    if given:
+        values["given"] = list(given)
     return {**values, "scene": dict(scene.history)} if scene.history else values
 
 

@@ -67,15 +67,38 @@ def test_a_reference_whose_camera_is_not_known_is_aligned_by_planes(planted, pai
 
 def test_cameras_that_contradict_the_matches_leave_planes_and_a_warning(planted, pairs):
     wrong = [planted.cameras[0], *(replace(c, rotation=TURN @ TURN @ c.rotation) for c in planted.cameras[1:])]
-    with pytest.warns(RealFillWarning, match="agree with fewer than 30 matches"):
+    with pytest.warns(RealFillWarning, match="fewer than 30 matches agree with the given cameras"):
         found = compose(planted, pairs, wrong)
     assert found.reconstruction is None and {layer.warp.kind for layer in found.layers} == {"plane"}
+
+
+def test_one_wrong_camera_among_right_ones_is_left_out_with_a_warning(planted, pairs):
+    wrong = replace(planted.cameras[3], rotation=cv2.Rodrigues(np.array([0.05, 0.0, 0]))[0] @ planted.cameras[3].rotation)
+    with pytest.warns(RealFillWarning, match="contradict the given camera of reference 2, so it is aligned by planes"):
+        found = compose(planted, pairs, [*planted.cameras[:3], wrong])
+    assert set(found.reconstruction.cameras) == {0, 1, 2} and found.given == ("cameras",)
+    without = compose(planted, pairs, [*planted.cameras[:3], None])
+    assert len(found.reconstruction.points) == len(without.reconstruction.points)
+
+
+def test_a_camera_in_the_place_of_the_target_does_not_set_the_unit():
+    first = Camera(size=SIZE, focal=200.0, distortion=0.0, rotation=TURN, translation=np.array([0.3, 0.1, -2.0]))
+    beside = cv2.Rodrigues(np.array([0.1, 0.7, -0.2]))[0]
+    cameras = {
+        0: first,
+        1: replace(first, rotation=beside @ first.rotation, translation=beside @ first.translation),
+        2: replace(first, translation=first.translation + np.array([0.5, 0, 0])),
+    }
+    moved_cameras, points = seen_from_target(cameras, np.array([[0.0, 0.0, 7.0]]))
+    assert np.linalg.norm(moved_cameras[1].translation) < 1e-9
+    assert np.linalg.norm(moved_cameras[2].translation) == pytest.approx(1)
+    assert np.linalg.norm(points) == pytest.approx(np.linalg.norm(TURN @ [0, 0, 7] + first.translation) / 0.5)
 
 
 def test_cameras_of_another_number_or_size_are_refused(planted, pairs):
     with pytest.raises(SceneError, match="cameras has 2 items; legal: 4, the target's camera first"):
         compose(planted, pairs, planted.cameras[:2])
-    with pytest.raises(SceneError, match="cameras has 4 items"):
+    with pytest.raises(SceneError, match="cameras begins with None; legal: the target's camera"):
         compose(planted, pairs, [None, *planted.cameras[1:]])
     with pytest.raises(SceneError, match=r"camera 1 has the size \(9, 9\); legal: .* of its photo"):
         compose(planted, pairs, [planted.cameras[0], replace(planted.cameras[1], size=(9, 9)), *planted.cameras[2:]])

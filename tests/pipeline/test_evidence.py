@@ -303,6 +303,22 @@ def test_a_given_depth_and_given_cameras_make_the_composite_that_later_steps_use
     monkeypatch.setattr("realfill.pipeline.evidence.composite", lambda *_, **options: calls.append(options) or result)
     examine(scene, progress=False)
     cameras = [Camera.unplaced(scene.mask.shape, 80.0), None, None]
+    given = dataclasses.replace(result, given=("cameras", "depth"))
+    monkeypatch.setattr("realfill.pipeline.evidence.composite", lambda *_, **options: calls.append(options) or given)
     examine(scene, depth=np.ones_like, cameras=cameras, progress=False)
-    run(scene, tiny_sd, FAST)
+    done = run(scene, tiny_sd, FAST, geometry=GeometryConfig(cameras_by="pycolmap"))
     assert len(calls) == 2 and calls[1]["depth"] is np.ones_like and calls[1]["cameras"] is cameras
+    assert done.best.provenance["given"] == ["cameras", "depth"]
+    examine(scene, depth=np.ones_like, progress=False)
+    assert len(calls) == 3
+
+
+def test_what_is_only_corrected_counts_as_taken_from_the_references(scene, run, monkeypatch, tmp_path):
+    doubtful = make_composite(scene, confident=0.1, doubtful=0.1)
+    monkeypatch.setattr("realfill.pipeline.evidence.composite", lambda *_, **__: doubtful)
+    (only,) = run(scene, "telea")
+    assert not only.evidence.photographed.any()
+    only.save(tmp_path / "image.png")
+    assert b"compositeCapture" in (tmp_path / "image.png").read_bytes()
+    assert read_provenance(tmp_path / "image.png")["references"].keys() == {"reference 0", "reference 1"}
+    assert "corrected" in only.credit("image.png").description

@@ -145,7 +145,8 @@ class ResultOptions(OutputOptions):
 
     pictures: bool = False
     """Also write pictures of what the references show, into the folder ``composite``: the matches with each of them,
-    the layers, depth, sources and confidence. If the result is finished already, only the pictures are added."""
+    the layers, depth, sources and confidence. If the result is finished already, only the composite is computed
+    again, and the pictures are added."""
 
 
 def load_scene(options: SceneOptions, machine: MachineOptions, directory: Path) -> Scene:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 
 from realfill.benchmark.methods.method import Sampler
 from realfill.config import GeometryConfig
-from realfill.errors import RealFillError, SceneError
-from realfill.pipeline.evidence import compose
+from realfill.errors import SceneError
+from realfill.geometry.composite import composite
+from realfill.pipeline.evidence import load_named_matcher
 from realfill.scene.scene import Scene
 
 
@@ -30,13 +30,15 @@ class CompositeMethod:
 
         Raises:
             SceneError: the mask covers the whole target, or there are no references.
-            RealFillError: memory did not suffice.
+            BaseModelError: the weights of the matcher are not available.
         """
         del prompt, fit_seed
         if scene.mask.all() or not scene.references:
             raise SceneError("a composite needs known pixels of the target, and references to align with them")
-        settings = dataclasses.replace(self.geometry.resolve({}), enabled=True)
-        found = compose(scene, settings, self.device, on_step=None, progress=False)
-        if found is None:
-            raise RealFillError("memory did not suffice for the composite")
-        return lambda seeds: [found.image.copy() for _ in seeds]
+        settings = self.geometry.resolve({})
+        image = composite(
+            scene.known, scene.mask, scene.references, reference_masks=scene.reference_masks,
+            focals=scene.focal_lengths, frame=scene.frame, matcher=load_named_matcher(settings, self.device),
+            cameras_by=settings.cameras_by,
+        ).image  # fmt: skip
+        return lambda seeds: [image.copy() for _ in seeds]

@@ -39,7 +39,7 @@ class Adapter:
             ``Structure``.
         config: settings of the fit.
         window: windows that the adapter was fitted for.
-        geometry: which pixels are taken from the references.
+        geometry: how the composite is made, and which of its pixels are kept.
         sample: the adapter's defaults for ``SampleConfig``, which go before those of the base model.
         fingerprint: fingerprint of the base model's weights.
         losses: the loss of each step.
