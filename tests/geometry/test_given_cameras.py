@@ -73,7 +73,8 @@ def test_cameras_that_contradict_the_matches_leave_planes_and_a_warning(planted,
 
 
 def test_one_wrong_camera_among_right_ones_is_left_out_with_a_warning(planted, pairs):
-    wrong = replace(planted.cameras[3], rotation=cv2.Rodrigues(np.array([0.05, 0.0, 0]))[0] @ planted.cameras[3].rotation)
+    tilt = cv2.Rodrigues(np.array([0.05, 0.0, 0.0]))[0]
+    wrong = replace(planted.cameras[3], rotation=tilt @ planted.cameras[3].rotation)
     with pytest.warns(RealFillWarning, match="contradict the given camera of reference 2, so it is aligned by planes"):
         found = compose(planted, pairs, [*planted.cameras[:3], wrong])
     assert set(found.reconstruction.cameras) == {0, 1, 2} and found.given == ("cameras",)
