@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import cv2
@@ -91,13 +92,16 @@ class FullLayer:
             shown &= left_out == 0
         return apply_colours(self.reference.sample(places), self.colours), shown
 
-    def corrected(self, part: Part, known: NDArray, hole: MaskArray) -> FullLayer:
+    def corrected(
+        self, part: Part, known: NDArray, hole: MaskArray, check: Callable[[], None] = lambda: None
+    ) -> FullLayer:
         """Correct the field by the shift between the rendered layer and the known pixels of a part of the photo.
 
         Args:
             part: a part of the hole and its surroundings.
             known: (H, W, 3) uint8 or uint16, the photo.
             hole: (H, W) bool.
+            check: called between the steps; it may raise an exception.
         """
         gain = max(self.size) / max(self.field.shape[:2])
         if gain < _LEAST_GAIN:
@@ -111,11 +115,11 @@ class FullLayer:
             for span, n, full in zip(part, small, whole, strict=True)
         )
         places = enlarge(self.field, self.size, y, x, extrapolate=True)
-        image = apply_colours(self.reference.sample(places), self.colours).round().astype(np.uint8)
+        image = apply_colours(self.reference.sample(places, check), self.colours).round().astype(np.uint8)
         side = max(self.size) / factor
         shift = measure_shift(
             image, shrink(known[part], small), shrink_hole(hole[part], small),
-            inside(places, self.reference.image.shape), _REACH * side, _LARGEST * gain / factor,
+            inside(places, self.reference.image.shape), _REACH * side, _LARGEST * gain / factor, check,
         )  # fmt: skip
         at = np.stack(np.meshgrid(np.arange(small[1]), np.arange(small[0])), axis=-1).astype(np.float32) + shift
         moved = cv2.remap(places, at[..., 0], at[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)

@@ -310,9 +310,10 @@ def _aligned(plan: Plan, image: NDArray, hole: MaskArray, stages: Stages) -> Pla
     for number, (part, small) in enumerate(zip(parts, shrunk, strict=True)):
         used = np.bincount(plan.labels[small][plan.small_hole[small]], minlength=len(layers) + 1)
         for n in range(len(layers)):
-            stages((number + n / len(layers)) / len(parts))
+            share = (number + n / len(layers)) / len(parts)
+            stages(share)
             if used[n] > _LEAST_SHARE * used.sum():
-                layers[n] = layers[n].corrected(part, image, hole)
+                layers[n] = layers[n].corrected(part, image, hole, partial(stages, share))
     return replace(plan, layers=layers)
 
 

@@ -264,7 +264,11 @@ def verify(matches: NDArray, sides: tuple[int, int]) -> NDArray:
         return matches[:0]
     scale = np.repeat([min(1.0, _EPIPOLAR_SIDE / side) for side in sides], 2).astype(np.float32)
     one, other = np.split(matches * scale, 2, axis=1)
-    _, inliers = cv2.findFundamentalMat(one, other, cv2.USAC_MAGSAC, _EPIPOLAR_PX, confidence=0.9999, maxIters=10_000)
+    limits = {"ransacReprojThreshold": _EPIPOLAR_PX, "confidence": 0.9999, "maxIters": 10_000}
+    try:
+        _, inliers = cv2.findFundamentalMat(one, other, method=cv2.USAC_MAGSAC, **limits)
+    except cv2.error:  # OpenCV 5.0 can fail where nearly all matches lie on a plane
+        _, inliers = cv2.findFundamentalMat(one, other, method=cv2.FM_RANSAC, **limits)
     return matches[:0] if inliers is None else matches[inliers.ravel() > 0]
 
 

@@ -5,6 +5,7 @@ By planes (homographies, refined by optical flow on known pixels) or by a depth 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
@@ -227,7 +228,13 @@ def refine_by_flow(warp: WarpField, warped: ImageArray, known: ImageArray, hole:
 
 
 def measure_shift(
-    warped: ImageArray, known: ImageArray, hole: MaskArray, valid_mask: MaskArray, reach: float, largest: float
+    warped: ImageArray,
+    known: ImageArray,
+    hole: MaskArray,
+    valid_mask: MaskArray,
+    reach: float,
+    largest: float,
+    check: Callable[[], None] = lambda: None,
 ) -> NDArray:
     """Measure how far a warped reference is shifted against the known pixels, by optical flow (DIS).
 
@@ -238,6 +245,7 @@ def measure_shift(
         valid_mask: (H, W) bool, where the warped reference can be used.
         reach: distance in pixels from the known pixels at which the shift has faded to 1/e in the hole.
         largest: flow beyond this many pixels does not count.
+        check: called between the steps; it may raise an exception.
 
     Returns:
         (H, W, 2) float32: where each pixel of the target lies in the warped reference, relative to the pixel itself.
@@ -250,7 +258,11 @@ def measure_shift(
     one, other = (equalize.apply(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)) for image in (target, warped))
     estimator = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)  # type: ignore[attr-defined]
     estimator.setVariationalRefinementIterations(5)
-    flow, back = estimator.calc(one, other, None), estimator.calc(other, one, None)
+    check()
+    flow = estimator.calc(one, other, None)
+    check()
+    back = estimator.calc(other, one, None)
+    check()
     x, y = (axis.astype(np.float32) for axis in np.meshgrid(np.arange(hole.shape[1]), np.arange(hole.shape[0])))
     loop = flow + cv2.remap(back, x + flow[..., 0], y + flow[..., 1], cv2.INTER_LINEAR)
     small = np.hypot(flow[..., 0], flow[..., 1]) < largest

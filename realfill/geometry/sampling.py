@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import cv2
 import numpy as np
@@ -66,10 +67,11 @@ class Pyramid:
         self._levels: dict[int, NDArray] = {0: image}
         self._unit = np.float32(255 / np.iinfo(image.dtype).max)
 
-    def sample(self, pixels: NDArray) -> NDArray:
+    def sample(self, pixels: NDArray, check: Callable[[], None] = lambda: None) -> NDArray:
         """Look the image up at places (H, W, 2), averaged where they lie further apart than its pixels.
 
-        Where they do not, one Lanczos interpolation is the only resampling.
+        Where they do not, one Lanczos interpolation is the only resampling. ``check`` is called between the levels; it
+        may raise an exception.
 
         Returns:
             (H, W, 3) float32 in [0, 255].
@@ -82,6 +84,7 @@ class Pyramid:
         for level in range(int(lower.min()), int(lower.max()) + 2):
             weight = np.where(lower == level, 1 - share, np.where(lower == level - 1, share, 0)).astype(np.float32)
             if weight.any():
+                check()
                 result += weight[..., None] * self._look_up(level, pixels)
         return result.clip(0, 255, out=result)
 

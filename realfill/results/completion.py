@@ -302,7 +302,7 @@ def build_layers(completions: Sequence[Completion]) -> Iterator[Layer]:
         yield Layer(name=caption(completion), photo=cut, offset=(left, top), visible=place == 0)
     scene, evidence = completions[0].scene, completions[0].evidence
     if evidence is not None:
-        colours = scene.original.patch(scene.mask, scene.original.encode(evidence_colours(evidence)))
+        colours = Photo(pixels=np.zeros_like(scene.target)).patch(scene.mask, evidence_colours(evidence))
         yield Layer(name=f"evidence: {evidence.describe()}", photo=colours, visible=False)
     yield Layer(name="kept completion" if "redo" in scene.history else "original", photo=scene.original)
 

@@ -1,5 +1,7 @@
 """The composite at the target's own size: detail, depth, odd holes, and an end at any step."""
 
+import time
+
 import cv2
 import numpy as np
 import pytest
@@ -155,6 +157,14 @@ def test_an_end_while_rendering_enlarges_what_is_left(small):
     result = small.complete(on_step=lambda progress: progress.step < 85)
     assert np.array_equal(result.image[~small.hole], small.truth[~small.hole])
     assert (result.source[small.hole] >= 0).mean() > 0.9 and psnr(result.image, small.truth, small.hole) > 18
+
+
+def test_the_composite_of_a_large_photo_asks_whether_to_go_on_at_least_every_two_seconds(monkeypatch):
+    monkeypatch.setattr("realfill.compute.threads.num_threads", lambda: 1)  # so that this thread does all the work
+    size, spent = (3000, 4000), []
+    wall = Wall(size, ellipse(size), scales=(1.3,))
+    wall.complete(on_step=lambda progress: spent.append(time.thread_time()) or progress.step < 96)
+    assert np.diff([*spent, time.thread_time()]).max() < 2  # "within a second or two"
 
 
 def test_matches_are_thinned_out_evenly_and_the_surest_stay():

@@ -1,5 +1,7 @@
 """Rendering at full size: tiles that do not show, depth, ends in between, and fields corrected beside the hole."""
 
+import tracemalloc
+
 import cv2
 import numpy as np
 import pytest
@@ -140,3 +142,41 @@ def test_the_part_of_a_reference_that_is_left_out_is_not_shown():
     assert all_shown.all() and (image == whole).all()
     expected = mask[50:110, 30:100]  # the field moves by (30, 30)
     assert (shown != ~expected).mean() < 0.01
+
+
+def peak_of(size, num_references):
+    """Return the bytes that rendering takes at most, where stripes of the hole come from one reference after another.
+
+    Stripes are wide enough for a tile to show two of them at most.
+    """
+    truth = make_world(4, size)
+    small = cv2.resize(truth, (size[1] // 4, size[0] // 4), interpolation=cv2.INTER_AREA).astype(np.float32)
+    y, x = ((np.arange(n) + 0.5) * 4 - 0.5 for n in small.shape[:2])
+    places = np.stack(np.meshgrid(x, y), axis=-1).astype(np.float32)
+    colours = np.eye(4, 3, dtype=np.float32)
+    layers = [
+        FullLayer(field=places, colours=colours, reference=Pyramid(truth.copy()), mask=None, size=size)
+        for _ in range(num_references)
+    ]
+    hole, small_hole = np.zeros(size, bool), np.ones(small.shape[:2], bool)
+    hole[16:-16, 16:-16] = True
+    plan = Plan(
+        layers=layers, rest=small, labels=np.broadcast_to(x // 160 % num_references, small_hole.shape).astype(int),
+        small_hole=small_hole, correction=np.zeros_like(small), preview=small, size=size,
+    )  # fmt: skip
+    image, labels = np.where(hole[..., None], np.uint8(0), truth), blank_labels(size)
+    tracemalloc.start()
+    try:
+        render(image, labels, hole, plan)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert len(np.unique(labels[hole])) == num_references
+    return peak
+
+
+def test_memory_depends_neither_on_the_number_of_references_nor_on_the_size_of_the_photo(monkeypatch):
+    monkeypatch.setattr(rendering, "_TILE_PX", 96)
+    of_two = peak_of((240, 960), 2)
+    assert peak_of((240, 960), 6) < 1.15 * of_two
+    assert peak_of((480, 960), 2) < 1.15 * of_two

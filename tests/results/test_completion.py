@@ -1,6 +1,8 @@
 """A completion in the file format of its target: exact outside the hole; and parts that are redone."""
 
 import zipfile
+from dataclasses import replace
+from xml.etree import ElementTree as ET
 
 import cv2
 import numpy as np
@@ -12,6 +14,8 @@ from realfill import Completion, Completions, Scene
 from realfill.errors import OutputError, RealFillWarning, SceneError
 from realfill.io.images import read_image, read_photo
 from realfill.io.metadata import read_provenance
+from realfill.results.evidence import CORRECTED, INVENTED, PHOTOGRAPHED, Evidence
+from realfill.results.pictures import evidence_colours
 
 SIZE = (48, 60)
 HOLE = np.zeros(SIZE, bool)
@@ -155,6 +159,50 @@ def test_layers_compose_to_the_completion(tmp_path):
     base[10:30, 15:40] = patch
     assert np.array_equal(base, completion.photo.pixels)
     assert np.array_equal(read_photo(tmp_path / "mergedimage.png").pixels, completion.photo.pixels)
+
+
+def with_evidence(scene):
+    """Make a completion of a hole that references 0 and 2 show, of which one part is corrected and one invented."""
+    kind = np.repeat([PHOTOGRAPHED, PHOTOGRAPHED, CORRECTED, INVENTED], 125).astype(np.uint8)
+    source = np.repeat([0, 2, 2, -1], 125).astype(np.int16)
+    evidence = Evidence(mask=HOLE, kind=kind, source=source, confidence=np.full(500, 90, np.uint8))
+    return replace(Completion.from_image(FILL, scene, 3), evidence=evidence)
+
+
+def read_layers(path):
+    """Read the layers of an OpenRaster file, topmost first: each its entry in the index, and its picture."""
+    with zipfile.ZipFile(path) as archive:
+        entries = ET.fromstring(archive.read("stack.xml")).iter("layer")
+        layers = [(entry.attrib, archive.read(entry.attrib["src"])) for entry in entries]
+    for number, (entry, data) in enumerate(layers):
+        stored = path.with_name(f"{number}.png")
+        stored.write_bytes(data)
+        yield entry, read_photo(stored)
+
+
+@pytest.mark.parametrize("kind", ["rgb", "rgb 16", "grey", "wide"])
+def test_the_evidence_is_a_hidden_layer_above_the_target(kind, tmp_path):
+    path, _ = write_target(tmp_path, kind)
+    completion = with_evidence(Scene([], path, HOLE))
+    completion.save(tmp_path / "a.ora")
+    (made, patch), (entry, shown), (original, base) = read_layers(tmp_path / "a.ora")
+    assert (made["visibility"], entry["visibility"], original["visibility"]) == ("visible", "hidden", "visible")
+    assert entry["name"] == f"evidence: {completion.evidence.describe()}" and (entry["x"], entry["y"]) == ("0", "0")
+    assert shown.alpha.shape == SIZE and np.array_equal(shown.alpha > 0, HOLE)
+    colours, expected = shown.srgb()[HOLE].astype(int), evidence_colours(completion.evidence).astype(int)
+    assert np.abs(colours - expected).mean(axis=0).max() < 1
+    assert len(np.unique(expected, axis=0)) == 4
+    assert np.array_equal(patch.pixels.reshape(completion.filled.shape), completion.filled)
+    assert np.array_equal(base.pixels, completion.scene.original.pixels)
+
+
+def test_a_file_of_several_completions_holds_their_evidence_once(tmp_path):
+    scene = Scene([], make_photo(*SIZE), HOLE)
+    first = with_evidence(scene)
+    Completions(items=(first, replace(first, seed=9)), scene=scene).save(tmp_path / "out", layers=True)
+    names = [(entry["name"], entry["visibility"]) for entry, _ in read_layers(tmp_path / "out" / "layers.ora")]
+    line = f"evidence: {first.evidence.describe()}"
+    assert names == [("seed 3", "visible"), ("seed 9", "hidden"), (line, "hidden"), ("original", "visible")]
 
 
 def test_a_jpeg_says_that_it_is_lossy_and_is_loaded_with_exact_known_pixels(tmp_path):
