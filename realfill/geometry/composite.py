@@ -55,7 +55,7 @@ class Composite:
         depth: of the target's pixels; ``None`` without cameras.
         reference_sizes: (height, width) of each reference at the working size, to which the maps of the layers point.
         pairs: the matches that were used, in the photos' own pixels.
-        given: what came from elsewhere: ``cameras``, ``depth``, both or nothing.
+        given: what came from elsewhere and was used: ``cameras``, ``depth``, both or nothing.
     """
 
     image: NDArray
@@ -152,11 +152,12 @@ def composite(
     trust[source < 0] = 0
     trust[~hole] = 1
     sizes = [hole.shape, *(reference.shape for reference in references)]
+    elsewhere = {"cameras": cameras, "depth": depth} if found.reconstruction is not None else {}
     return Composite(
         image=image, confidence=trust, source=source, layers=layers, reconstruction=found.reconstruction,
         depth=found.depth, reference_sizes=found.reference_sizes,
         pairs=rescale(working.pairs, [working.hole.shape, *found.reference_sizes], sizes),
-        given=tuple(name for name, value in (("cameras", cameras), ("depth", depth)) if value is not None),
+        given=tuple(name for name, value in elsewhere.items() if value is not None),
     )  # fmt: skip
 
 

@@ -69,7 +69,8 @@ def test_cameras_that_contradict_the_matches_leave_planes_and_a_warning(planted,
     wrong = [planted.cameras[0], *(replace(c, rotation=TURN @ TURN @ c.rotation) for c in planted.cameras[1:])]
     with pytest.warns(RealFillWarning, match="fewer than 30 matches agree with the given cameras"):
         found = compose(planted, pairs, wrong)
-    assert found.reconstruction is None and {layer.warp.kind for layer in found.layers} == {"plane"}
+    assert found.reconstruction is None and found.given == ()
+    assert {layer.warp.kind for layer in found.layers} == {"plane"}
 
 
 def test_one_wrong_camera_among_right_ones_is_left_out_with_a_warning(planted, pairs):
