@@ -11,6 +11,7 @@ a mean of two pictures has less than either.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from unittest import mock
 
@@ -20,10 +21,9 @@ from numpy.typing import NDArray
 
 from realfill import GeometryConfig, SampleConfig, Scene, complete
 from realfill.benchmark.metrics import detail, gmsd, psnr
-from realfill.filling import keeping
+from realfill.filling.keeping import Kept, weights
 from realfill.io.images import read_image
-from realfill.pipeline.evidence import composite_of
-from realfill.results.evidence import CORRECTED, PHOTOGRAPHED, Evidence
+from realfill.results.evidence import CORRECTED
 
 ERRORS = (10.0, 14.0, 20.0, 28.0, 40.0, 65.0, 100.0)  # levels
 METRICS = {"PSNR": psnr, "GMSD": gmsd, "detail": detail}
@@ -34,26 +34,25 @@ def measure(folder: Path, base: str, num_samples: int) -> NDArray[np.float64] | 
     """Return the means of METRICS for each error, (M, E); ``None`` without corrected pixels."""
     scene = Scene.load(folder).blanked()
     truth, mask = read_image(folder / "target" / "gt.png", "the ground truth")[0], scene.mask
-    judged: list[Evidence] = []
+    fills: list[tuple[Kept, NDArray]] = []
 
-    def of_fill_alone(evidence: Evidence, *_: object) -> NDArray[np.float32]:
-        judged.append(evidence)
-        return (evidence.kind == PHOTOGRAPHED).astype(np.float32)
+    def noting(kept: Kept, filled: NDArray) -> NDArray:
+        fills.append((kept, filled))
+        return joined(kept, filled)
 
-    config = SampleConfig(num_samples=num_samples, match_grain=False)
-    with mock.patch.object(keeping, "weights", of_fill_alone):
-        completions = complete(scene, base, config, geometry=GeometryConfig(), ranked=False, progress=False)
-    found = composite_of(scene)
-    if found is None or not judged or not (judged[-1].kind == CORRECTED).any():
+    config, joined = SampleConfig(num_samples=num_samples, match_grain=False), Kept.joined
+    with mock.patch.object(Kept, "joined", noting):
+        complete(scene, base, config, geometry=GeometryConfig(), ranked=False, progress=False)
+    if not fills or not (fills[0][0].evidence.kind == CORRECTED).any():
         return None
     settings, figures = GeometryConfig().resolve({}), np.zeros((len(METRICS), len(ERRORS)))
     for column, error in enumerate(ERRORS):
-        weight = keeping.weights(judged[-1], settings, error)[:, None]
-        for completion in completions:
-            mean = completion.image.copy()
-            mean[mask] = (weight * found.image[mask] + (1 - weight) * mean[mask]).round()
-            figures[:, column] += [metric(mean, truth, mask) for metric in METRICS.values()]
-    return figures / len(completions)
+        for kept, filled in fills:
+            weighted = replace(kept, weight=weights(kept.evidence, settings, error))
+            image = scene.known.copy()
+            image[mask] = scene.original.decode(weighted.joined(filled))
+            figures[:, column] += [metric(image, truth, mask) for metric in METRICS.values()]
+    return figures / len(fills)
 
 
 def main(scenes: tyro.conf.Positional[Path], /, base: str = "mini", num_samples: int = 3) -> None:

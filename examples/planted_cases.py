@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from planted_3d import KINDS, Kind, plant
 
 from realfill.config import GeometryConfig, SampleConfig, WindowConfig
-from realfill.filling.fill import fill_hole
+from realfill.filling.fill import choose_parts, fill_hole
 from realfill.filling.hints import Hints
 from realfill.filling.keeping import Kept
 from realfill.geometry.agreement import contradiction
@@ -106,12 +106,23 @@ class Case:
         return cls(**{**values, "name": str(values["name"])}, references=references)
 
 
-def keep(case: Case, image: ImageArray, confidence: NDArray, source: NDArray, *, hinted: bool = False) -> Kept:
-    """Keep the pixels of a composite of a case, as ``complete`` does with its default settings."""
+def keep(
+    case: Case, image: ImageArray, confidence: NDArray, source: NDArray, base: StableDiffusionInpainter | None = None
+) -> Kept:
+    """Keep the pixels of a composite of a case, as ``complete`` does with its default settings.
+
+    Args:
+        case: the case.
+        image: (H, W, 3) uint8, the composite.
+        confidence: (H, W), its confidence.
+        source: (H, W), its references.
+        base: a base that reads hints and fills the rest. ``None``: an engine does.
+    """
     settings = GeometryConfig().resolve({})
     evidence = Evidence.judge(case.mask, confidence, source, settings)
     scene = Scene(case.references, case.known, case.mask)
-    return Kept.of_composite(scene, image, evidence, settings, hinted=hinted)
+    parts = choose_parts(base, scene, WindowConfig().resolve(base.card.window)) if base is not None else ()
+    return Kept.of_composite(scene, image, evidence, settings, hinted=base is not None, parts=parts)
 
 
 def completed(case: Case, kept: Kept, base: StableDiffusionInpainter, number: int = 0) -> ImageArray:

@@ -56,7 +56,7 @@ class Judged:
 
 def completions(case: Case, base: StableDiffusionInpainter) -> dict[str, ImageArray]:
     """Fill the hole of a case in several ways."""
-    kept, hinted = (keep(case, case.composite, case.confidence, case.source, hinted=h) for h in (False, True))
+    kept, hinted = (keep(case, case.composite, case.confidence, case.source, b) for b in (None, base))
     by_telea, left = case.known.copy(), kept.scene
     fill = np.zeros((0, 3), np.uint8) if left is None else inpaint_telea(left.known, left.mask)[left.mask]
     by_telea[case.mask] = kept.joined(fill)

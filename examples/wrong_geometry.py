@@ -52,7 +52,7 @@ def measure(cases: list[Case], base: StableDiffusionInpainter) -> dict[str, list
     rows: dict[str, list[tuple[float, ...]]] = {}
 
     def add(fault: str, case: Case, image: ImageArray, confidence: NDArray, source: NDArray) -> None:
-        kept = keep(case, image, confidence, source, hinted=True)
+        kept = keep(case, image, confidence, source, base)
         candidates = (image, completed(case, kept, base), case.samples[0])
         images = (*candidates, inpaint_telea(case.known, case.mask))
         rows.setdefault(fault, []).append(tuple(psnr(i, case.truth, case.mask) for i in images))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,12 +15,14 @@ from realfill.io.images import ImageArray
 from realfill.results.evidence import CORRECTED, INVENTED, PHOTOGRAPHED, Evidence
 from realfill.results.provenance import hash_array
 from realfill.scene.scene import Scene
+from realfill.scene.windows import Part
 
 # Errors of a fill in levels: large, because a mean has less detail than the composite, and hardly at the cost of PSNR.
 # Chosen on planted scenes, as ``examples/fill_error.py`` does.
 _FILL_ERROR = 65.0  # of Telea's and of a base that does not see the corrected pixels
 _HINTED_ERROR = 40.0  # of mini, which sees them as hints
 _RAMP = 0.05  # share of the way between the thresholds over which the weight rises, so that no edge shows
+_FULL_DETAIL = 0.2  # confidence from which a corrected pixel keeps all of the composite's detail
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -32,6 +35,8 @@ class Kept:
         evidence: what the pixels rest on.
         values: (K, C): the composite's pixels of the hole, in the colours and depth of the target's file; zero where
             pixels are invented.
+        detail: (M, C), the composite's detail that a fill of the M corrected pixels lacks, in levels of the target's
+            file; it is less where the confidence is low. ``None``: nothing is known of the fill's resolution.
         hints: the corrected pixels as hints for a base model that reads them; ``None``: there are none.
         weight: (K,) float32 in [0, 1], the share of these values in the result: 1 where they are photographed, 0 where
             pixels are invented. Corrected pixels are weighted by the inverse squares of the expected errors of
@@ -43,6 +48,7 @@ class Kept:
     evidence: Evidence
     values: NDArray
     weight: NDArray[np.float32]
+    detail: NDArray | None = None
     hints: Hints | None = None
     given: tuple[str, ...] = ()
 
@@ -66,6 +72,7 @@ class Kept:
         settings: GeometrySettings,
         *,
         hinted: bool = False,
+        parts: Sequence[Part] = (),
     ) -> Kept:
         """Keep the pixels of a composite that its evidence supports.
 
@@ -75,6 +82,8 @@ class Kept:
             evidence: the judgement of its pixels.
             settings: the thresholds of that judgement.
             hinted: whether the base model that fills the rest reads hints.
+            parts: the windows in which it fills the hole. What the composite shows finer than their resolution is kept
+                in corrected pixels, the more the higher their confidence.
         """
         kept, original = evidence.kind == PHOTOGRAPHED, scene.original
         if (evidence.kind == INVENTED).all():
@@ -90,8 +99,14 @@ class Kept:
             doubtful[scene.mask] = corrected
             hints = Hints.of_composite(inner.known, rest, image, doubtful, evidence.confidence[corrected])
         weight = weights(evidence, settings, _HINTED_ERROR if hinted else _FILL_ERROR)
+        detail = None
+        if parts and corrected.any():
+            finer = values.astype(np.int32) - original.encode(_without_detail(image, scene, parts)[scene.mask])
+            trust = np.minimum(evidence.confidence[corrected, None] / np.float32(255 * _FULL_DETAIL), 1)
+            detail = (trust * finer[corrected]).round().astype(np.int16 if values.dtype == np.uint8 else np.int32)
         return cls(
-            scene=inner if rest.any() else None, evidence=evidence, values=values, weight=weight, hints=hints
+            scene=inner if rest.any() else None, evidence=evidence, values=values, weight=weight, detail=detail,
+            hints=hints,
         )  # fmt: skip
 
     @property
@@ -100,7 +115,8 @@ class Kept:
         if self.hints is None and not self.weight.any():
             return None
         trust = () if self.hints is None else (self.hints.confidence,)
-        hashes = "".join(map(hash_array, (self.values, self.weight, *trust)))
+        detail = () if self.detail is None else (self.detail,)
+        hashes = "".join(map(hash_array, (self.values, self.weight, *trust, *detail)))
         return hash_array(np.frombuffer(hashes.encode(), np.uint8))
 
     def joined(self, filled: NDArray) -> NDArray:
@@ -111,13 +127,27 @@ class Kept:
                 file.
 
         Returns:
-            (K, C), the pixels of the hole: photographed ones as they are, corrected ones as a weighted mean.
+            (K, C), the pixels of the hole: photographed ones as they are, corrected ones as the weighted mean of
+            composite and fill, to which the composite's detail was added.
         """
         values, rest = self.values.copy(), self.evidence.kind != PHOTOGRAPHED
-        weight = self.weight[rest, None]
-        mean = weight * values[rest] + (1 - weight) * filled
-        values[rest] = np.where(weight > 0, mean.round(), filled).astype(values.dtype)
+        weight, detailed = self.weight[rest, None], filled
+        if self.detail is not None:
+            detailed = filled.astype(np.int32)
+            detailed[self.evidence.kind[rest] == CORRECTED] += self.detail
+        mean = (weight * values[rest] + (1 - weight) * detailed).round().clip(0, np.iinfo(values.dtype).max)
+        values[rest] = np.where(weight > 0, mean, filled).astype(values.dtype)
         return values
+
+
+def _without_detail(image: ImageArray, scene: Scene, parts: Sequence[Part]) -> ImageArray:
+    """Return an image (H, W, 3) uint8 whose hole has no more detail than the finest window of each part can have."""
+    coarse = image.copy()
+    for part in parts:
+        window = part.windows[-1]
+        restored, inside = window.restore(window.crop(image)), part.of(scene.mask)[window.slices]
+        np.copyto(coarse[window.slices], restored, where=inside[..., None])
+    return coarse
 
 
 def weights(evidence: Evidence, settings: GeometrySettings, fill_error: float) -> NDArray[np.float32]:

@@ -181,7 +181,8 @@ def _complete(
     _attach(job)
     kept = keep(
         job.scene, job.geometry, job.device,
-        hinted=job.inpainter.reads_hints, on_step=job.on_step, progress=job.progress,
+        hinted=job.inpainter.reads_hints, parts=choose_parts(job.inpainter, job.scene, job.window),
+        on_step=job.on_step, progress=job.progress,
     )  # fmt: skip
     if kept.scene is None:
         return complete_without_model(job.scene, kept, job.geometry)

@@ -28,6 +28,7 @@ from realfill.results.completions import Completions
 from realfill.results.evidence import Evidence
 from realfill.results.verdict import judge
 from realfill.scene.scene import Scene
+from realfill.scene.windows import Part
 
 _LOW_COVERAGE = 0.2  # share of the hole below which the references say too little
 
@@ -81,6 +82,7 @@ def keep(
     device: str | torch.device | None,
     *,
     hinted: bool = False,
+    parts: Sequence[Part] = (),
     on_step: OnStep | None,
     progress: bool,
 ) -> Kept:
@@ -91,18 +93,26 @@ def keep(
         settings: whether there is a composite, how it is made, and the thresholds of confidence.
         device: where a matcher that is a network runs. ``None``: the best available.
         hinted: whether the base model that fills the rest reads hints.
+        parts: the windows in which it does.
         on_step: called between the steps of the composite.
         progress: show a progress bar.
     """
     found = compose(scene, settings, device, on_step=on_step, progress=progress)
-    return _keep(scene, found, settings, hinted=hinted)
+    return _keep(scene, found, settings, hinted=hinted, parts=parts)
 
 
-def _keep(scene: Scene, found: Composite | None, settings: GeometrySettings, *, hinted: bool = False) -> Kept:
+def _keep(
+    scene: Scene,
+    found: Composite | None,
+    settings: GeometrySettings,
+    *,
+    hinted: bool = False,
+    parts: Sequence[Part] = (),
+) -> Kept:
     if found is None:
         return Kept.nothing(scene)
     evidence = Evidence.judge(scene.mask, found.confidence, found.source, settings)
-    kept = Kept.of_composite(scene, found.image, evidence, settings, hinted=hinted)
+    kept = Kept.of_composite(scene, found.image, evidence, settings, hinted=hinted, parts=parts)
     return dataclasses.replace(kept, given=found.given)
 
 

@@ -55,8 +55,8 @@ class Window:
         """Crop and resize a mask; a pixel is True if any masked pixel contributes to it."""
         return resize_mask(mask[self.slices], self.size)
 
-    def restore(self, sample: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Resize a sample (height, width, C) from the model's size back to the size of the box."""
+    def restore(self, sample: NDArray) -> NDArray:
+        """Resize a sample (height, width, C), uint8 or float32, from the model's size back to the size of the box."""
         return resize(sample, self.box_size)
 
     def restore_within(self, finer: Window, sample: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -193,3 +193,20 @@ def test_a_completion_reads_hints_if_its_base_does_and_keeps_known_and_photograp
     assert (completion.image == scene.target)[~scene.mask].all()
     photographed = completion.evidence.kinds == PHOTOGRAPHED
     assert photographed.any() and (completion.image == found.image)[photographed].all()
+
+
+def test_a_completion_keeps_the_detail_that_its_base_cannot_have(monkeypatch):
+    big = make_scene()  # mini shrinks it
+    scene = Scene([make_photo(90, 90, 1), make_photo(90, 90, 2)], big.target, big.mask)
+    found, joins = make_composite(scene, doubtful=0.2), []
+    monkeypatch.setattr("realfill.pipeline.evidence._has_composite", lambda *_: True)
+    monkeypatch.setattr("realfill.pipeline.evidence._align", lambda *_, **__: found)
+    joined = Kept.joined
+    monkeypatch.setattr(Kept, "joined", lambda kept, filled: joins.append((kept, filled)) or joined(kept, filled))
+    completion = complete(scene, "mini", QUICK, ranked=False, progress=False)[0]
+    ((kept, filled),) = joins
+    corrected = kept.evidence.kind == CORRECTED
+    without = joined(dataclasses.replace(kept, detail=None), filled)
+    sharp, soft, shown = (v[corrected].std() for v in (completion.image[scene.mask], without, found.image[scene.mask]))
+    assert soft < 0.95 * shown
+    assert sharp > soft + 0.5 * (shown - soft)

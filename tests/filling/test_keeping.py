@@ -9,13 +9,20 @@ from composites import make_composite
 from realfill.config import GeometryConfig
 from realfill.filling.keeping import Kept
 from realfill.results.evidence import CORRECTED, INVENTED, PHOTOGRAPHED, Evidence
+from realfill.scene.windows import Part, Window
 
 SETTINGS = GeometryConfig().resolve({})
 
 
-def keep(scene, found, settings=SETTINGS):
+def keep(scene, found, settings=SETTINGS, parts=()):
     evidence = Evidence.judge(scene.mask, found.confidence, found.source, settings)
-    return Kept.of_composite(scene, found.image, evidence, settings)
+    return Kept.of_composite(scene, found.image, evidence, settings, parts=parts)
+
+
+def parts_of(scene, size=(16, 20)):
+    """Fill the whole hole in a window of the whole target at this size."""
+    box = (0, 0, *scene.mask.shape)
+    return [Part(hole=box, windows=(Window(box=box, size=size),))]
 
 
 def test_photographed_pixels_are_known_in_the_scene_that_is_left(scene):
@@ -95,3 +102,65 @@ def test_the_identity_depends_on_pixels_and_weights(scene):
     identities = {keep(scene, f).identity for f in (found, other_pixels, other_weights)}
     assert len(identities) == 3
     assert keep(scene, found).identity == keep(scene, make_composite(scene)).identity
+
+
+def flat(kept, value=100):
+    count = int((kept.evidence.kind != PHOTOGRAPHED).sum())
+    return np.full((count, kept.values.shape[1]), value, kept.values.dtype)
+
+
+def test_corrected_pixels_keep_the_detail_that_the_windows_of_a_fill_cannot_have(scene):
+    found = make_composite(scene, doubtful=0.25)  # of noise, which has no coarse structure
+    kept, without = keep(scene, found, parts=parts_of(scene)), keep(scene, found)
+    corrected = kept.evidence.kind == CORRECTED
+    shown = found.image[scene.mask][corrected].astype(float)
+    sharp, soft = (k.joined(flat(k))[corrected].astype(float) for k in (kept, without))
+    assert sharp.std() == pytest.approx(shown.std(), rel=0.15)
+    assert soft.std() == pytest.approx(kept.weight[corrected].mean() * shown.std(), rel=0.05)
+    assert np.abs(sharp.mean(axis=0) - soft.mean(axis=0)).max() < 6, "only detail is added"
+    for k in (kept, without):
+        assert (k.joined(flat(k))[~corrected] == without.joined(flat(without))[~corrected]).all()
+
+
+def test_the_detail_that_is_kept_rises_with_the_confidence_up_to_the_full(scene):
+    detail = {}
+    for confidence in (0.05, 0.1, 0.2, 0.3):
+        kept = keep(scene, make_composite(scene, doubtful=confidence), parts=parts_of(scene))
+        detail[confidence] = kept.detail.astype(float)
+    full = detail[0.3]
+    assert np.abs(full).mean() > 30
+    for confidence, share in ((0.05, 0.25), (0.1, 0.5), (0.2, 1)):
+        assert detail[confidence] == pytest.approx(share * full, abs=2)  # a confidence is stored in steps of 1/255
+
+
+def test_a_fill_at_the_photos_own_size_gets_no_detail(scene):
+    kept = keep(scene, make_composite(scene), parts=parts_of(scene, scene.mask.shape))
+    assert not kept.detail.any()
+    assert keep(scene, make_composite(scene)).detail is None
+
+
+def test_detail_does_not_leave_the_range_of_colours(scene):
+    kept = keep(scene, make_composite(scene, doubtful=0.2), parts=parts_of(scene))
+    corrected = kept.evidence.kind == CORRECTED
+    for value in (0, 255):
+        mean = kept.weight[corrected, None] * kept.values[corrected] + (1 - kept.weight[corrected, None]) * (
+            value + kept.detail.astype(float)
+        )
+        assert (mean < -1).any() or (mean > 256).any()
+        values = kept.joined(flat(kept, value))[corrected]
+        assert np.abs(values - mean.clip(0, 255)).max() <= 0.5 + 1e-3
+
+
+def test_detail_of_sixteen_bits_is_that_of_eight(scene):
+    deep = dataclasses.replace(scene.original, pixels=scene.original.pixels.astype(np.uint16) * 257)
+    deep_scene = scene.retargeted(deep, scene.mask, {}, whole_hole=scene.whole_hole)
+    eight, sixteen = (keep(s, make_composite(s, doubtful=0.2), parts=parts_of(s)) for s in (scene, deep_scene))
+    assert np.abs(sixteen.detail / 257 - eight.detail).max() < 1
+    values = sixteen.joined(flat(sixteen, 30000))
+    assert values.dtype == np.uint16
+
+
+def test_the_identity_depends_on_the_detail(scene):
+    found = make_composite(scene)
+    identities = {keep(scene, found, parts=parts).identity for parts in ((), parts_of(scene), parts_of(scene, (8, 10)))}
+    assert len(identities) == 3
