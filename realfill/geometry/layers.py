@@ -227,10 +227,12 @@ def _with_costs(candidates: Sequence[_Candidate], half: HalfSize, check: Callabl
     def compared(a: int, b: int) -> NDArray:
         both = (valid[a] & valid[b]).astype(np.float32)
         weight = half.blur(both)
-        error = half.blur(differ(smalls[a], smalls[b], 0.0075 * half.side) * both) / np.maximum(weight, 1e-3)
-        return np.where(weight > 0.5, error, np.float32(np.inf))
+        errors = differ(smalls[a], smalls[b], 0.0075 * half.side), np.abs(smalls[a] - smalls[b]).mean(axis=2)
+        means = [half.blur(error * both) / np.maximum(weight, 1e-3) for error in errors]
+        return np.where(weight > 0.5, np.stack(means), np.float32(np.inf))
 
-    votes = [np.full(half.hole.shape, np.float32(np.inf)) for _ in candidates]
+    # the least difference to another reference, and the same in colours
+    votes = [np.full((2, *half.hole.shape), np.float32(np.inf)) for _ in candidates]
     for a, one in enumerate(candidates):
         others = [b for b in range(a) if candidates[b].warp.reference != one.warp.reference]
         for b, error in zip(others, in_threads(partial(compared, a), others, lambda _: check()), strict=True):
@@ -239,11 +241,11 @@ def _with_costs(candidates: Sequence[_Candidate], half: HalfSize, check: Callabl
 
     def layer_of(n: int) -> Layer:
         candidate = candidates[n]
-        vote = votes[n]
+        vote, colour = votes[n]
         alone = np.maximum(candidate.continued, _UNCONFIRMED_LEAST) * _UNCONFIRMED
         misfit = (candidate.misfit + candidate.continued) / 2
         tear = half.shrink(tear_of(candidate.warp))
-        error = expected_error(candidate.image, misfit, vote, half.depth_in_hole, tear, hidden[n])
+        error = expected_error(candidate.image, misfit, vote, colour, half.depth_in_hole, tear, hidden[n])
         confirmed = np.isfinite(vote)
         vote = np.where(confirmed, vote, alone)
         cost = _NEAR * candidate.misfit + _CONTINUED * candidate.continued + _VOTE * vote + _HIDDEN_COST * hidden[n]
