@@ -155,6 +155,30 @@ def test_hidden_pixels_cost_more_and_confirm_no_other_reference(covered):
     assert (alone.cost - both[other].cost)[part].min() > 10
 
 
+def test_a_pixel_errs_more_where_the_colours_of_the_only_other_reference_differ(monkeypatch):
+    """By the levels, of the nearest one: a third reference that agrees takes the doubt away."""
+
+    def errors(num_tinted, num_plain=1):
+        plain, tinted = view(np.eye(3)), view(np.eye(3)).copy()
+        tinted[PART] = np.where(tinted[PART] > 127, tinted[PART] - 60, tinted[PART] + 60)
+        photos = [plain] * num_plain + [tinted] * num_tinted
+        layers = build_layers([by_depth(n) for n in range(len(photos))], photos, KNOWN, HOLE)
+        return min(layers, key=lambda layer: layer.warp.reference).error
+
+    def of_colour(*numbers):
+        counted = errors(*numbers)
+        with monkeypatch.context() as patch:
+            patch.setattr("realfill.geometry.confidence._LEVELS_PER_LEVEL", 0.0)
+            return counted - errors(*numbers)
+
+    inner = cv2.erode(PART.astype(np.uint8), np.ones((9, 9)))[::2, ::2] > 0
+    away = cv2.dilate(PART.astype(np.uint8), np.ones((25, 25)))[::2, ::2] == 0
+    contradicted, confirmed = of_colour(1), of_colour(1, 2)
+    assert contradicted[inner].mean() > 0.16 * 60 * 0.7 and contradicted[inner].max() < 0.16 * 60 * 1.1
+    assert np.abs(contradicted[away & HOLE[::2, ::2]]).max() < 0.5
+    assert np.abs(confirmed[inner]).max() < 0.5
+
+
 def test_warps_of_one_reference_do_not_confirm_each_other():
     (alone,), layers = layers_of(by_depth(0)), layers_of(by_depth(0), by_depth(0))
     assert len(layers) == 2
