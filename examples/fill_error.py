@@ -5,8 +5,8 @@
 
 ``--base`` is a base model or an engine such as ``telea``. Prints PSNR, GMSD and detail in the hole of completions
 without a fit for several errors in levels, averaged over seeds, for each scene that has corrected pixels and their
-mean. What the model fills does not depend on the error, so it is computed once. A larger error keeps more detail, since
-a mean of two pictures has less than either.
+mean. What the model fills does not depend on the error, so it is computed once. A larger error keeps more structure,
+since a mean of two pictures has less than either; detail that is too fine for the window of the fill is kept anyway.
 """
 
 from __future__ import annotations

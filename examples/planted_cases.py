@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -121,7 +122,7 @@ def keep(
     settings = GeometryConfig().resolve({})
     evidence = Evidence.judge(case.mask, confidence, source, settings)
     scene = Scene(case.references, case.known, case.mask)
-    parts = choose_parts(base, scene, WindowConfig().resolve(base.card.window)) if base is not None else ()
+    parts = partial(choose_parts, base, scene, WindowConfig().resolve(base.card.window)) if base is not None else None
     return Kept.of_composite(scene, image, evidence, settings, hinted=base is not None, parts=parts)
 
 

@@ -35,7 +35,8 @@ class GeometryConfig(Config):
     """Confidence, in [0, 1], from which a pixel is corrected: a mean of the composite and what the model fills in. The
     composite's weight falls with its expected error, from 1 at ``photographed_confidence`` to about 0.5, or to about
     0.3 if the base model reads the doubtful pixels as hints, and then to 0 just above this confidence. Below, and where
-    no reference reaches, the model invents. The default, ours, was chosen on planted scenes; it stands for 69
+    no reference reaches, the model invents. Detail that is too fine for the window of the fill stays the composite's,
+    and less of it below a confidence of 0.2. The default, ours, was chosen on planted scenes; it stands for 69
     levels."""
 
     cameras_by: CamerasBy | None = auto("opencv")

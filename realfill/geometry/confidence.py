@@ -11,8 +11,8 @@ and pixels that were corrected much are wrong more often.
 
 The numbers below follow regressions of absolute errors on planted scenes with one and with three references; those of
 tears and hidden pixels were chosen on 81 other ones, and that of colours on 72. The weight of contradicting references
-and that of the correction were rounded after a look at six real scenes too, and all were made smaller by about a fifth
-after another one, when colours came to count.
+and that of the correction were rounded after a look at six real scenes too. When colours were added, all others but
+that of hidden pixels were lowered by 17 to 25 %, after another look at these six.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -181,7 +182,7 @@ def _complete(
     _attach(job)
     kept = keep(
         job.scene, job.geometry, job.device,
-        hinted=job.inpainter.reads_hints, parts=choose_parts(job.inpainter, job.scene, job.window),
+        hinted=job.inpainter.reads_hints, parts=partial(choose_parts, job.inpainter, job.scene, job.window),
         on_step=job.on_step, progress=job.progress,
     )  # fmt: skip
     if kept.scene is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from weakref import WeakKeyDictionary
 
 import cv2
@@ -82,7 +82,7 @@ def keep(
     device: str | torch.device | None,
     *,
     hinted: bool = False,
-    parts: Sequence[Part] = (),
+    parts: Callable[[], Sequence[Part]] | None = None,
     on_step: OnStep | None,
     progress: bool,
 ) -> Kept:
@@ -93,7 +93,7 @@ def keep(
         settings: whether there is a composite, how it is made, and the thresholds of confidence.
         device: where a matcher that is a network runs. ``None``: the best available.
         hinted: whether the base model that fills the rest reads hints.
-        parts: the windows in which it does.
+        parts: returns the windows in which it does.
         on_step: called between the steps of the composite.
         progress: show a progress bar.
     """
@@ -107,7 +107,7 @@ def _keep(
     settings: GeometrySettings,
     *,
     hinted: bool = False,
-    parts: Sequence[Part] = (),
+    parts: Callable[[], Sequence[Part]] | None = None,
 ) -> Kept:
     if found is None:
         return Kept.nothing(scene)

@@ -32,8 +32,8 @@ class Evidence:
     """What the pixels of a completion rest on.
 
     A pixel outside the hole is known. One in the hole is photographed (a reference shows it, and it is taken from
-    there), corrected (a mean of what a reference shows and of the model's fill), or invented (by the model or by a
-    plain inpainter). The pixels of the hole are listed row by row.
+    there), corrected (a mean of what a reference shows and of the model's fill, with the reference's detail), or
+    invented (by the model or by a plain inpainter). The pixels of the hole are listed row by row.
 
     Attributes:
         mask: (H, W) bool, the hole.

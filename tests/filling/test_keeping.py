@@ -14,9 +14,9 @@ from realfill.scene.windows import Part, Window
 SETTINGS = GeometryConfig().resolve({})
 
 
-def keep(scene, found, settings=SETTINGS, parts=()):
+def keep(scene, found, settings=SETTINGS, parts=None):
     evidence = Evidence.judge(scene.mask, found.confidence, found.source, settings)
-    return Kept.of_composite(scene, found.image, evidence, settings, parts=parts)
+    return Kept.of_composite(scene, found.image, evidence, settings, parts=parts and (lambda: parts))
 
 
 def parts_of(scene, size=(16, 20)):
@@ -118,8 +118,7 @@ def test_corrected_pixels_keep_the_detail_that_the_windows_of_a_fill_cannot_have
     assert sharp.std() == pytest.approx(shown.std(), rel=0.15)
     assert soft.std() == pytest.approx(kept.weight[corrected].mean() * shown.std(), rel=0.05)
     assert np.abs(sharp.mean(axis=0) - soft.mean(axis=0)).max() < 6, "only detail is added"
-    for k in (kept, without):
-        assert (k.joined(flat(k))[~corrected] == without.joined(flat(without))[~corrected]).all()
+    assert (kept.joined(flat(kept))[~corrected] == without.joined(flat(without))[~corrected]).all()
 
 
 def test_the_detail_that_is_kept_rises_with_the_confidence_up_to_the_full(scene):
@@ -139,6 +138,52 @@ def test_a_fill_at_the_photos_own_size_gets_no_detail(scene):
     assert keep(scene, make_composite(scene)).detail is None
 
 
+def test_the_detail_has_no_jump_at_the_lower_threshold(scene):
+    settings = GeometryConfig(corrected_confidence=0.2).resolve({})
+    shares = []
+    for confidence in (0.2, 0.204, 0.208, 0.3):
+        kept = keep(scene, make_composite(scene, doubtful=confidence), settings, parts_of(scene))
+        shares.append(np.abs(kept.detail.astype(float)).mean())
+    assert shares[0] < 0.15 * shares[3] and shares == sorted(shares)
+    assert np.diff(shares).max() < 0.6 * shares[3]
+
+
+def test_detail_is_what_is_finer_than_the_last_window_of_each_part(scene):
+    height, width = scene.mask.shape
+    middle = int(np.flatnonzero(scene.mask.any(axis=1)).mean())
+    whole, upper, lower = ((0, 0, height, width), (0, 0, middle, width), (middle, 0, height, width))
+    coarse, fine, own = (Window(box=whole, size=size) for size in ((8, 10), (32, 40), (height, width)))
+    below = Window(box=(middle - 8, 0, height, width), size=(10, 20))
+    parts = [Part(hole=upper, windows=(coarse, fine)), Part(hole=lower, windows=(below,))]
+    found = make_composite(scene, confident=0.3, doubtful=0.3)
+    corrected = scene.mask.copy()
+    corrected[scene.mask] = keep(scene, found).evidence.kind == CORRECTED
+    expected = np.zeros((height, width, 3))
+    for part, window in zip(parts, (fine, below), strict=True):
+        restored = found.image.astype(int)
+        restored[window.slices] = window.restore(window.crop(found.image))
+        inside = part.of(scene.mask)
+        expected[inside] = (found.image.astype(int) - restored)[inside]
+    assert (keep(scene, found, parts=parts).detail == expected[corrected]).all()
+    assert not keep(scene, found, parts=[Part(hole=whole, windows=(coarse, own))]).detail.any()
+
+
+def test_a_window_that_enlarges_the_photo_lacks_no_detail(scene):
+    assert not keep(scene, make_composite(scene), parts=parts_of(scene, (100, 125))).detail.any()
+
+
+def test_many_pixels_are_averaged_as_few_are(scene, monkeypatch):
+    found = make_composite(scene, doubtful=0.1)
+    kept = keep(scene, found, parts=parts_of(scene))
+    monkeypatch.setattr("realfill.filling.keeping._CHUNK", 7)
+    again = keep(scene, found, parts=parts_of(scene))
+    assert (again.detail == kept.detail).all()
+    filled = np.random.default_rng(0).integers(0, 256, flat(kept).shape, np.uint8)
+    chunked = again.joined(filled)
+    monkeypatch.undo()
+    assert (chunked == kept.joined(filled)).all()
+
+
 def test_detail_does_not_leave_the_range_of_colours(scene):
     kept = keep(scene, make_composite(scene, doubtful=0.2), parts=parts_of(scene))
     corrected = kept.evidence.kind == CORRECTED
@@ -156,11 +201,15 @@ def test_detail_of_sixteen_bits_is_that_of_eight(scene):
     deep_scene = scene.retargeted(deep, scene.mask, {}, whole_hole=scene.whole_hole)
     eight, sixteen = (keep(s, make_composite(s, doubtful=0.2), parts=parts_of(s)) for s in (scene, deep_scene))
     assert np.abs(sixteen.detail / 257 - eight.detail).max() < 1
-    values = sixteen.joined(flat(sixteen, 30000))
-    assert values.dtype == np.uint16
+    for value in (0, 100, 255):
+        values = sixteen.joined(flat(sixteen, 257 * value))
+        assert values.dtype == np.uint16
+        assert np.abs(values / 257 - eight.joined(flat(eight, value))).max() < 2
 
 
 def test_the_identity_depends_on_the_detail(scene):
     found = make_composite(scene)
-    identities = {keep(scene, found, parts=parts).identity for parts in ((), parts_of(scene), parts_of(scene, (8, 10)))}
+    identities = {
+        keep(scene, found, parts=parts).identity for parts in (None, parts_of(scene), parts_of(scene, (8, 10)))
+    }
     assert len(identities) == 3

@@ -68,6 +68,12 @@ def test_an_invention_is_judged_by_its_distance_to_a_trusted_composite(levels, k
     assert kind == "authentic" or "100 % of the result differs from what they show" in verdict.reason
 
 
+@pytest.mark.parametrize(("levels", "kind"), [(10.4, "authentic"), (10.6, "doubtful")])
+def test_a_composite_is_authentic_up_to_an_expected_error_of_ten_and_a_half_levels(levels, kind):
+    verdict = verdict_of(confidence=float(np.exp(-levels / 15)))
+    assert verdict.kind == kind and verdict.expected_error == pytest.approx(levels, abs=0.01)
+
+
 def test_a_composite_that_may_be_wrong_says_little_about_an_invention():
     arguments = {"composite": with_hole(BUSY, 250), "source": np.where(HOLE, 0, -1)}
     errors = [
