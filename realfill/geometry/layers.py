@@ -241,7 +241,7 @@ def _with_costs(candidates: Sequence[_Candidate], half: HalfSize, check: Callabl
 
     def layer_of(n: int) -> Layer:
         candidate = candidates[n]
-        vote, colour = votes[n]
+        vote, colour = votes[n][0], votes[n][1]
         alone = np.maximum(candidate.continued, _UNCONFIRMED_LEAST) * _UNCONFIRMED
         misfit = (candidate.misfit + candidate.continued) / 2
         tear = half.shrink(tear_of(candidate.warp))
