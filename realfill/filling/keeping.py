@@ -182,7 +182,7 @@ def weights(evidence: Evidence, settings: GeometrySettings, fill_error: float) -
         settings: the thresholds of that judgement.
         fill_error: the error that is expected of what fills the rest, in levels.
     """
-    trust = evidence.confidence.astype(np.float32) / 255
+    trust = evidence.confidence.astype(np.float32) / np.float32(255)
     at = (trust, settings.photographed_confidence)
     share, share_at_high = (1 / (1 + (error_of(np.asarray(c)) / fill_error) ** 2) for c in at)
     corrected = _rising(trust, settings) * np.minimum(share / share_at_high, 1)
@@ -191,7 +191,7 @@ def weights(evidence: Evidence, settings: GeometrySettings, fill_error: float) -
 
 def _share_of_detail(evidence: Evidence, settings: GeometrySettings) -> NDArray[np.float32]:
     """Return the share of the composite's detail, (K,), that corrected pixels keep."""
-    trust = evidence.confidence.astype(np.float32) / 255
+    trust = evidence.confidence.astype(np.float32) / np.float32(255)
     return _rising(trust, settings) * np.minimum(trust / np.float32(_FULL_DETAIL), 1)
 
 
