@@ -30,7 +30,7 @@ class GeometryConfig(Config):
     photographed_confidence: float | None = auto(0.35)
     """Confidence, in [0, 1], from which a pixel of the composite is kept as it is. A confidence c stands for an
     expected error of -15 ln c levels of 255. The default, ours, stands for 16 levels; on the planted scenes of
-    ``examples/planted_3d.py`` pixels above it err by 8 on average."""
+    ``examples/planted_3d.py`` pixels above it err by 7 on average."""
     corrected_confidence: float | None = auto(0.01)
     """Confidence, in [0, 1], from which a pixel is corrected: a mean of the composite and what the model fills in. The
     composite's weight falls with its expected error, from 1 at ``photographed_confidence`` to about 0.5, or to about
