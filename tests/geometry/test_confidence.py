@@ -31,7 +31,8 @@ def test_misplacement_costs_only_where_the_image_is_steep():
 
 def test_a_flat_area_errs_where_no_other_reference_agrees_with_it():
     assert error(FLAT, vote=AGREES + 11) - error(FLAT) == pytest.approx(0.25 * 10)
-    assert error(FLAT, vote=ALONE) == error(FLAT), "what no other reference shows is not contradicted"
+    alone = error(FLAT, vote=ALONE, misfit=FITS + 6)
+    assert alone == pytest.approx(1.25 * error(FLAT, misfit=FITS + 6)), "not contradicted, but not confirmed either"
 
 
 def test_a_pixel_errs_more_the_more_the_colours_of_all_other_references_differ():
@@ -54,8 +55,8 @@ def test_an_error_grows_with_misfit_contradiction_and_distance():
 
 
 def test_what_nothing_confirms_errs_more_the_farther_it_is_from_known_pixels():
-    gains = [error(vote=ALONE, distance=NEAR * n) - error(distance=NEAR * n) for n in (1, 3)]
-    assert gains[1] - gains[0] == pytest.approx(3 * 10 * 0.1)
+    gains = [error(vote=ALONE, distance=NEAR * n) - 1.25 * error(distance=NEAR * n) for n in (1, 3)]
+    assert gains[1] - gains[0] == pytest.approx(1.25 * 3 * 10 * 0.1)
 
 
 def test_a_torn_warp_errs_more_by_the_root_of_the_tear():
