@@ -1,6 +1,5 @@
 """The script that chooses the expected error of a fill: its figures are those of completions."""
 
-import fill_error
 import numpy as np
 import pytest
 from composites import make_composite
@@ -23,7 +22,6 @@ def folder(tmp_path, scene):
 def test_the_figure_for_an_error_is_that_of_a_completion_with_it(folder, monkeypatch, error):
     found = make_composite(Scene.load(folder))
     monkeypatch.setattr("realfill.pipeline.evidence.composite", lambda *_, **__: found)
-    monkeypatch.setattr(fill_error, "composite_of", lambda _: found)
     figures = measure(folder, "telea", 1)
 
     monkeypatch.setattr(keeping, "_FILL_ERROR", error)
@@ -39,5 +37,4 @@ def test_the_figure_for_an_error_is_that_of_a_completion_with_it(folder, monkeyp
 def test_a_scene_without_corrected_pixels_says_nothing(folder, monkeypatch):
     found = make_composite(Scene.load(folder), doubtful=0.0)
     monkeypatch.setattr("realfill.pipeline.evidence.composite", lambda *_, **__: found)
-    monkeypatch.setattr(fill_error, "composite_of", lambda _: found)
     assert measure(folder, "telea", 1) is None
